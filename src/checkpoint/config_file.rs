@@ -1,0 +1,142 @@
+//! A configuration file given beside a checkpoint: the original's YAML or our own.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_yaml::Value;
+
+use super::error::LoadError;
+use super::official_yaml::OfficialYaml;
+use crate::model::ModelConfig;
+
+/// Our own YAML: the model's shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnYaml {
+    pub model: ModelConfig,
+}
+
+/// A configuration file of either layout.
+#[derive(Clone, Debug)]
+pub enum ConfigFile {
+    Official(OfficialYaml),
+    Own {
+        path: PathBuf,
+        model: Box<ModelConfig>,
+    },
+}
+
+impl ConfigFile {
+    /// Reads `path`; errors carry the place in the file.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let format = |problem: String| LoadError::Format {
+            path: path.to_path_buf(),
+            problem,
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
+        if OfficialYaml::recognises(&root) {
+            return Ok(ConfigFile::Official(OfficialYaml::new(path, root)));
+        }
+        let own: OwnYaml = serde_yaml::from_str(&text).map_err(|e| {
+            format(format!(
+                "neither an official configuration (model.params.diffusion_config) nor ours: {e}"
+            ))
+        })?;
+        Ok(ConfigFile::Own {
+            path: path.to_path_buf(),
+            model: Box::new(own.model),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        match self {
+            ConfigFile::Official(yaml) => yaml.path(),
+            ConfigFile::Own { path, .. } => path,
+        }
+    }
+
+    /// The denoiser's number of attention heads, if it says so.
+    pub fn heads(&self) -> Option<i64> {
+        match self {
+            ConfigFile::Official(yaml) => yaml.heads(),
+            ConfigFile::Own { model, .. } => Some(model.denoiser.heads),
+        }
+    }
+
+    /// The noise it declares; official configurations always mean the released one.
+    pub fn transition(&self) -> Option<&crate::diffusion::Transition> {
+        match self {
+            ConfigFile::Official(_) => None,
+            ConfigFile::Own { model, .. } => Some(&model.transition),
+        }
+    }
+
+    /// The code mapping file it names.
+    pub fn mapping_path(&self) -> Option<&str> {
+        match self {
+            ConfigFile::Official(yaml) => yaml.mapping_path(),
+            ConfigFile::Own { .. } => None,
+        }
+    }
+
+    /// The codec file it names.
+    pub fn codec_path(&self) -> Option<&str> {
+        match self {
+            ConfigFile::Official(yaml) => yaml.codec_path(),
+            ConfigFile::Own { .. } => None,
+        }
+    }
+
+    /// An error naming both values if it contradicts `model`, found in `file`.
+    pub fn check(&self, model: &ModelConfig, file: &Path) -> Result<(), LoadError> {
+        match self {
+            ConfigFile::Official(yaml) => yaml.check(model, file),
+            ConfigFile::Own {
+                path,
+                model: declared,
+            } => {
+                let differences = differences(declared, model);
+                match differences.into_iter().next() {
+                    None => Ok(()),
+                    Some((key, declared, found)) => Err(LoadError::Mismatch {
+                        config: path.clone(),
+                        key,
+                        declared,
+                        file: file.to_path_buf(),
+                        found,
+                    }),
+                }
+            }
+        }
+    }
+}
+
+/// Dotted key and both values wherever two shapes differ.
+fn differences(declared: &ModelConfig, found: &ModelConfig) -> Vec<(String, String, String)> {
+    fn walk(
+        key: &str,
+        a: &serde_json::Value,
+        b: &serde_json::Value,
+        out: &mut Vec<(String, String, String)>,
+    ) {
+        match (a, b) {
+            (serde_json::Value::Object(x), serde_json::Value::Object(y)) => {
+                for (name, value) in x {
+                    let other = y.get(name).unwrap_or(&serde_json::Value::Null);
+                    walk(&format!("{key}.{name}"), value, other, out);
+                }
+            }
+            _ if a == b => {}
+            _ => out.push((key.to_string(), a.to_string(), b.to_string())),
+        }
+    }
+    let mut out = Vec::new();
+    if let (Ok(a), Ok(b)) = (serde_json::to_value(declared), serde_json::to_value(found)) {
+        walk("model", &a, &b, &mut out);
+    }
+    out
+}

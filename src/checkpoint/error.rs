@@ -1,0 +1,53 @@
+//! What can go wrong between a path and a model.
+
+use std::path::PathBuf;
+
+use super::load::LoadReport;
+use super::pytorch::CheckpointError;
+
+/// Why a model could not be loaded or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+
+    /// The file as a whole is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Format { path: PathBuf, problem: String },
+
+    /// One tensor of a file is not what it should be.
+    #[error("{}: {key}: {problem}", file.display())]
+    Tensor {
+        file: PathBuf,
+        key: String,
+        problem: String,
+    },
+
+    /// A configuration file says one thing and the weights another.
+    #[error("{}: {key} is {declared}, but {} holds {found}", config.display(), file.display())]
+    Mismatch {
+        config: PathBuf,
+        key: String,
+        declared: String,
+        file: PathBuf,
+        found: String,
+    },
+
+    /// Something the checkpoint cannot hold was not given.
+    #[error("{}: {what}; {remedy}", path.display())]
+    Missing {
+        path: PathBuf,
+        what: String,
+        remedy: String,
+    },
+
+    /// The weights do not fit the model.
+    #[error("{0}")]
+    Weights(Box<LoadReport>),
+}

@@ -1,0 +1,205 @@
+//! Strict loading: modules ask for weights, the report tells what became of each.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind, Tensor};
+
+use super::error::LoadError;
+use super::state_dict::StateDict;
+use crate::torch::{Init, WeightSource};
+
+/// What became of the tensors of a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct LoadReport {
+    pub path: PathBuf,
+    /// Tensors that went into the model.
+    pub applied: usize,
+    /// Asked for by the model, not in the checkpoint; with the nearest unused name.
+    pub missing: Vec<(String, Option<String>)>,
+    /// In the checkpoint, known, and asked for by nothing.
+    pub unused: Vec<String>,
+    /// In the checkpoint, and known not to matter for this use, with the reason.
+    pub ignored: Vec<(String, &'static str)>,
+    /// Name, shape in the checkpoint, shape the model expects.
+    pub mismatched: Vec<(String, Vec<i64>, Vec<i64>)>,
+    /// Tensors that could not be read or hold NaN or infinity, with the reason.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl LoadReport {
+    /// Whether every weight was found, fits, is finite, and none was left over.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+            && self.unused.is_empty()
+            && self.mismatched.is_empty()
+            && self.unreadable.is_empty()
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let path = self.path.display();
+        write!(
+            f,
+            "{path}: {} tensors applied, {} ignored, {} missing, {} unused, {} of another shape, {} unreadable",
+            self.applied,
+            self.ignored.len(),
+            self.missing.len(),
+            self.unused.len(),
+            self.mismatched.len(),
+            self.unreadable.len()
+        )?;
+        let mut lines: Vec<String> = Vec::new();
+        for (name, problem) in &self.unreadable {
+            lines.push(format!("{name}: {problem}"));
+        }
+        for (name, found, expected) in &self.mismatched {
+            lines.push(format!("{name}: shape {found:?}, expected {expected:?}"));
+        }
+        for (name, nearest) in &self.missing {
+            lines.push(match nearest {
+                Some(nearest) => format!("{name}: missing (nearest name: {nearest})"),
+                None => format!("{name}: missing"),
+            });
+        }
+        for name in &self.unused {
+            lines.push(format!("{name}: in the file, but not part of this model"));
+        }
+        for line in lines.iter().take(SHOWN) {
+            write!(f, "\n  {line}")?;
+        }
+        if lines.len() > SHOWN {
+            write!(f, "\n  … and {} more", lines.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers a model's requests from a [`StateDict`], one tensor at a time, and keeps
+/// the book.
+pub struct Loader<'a> {
+    state: &'a StateDict,
+    path: PathBuf,
+    book: RefCell<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    applied: BTreeSet<String>,
+    missing: Vec<String>,
+    mismatched: Vec<(String, Vec<i64>, Vec<i64>)>,
+    unreadable: Vec<(String, String)>,
+    hash: Sha256,
+}
+
+impl<'a> Loader<'a> {
+    /// `path` names the checkpoint in messages.
+    pub fn new(state: &'a StateDict, path: &Path) -> Self {
+        Loader {
+            state,
+            path: path.to_path_buf(),
+            book: RefCell::default(),
+        }
+    }
+
+    /// SHA-256 over name, format, shape and bytes of every applied tensor in the
+    /// order of request: the same for the same weights whatever file held them.
+    pub fn fingerprint(&self) -> String {
+        let digest = self.book.borrow().hash.clone().finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The report; an error if anything is missing, misshapen, unreadable or left over
+    /// that `known` does not explain (`known` gives the reason to ignore a name).
+    pub fn finish(
+        self,
+        known: impl Fn(&str) -> Option<&'static str>,
+    ) -> Result<LoadReport, LoadError> {
+        let book = self.book.into_inner();
+        let mut report = LoadReport {
+            path: self.path,
+            applied: book.applied.len(),
+            mismatched: book.mismatched,
+            unreadable: book.unreadable,
+            ..LoadReport::default()
+        };
+        for (name, _) in self.state.iter() {
+            if book.applied.contains(name) {
+                continue;
+            }
+            match known(name) {
+                Some(reason) => report.ignored.push((name.to_string(), reason)),
+                None => report.unused.push(name.to_string()),
+            }
+        }
+        for name in book.missing {
+            let nearest = report
+                .unused
+                .iter()
+                .max_by(|a, b| strsim::jaro(a, &name).total_cmp(&strsim::jaro(b, &name)))
+                .cloned();
+            report.missing.push((name, nearest));
+        }
+        if report.is_complete() {
+            Ok(report)
+        } else {
+            Err(LoadError::Weights(Box::new(report)))
+        }
+    }
+
+    fn load(&self, name: &str, shape: &[i64]) -> Option<Tensor> {
+        let mut book = self.book.borrow_mut();
+        let Some(entry) = self.state.get(name) else {
+            book.missing.push(name.to_string());
+            return None;
+        };
+        book.applied.insert(name.to_string());
+        if entry.shape != shape {
+            book.mismatched
+                .push((name.to_string(), entry.shape.clone(), shape.to_vec()));
+            return None;
+        }
+        let read = entry.bytes().and_then(|bytes| {
+            book.hash.update(name.as_bytes());
+            book.hash.update(entry.dtype.name().as_bytes());
+            for n in shape {
+                book.hash.update(n.to_le_bytes());
+            }
+            book.hash.update(&bytes);
+            entry.tensor(&bytes)
+        });
+        match read {
+            Ok(tensor) if !tensor.is_floating_point() => {
+                let problem = format!(
+                    "number format {}, expected a floating one",
+                    entry.dtype.name()
+                );
+                book.unreadable.push((name.to_string(), problem));
+                None
+            }
+            Ok(tensor) if tensor.isfinite().all().int64_value(&[]) == 0 => {
+                let problem = "holds NaN or infinite values".to_string();
+                book.unreadable.push((name.to_string(), problem));
+                None
+            }
+            Ok(tensor) => Some(tensor),
+            Err(error) => {
+                book.unreadable.push((name.to_string(), error.to_string()));
+                None
+            }
+        }
+    }
+}
+
+impl WeightSource for Loader<'_> {
+    fn weight(&self, name: &str, shape: &[i64], _init: Init) -> Tensor {
+        self.load(name, shape)
+            // A placeholder: `finish` reports the problem.
+            .unwrap_or_else(|| Tensor::zeros(shape, (Kind::Float, Device::Cpu)))
+    }
+}

@@ -1,0 +1,205 @@
+//! The official training checkpoint: `model` and `ema` state dicts, and the
+//! canonical names that every layout is brought to.
+//!
+//! Canonical names are the official `model` names with three changes: `module.` is
+//! stripped, the codec's halves lose `enc.` and `dec.` (so that they are spelled as
+//! in a taming file behind `content_codec.`), and the second copy of the quantizer is
+//! dropped.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::LoadError;
+use super::pytorch::{NodeId, TensorRef, TorchFile};
+use super::state_dict::{Entry, Source, StateDict};
+
+/// Names in canonical spelling.
+pub const DENOISER: &str = "transformer.transformer";
+pub const TEXT: &str = "transformer.condition_emb";
+pub const NULL_TEXT: &str = "transformer.empty_text_embed";
+pub const CODEC: &str = "content_codec";
+/// Not in official files: the vector of the code mapping file.
+pub const CODE_MAPPING: &str = "content_codec.full_to_quantize";
+
+/// Which of the two weight sets of a training checkpoint to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum WeightSet {
+    /// The exponential moving average where there is one, else the plain weights.
+    #[default]
+    Ema,
+    /// The plain weights.
+    Model,
+}
+
+/// The canonical name of an official `model` key.
+pub fn canonical_name(key: &str) -> String {
+    let key = key.strip_prefix("module.").unwrap_or(key);
+    for half in ["content_codec.enc.", "content_codec.dec."] {
+        if let Some(rest) = key.strip_prefix(half) {
+            return format!("{CODEC}.{rest}");
+        }
+    }
+    key.to_string()
+}
+
+/// Why a canonical name does not matter for sampling, if it does not.
+pub fn known_and_ignored(name: &str) -> Option<&'static str> {
+    if is_recomputed(name) {
+        return Some("a constant that is recomputed");
+    }
+    let reasons = [
+        ("transformer.Lt_history", "loss history of training"),
+        ("transformer.Lt_count", "loss history of training"),
+        (
+            "transformer.condition_emb.text_projection",
+            "unused by the original",
+        ),
+        (
+            "transformer.condition_emb.logit_scale",
+            "unused by the original",
+        ),
+        (
+            "content_codec.quantize.cluster_size",
+            "codec training statistics",
+        ),
+        (
+            "content_codec.quantize.embedding_avg",
+            "codec training statistics",
+        ),
+        ("content_codec.colorize", "unused by the original"),
+        (CODE_MAPPING, "the code mapping, read apart"),
+    ];
+    if let Some((_, reason)) = reasons.iter().find(|(known, _)| *known == name) {
+        return Some(reason);
+    }
+    let prefixes = [
+        ("content_codec.loss.", "codec training loss"),
+        ("transformer.condition_emb.visual.", "CLIP's visual tower"),
+    ];
+    prefixes
+        .iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map(|(_, reason)| *reason)
+}
+
+/// Constants that a checkpoint holds only because they are buffers: the causal mask
+/// that cross-attention never uses, and the schedule.
+pub fn is_recomputed(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("transformer.") else {
+        return false;
+    };
+    (rest.starts_with("transformer.blocks.") && rest.ends_with(".attn2.mask"))
+        || matches!(
+            rest,
+            "log_at"
+                | "log_bt"
+                | "log_ct"
+                | "log_1_min_ct"
+                | "log_cumprod_at"
+                | "log_cumprod_bt"
+                | "log_cumprod_ct"
+                | "log_1_min_cumprod_ct"
+        )
+}
+
+/// What kind of PyTorch file it is, by its top-level keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfficialKind {
+    /// `{model, ema?, …}` of the official solver.
+    Training { has_ema: bool },
+    /// `{state_dict}` of a taming codec.
+    Codec,
+}
+
+/// Reads the canonical state dict of an official PyTorch file. Only the wanted state
+/// dicts are looked at; whatever else the file holds is skipped.
+pub fn read(path: &Path, set: WeightSet) -> Result<(StateDict, OfficialKind), LoadError> {
+    let file = Arc::new(TorchFile::open(path)?);
+    let root = file.root();
+    let mut state = StateDict::default();
+    if let Some(model) = file.get(root, "model") {
+        // A codec alone may also be stored under `model` (ITHQ's VQ-VAE).
+        if file
+            .entries(model)
+            .any(|(key, _)| key.starts_with("encoder."))
+        {
+            collect(&file, model, &mut state, codec_name)?;
+            return Ok((state, OfficialKind::Codec));
+        }
+        collect(&file, model, &mut state, canonical_name)?;
+        let ema = file.get(root, "ema");
+        if let (Some(ema), WeightSet::Ema) = (ema, set) {
+            collect(&file, ema, &mut state, |key| {
+                let key = key.strip_prefix("module.").unwrap_or(key);
+                format!("transformer.{key}")
+            })?;
+        }
+        let has_ema = ema.is_some();
+        return Ok((state, OfficialKind::Training { has_ema }));
+    }
+    if let Some(codec) = file.get(root, "state_dict") {
+        collect(&file, codec, &mut state, codec_name)?;
+        return Ok((state, OfficialKind::Codec));
+    }
+    Err(LoadError::Format {
+        path: path.to_path_buf(),
+        problem: format!(
+            "not a VQ-Diffusion checkpoint: expected the key 'model' (training checkpoint) or \
+             'state_dict' (codec), found {}",
+            describe_keys(&file, root)
+        ),
+    })
+}
+
+/// The canonical name of a key in a codec file.
+fn codec_name(key: &str) -> String {
+    format!("{CODEC}.{key}")
+}
+
+/// Reads the one tensor of a code mapping file (`taming_vqvae_2887.pt`).
+pub fn read_mapping(path: &Path) -> Result<Entry, LoadError> {
+    let file = Arc::new(TorchFile::open(path)?);
+    match file.tensor(file.root())? {
+        Some(tensor) => Ok(entry(&file, "(the tensor)", tensor)),
+        None => Err(LoadError::Format {
+            path: path.to_path_buf(),
+            problem: "not a code mapping: expected one int64 vector".into(),
+        }),
+    }
+}
+
+/// Adds the tensors of the dict `node` under the names that `rename` gives their keys.
+fn collect(
+    file: &Arc<TorchFile>,
+    node: NodeId,
+    state: &mut StateDict,
+    rename: impl Fn(&str) -> String,
+) -> Result<(), LoadError> {
+    for (key, value) in file.entries(node) {
+        if let Some(tensor) = file.tensor(value)? {
+            state.insert(rename(key), entry(file, key, tensor));
+        }
+    }
+    Ok(())
+}
+
+fn entry(file: &Arc<TorchFile>, key: &str, tensor: TensorRef) -> Entry {
+    Entry {
+        dtype: tensor.dtype,
+        shape: tensor.shape.iter().map(|&n| n as i64).collect(),
+        file: file.path().to_path_buf(),
+        key: key.to_string(),
+        source: Source::Torch(file.clone(), tensor),
+    }
+}
+
+fn describe_keys(file: &TorchFile, root: NodeId) -> String {
+    let mut keys: Vec<_> = file.entries(root).map(|(key, _)| key.to_string()).collect();
+    let more = keys.len().saturating_sub(6);
+    keys.truncate(6);
+    match (keys.is_empty(), more) {
+        (true, _) => "no named entries".into(),
+        (false, 0) => keys.join(", "),
+        (false, more) => format!("{} and {more} more", keys.join(", ")),
+    }
+}

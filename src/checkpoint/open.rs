@@ -1,0 +1,222 @@
+//! From a path to everything a model is made of.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::config_file::ConfigFile;
+use super::error::LoadError;
+use super::infer;
+use super::native;
+use super::official::{self, OfficialKind, WeightSet, CODEC, CODE_MAPPING, DENOISER};
+use super::official_yaml::resolve;
+use super::state_dict::{read_safetensors, StateDict};
+use crate::model::ModelConfig;
+
+/// How a model file is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Safetensors with our header.
+    Native,
+    /// PyTorch file of the official solver.
+    Official { has_ema: bool, used: WeightSet },
+}
+
+/// What to open, and where the things are that a checkpoint cannot hold.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Official or own YAML to check against.
+    pub config: Option<PathBuf>,
+    pub weights: WeightSet,
+    /// Code mapping file (`taming_vqvae_2887.pt`).
+    pub mapping: Option<PathBuf>,
+    /// Codec file, where the checkpoint holds none.
+    pub codec: Option<PathBuf>,
+}
+
+/// An opened model file: its shape, and its tensors by canonical name, not yet read.
+pub struct Checkpoint {
+    pub path: PathBuf,
+    pub layout: Layout,
+    pub config: ModelConfig,
+    pub state: StateDict,
+}
+
+/// Whether `path` starts like a safetensors file: a header length and an opening brace.
+fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
+    let io = |source| LoadError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .map_err(io)?
+        .take(9)
+        .read_to_end(&mut head)
+        .map_err(io)?;
+    Ok(head.len() == 9 && head[8] == b'{' && head[5..8] == [0; 3])
+}
+
+impl Checkpoint {
+    /// Opens a model file of any layout; split files by their first part or their stem.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, LoadError> {
+        if path.is_dir() {
+            return Err(LoadError::Format {
+                path: path.to_path_buf(),
+                problem: "is a folder, expected a checkpoint file (.pth or .safetensors)".into(),
+            });
+        }
+        let config = options
+            .config
+            .as_deref()
+            .map(ConfigFile::read)
+            .transpose()?;
+        if path.is_file() && is_safetensors(path)? {
+            let (state, metadata) = read_safetensors(path)?;
+            let model = native::config(path, &metadata)?;
+            if let Some(config) = &config {
+                config.check(&model, path)?;
+            }
+            return Ok(Checkpoint {
+                path: path.to_path_buf(),
+                layout: Layout::Native,
+                config: model,
+                state,
+            });
+        }
+        Self::open_official(path, options, config.as_ref())
+    }
+
+    fn open_official(
+        path: &Path,
+        options: &OpenOptions,
+        config: Option<&ConfigFile>,
+    ) -> Result<Self, LoadError> {
+        let (mut state, kind) = official::read(path, options.weights)?;
+        let OfficialKind::Training { has_ema } = kind else {
+            return Err(LoadError::Format {
+                path: path.to_path_buf(),
+                problem: "holds an image codec alone, expected a whole model".into(),
+            });
+        };
+        if !state.has_prefix(&format!("{DENOISER}.")) {
+            return Err(LoadError::Format {
+                path: path.to_path_buf(),
+                problem: format!("no denoiser in it (no tensor '{DENOISER}.*' under 'model')"),
+            });
+        }
+        if !state.has_prefix(&format!("{CODEC}.")) {
+            add_codec(&mut state, path, options, config)?;
+        }
+        let mut model = infer::model(&state, path, config.and_then(ConfigFile::heads))?;
+        if config.is_none() {
+            log::warn!(
+                "{}: the number of attention heads is not stored in it; taking {}, as in every \
+                 released model (--config says otherwise)",
+                path.display(),
+                infer::RELEASED_HEADS
+            );
+        }
+        if let Some(config) = config {
+            if let Some(transition) = config.transition() {
+                model.transition = transition.clone();
+            }
+            config.check(&model, path)?;
+        }
+        if model.needs_code_mapping() {
+            add_mapping(&mut state, &model, path, options, config)?;
+        }
+        Ok(Checkpoint {
+            path: path.to_path_buf(),
+            layout: Layout::Official {
+                has_ema,
+                used: if has_ema {
+                    options.weights
+                } else {
+                    WeightSet::Model
+                },
+            },
+            config: model,
+            state,
+        })
+    }
+}
+
+fn add_codec(
+    state: &mut StateDict,
+    path: &Path,
+    options: &OpenOptions,
+    config: Option<&ConfigFile>,
+) -> Result<(), LoadError> {
+    let named = config.and_then(ConfigFile::codec_path);
+    let found = options
+        .codec
+        .clone()
+        .or_else(|| named.and_then(|name| resolve(name, config.map(ConfigFile::path), path)));
+    let Some(codec) = found else {
+        return Err(LoadError::Missing {
+            path: path.to_path_buf(),
+            what: "holds no image codec (no tensor 'content_codec.*')".into(),
+            remedy: format!(
+                "give its file with --codec (the original keeps it at {})",
+                named.unwrap_or(
+                    "OUTPUT/pretrained_model/taming_dvae/taming_f8_8192_openimages_last.pth"
+                )
+            ),
+        });
+    };
+    let (tensors, kind) = official::read(&codec, WeightSet::Model)?;
+    if kind != OfficialKind::Codec {
+        return Err(LoadError::Format {
+            path: codec,
+            problem: "not an image codec: expected the key 'state_dict'".into(),
+        });
+    }
+    for (name, entry) in tensors.iter() {
+        state.insert(name, entry.clone());
+    }
+    Ok(())
+}
+
+fn add_mapping(
+    state: &mut StateDict,
+    model: &ModelConfig,
+    path: &Path,
+    options: &OpenOptions,
+    config: Option<&ConfigFile>,
+) -> Result<(), LoadError> {
+    let usual = format!(
+        "help_folder/statistics/taming_vqvae_{}.pt",
+        model.denoiser.codes
+    );
+    let named = config.and_then(ConfigFile::mapping_path).unwrap_or(&usual);
+    let found = options
+        .mapping
+        .clone()
+        .or_else(|| resolve(named, config.map(ConfigFile::path), path));
+    let Some(mapping) = found else {
+        return Err(LoadError::Missing {
+            path: path.to_path_buf(),
+            what: format!(
+                "uses {} of the codec's {} codes, and which ones is not stored in it",
+                model.denoiser.codes, model.codec.codebook
+            ),
+            remedy: format!(
+                "give the mapping with --mapping (in the original repository: {named})"
+            ),
+        });
+    };
+    let entry = official::read_mapping(&mapping)?;
+    if entry.shape != [model.codec.codebook] || entry.dtype != super::pytorch::DType::I64 {
+        return Err(LoadError::Format {
+            path: mapping,
+            problem: format!(
+                "{} tensor of shape {:?}, expected int64 of shape [{}] (the codec's codebook)",
+                entry.dtype.name(),
+                entry.shape,
+                model.codec.codebook
+            ),
+        });
+    }
+    state.insert(CODE_MAPPING, entry);
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! CLIP text tower (ViT-B/32's in the released models), read at every position.
+//!
+//! Letters of the shape comments: B texts, S positions, C width.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::torch::linear::gelu2;
+use crate::torch::{Init, Linear, Params};
+
+/// Shape of the text tower; everything but the head count shows in the weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextConfig {
+    /// Rows of the token embedding.
+    pub vocabulary: i64,
+    /// Text positions S.
+    pub context: i64,
+    /// Width C.
+    pub width: i64,
+    /// Pre-norm blocks.
+    pub layers: i64,
+    /// Attention heads: width / 64, at least one.
+    pub heads: i64,
+    /// Hidden width of the feed-forward parts.
+    pub hidden: i64,
+}
+
+impl TextConfig {
+    /// OpenAI's ViT-B/32.
+    pub fn vit_b_32() -> Self {
+        TextConfig {
+            vocabulary: 49408,
+            context: 77,
+            width: 512,
+            layers: 12,
+            heads: 8,
+            hidden: 2048,
+        }
+    }
+}
+
+struct Norm {
+    affine: [Tensor; 2], // weight and bias [C]
+}
+
+impl Norm {
+    fn new(p: &Params, width: i64) -> Self {
+        Norm {
+            affine: [
+                p.get("weight", &[width], Init::Ones),
+                p.get("bias", &[width], Init::Zeros),
+            ],
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let [weight, bias] = &self.affine;
+        x.layer_norm(weight.size(), Some(weight), Some(bias), 1e-5, true)
+    }
+}
+
+struct ResBlock {
+    ln_1: Norm,
+    in_proj: Linear, // C → 3C: query, key, value
+    out_proj: Linear,
+    ln_2: Norm,
+    c_fc: Linear,
+    c_proj: Linear,
+    heads: i64,
+}
+
+impl ResBlock {
+    fn new(p: &Params, config: &TextConfig) -> Self {
+        let width = config.width;
+        let attn = p.at("attn");
+        let std = (width as f64).powf(-0.5);
+        ResBlock {
+            ln_1: Norm::new(&p.at("ln_1"), width),
+            in_proj: Linear {
+                weight: attn.get("in_proj_weight", &[3 * width, width], Init::Normal(std)),
+                bias: attn.get("in_proj_bias", &[3 * width], Init::Zeros),
+            },
+            out_proj: Linear::new(&attn.at("out_proj"), width, width),
+            ln_2: Norm::new(&p.at("ln_2"), width),
+            c_fc: Linear::new(&p.at("mlp.c_fc"), width, config.hidden),
+            c_proj: Linear::new(&p.at("mlp.c_proj"), config.hidden, width),
+            heads: config.heads,
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (batch, positions, width) = (x.size()[0], x.size()[1], x.size()[2]);
+        let joined = self
+            .in_proj
+            .forward(&self.ln_1.forward(x))
+            .view([batch, positions, 3, self.heads, width / self.heads])
+            .permute([2, 0, 3, 1, 4]); // [3, B, heads, S, C / heads]
+        let h = Tensor::scaled_dot_product_attention(
+            &joined.get(0),
+            &joined.get(1),
+            &joined.get(2),
+            None::<&Tensor>,
+            0.0,
+            true, // causal; padding is not masked, as in CLIP
+            None,
+            false,
+        )
+        .transpose(1, 2)
+        .reshape([batch, positions, width]);
+        let x = x + self.out_proj.forward(&h);
+        let hidden = gelu2(&self.c_fc.forward(&self.ln_2.forward(&x)));
+        &x + self.c_proj.forward(&hidden)
+    }
+}
+
+/// The text tower.
+pub struct TextEncoder {
+    token_embedding: Tensor,      // [V, C]
+    positional_embedding: Tensor, // [S, C]
+    blocks: Vec<ResBlock>,
+    ln_final: Norm,
+    config: TextConfig,
+}
+
+impl TextEncoder {
+    /// Builds the tower from the weights below `p`, spelled as in CLIP's files
+    /// (official prefix `transformer.condition_emb`).
+    pub fn new(p: &Params, config: &TextConfig) -> Self {
+        let width = config.width;
+        let blocks = p.at("transformer.resblocks");
+        TextEncoder {
+            token_embedding: p.get(
+                "token_embedding.weight",
+                &[config.vocabulary, width],
+                Init::Normal(0.02),
+            ),
+            positional_embedding: p.get(
+                "positional_embedding",
+                &[config.context, width],
+                Init::Normal(0.01),
+            ),
+            blocks: (0..config.layers)
+                .map(|i| ResBlock::new(&blocks.at(i), config))
+                .collect(),
+            ln_final: Norm::new(&p.at("ln_final"), width),
+            config: config.clone(),
+        }
+    }
+
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// Features of every position, each divided by its own L2 norm (official
+    /// `CLIPTextEmbedding` with `normalize`): `tokens` `[B, S]` int64 →
+    /// `[B, S, C]` f32.
+    pub fn forward(&self, tokens: &Tensor) -> Tensor {
+        let mut x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false)
+            + &self.positional_embedding; // [B, S, C]
+        for block in &self.blocks {
+            x = block.forward(&x);
+        }
+        let x = self.ln_final.forward(&x).to_kind(Kind::Float);
+        &x / x.norm_scalaropt_dim(2.0, [-1], true)
+    }
+}

@@ -1,0 +1,352 @@
+//! CLIP's byte-pair tokeniser, as VQ-Diffusion's text codec uses it.
+//!
+//! The vocabulary is ordered: 256 byte symbols, the same 256 with the
+//! end-of-word mark `</w>`, one entry per merge rule, the start marker, the end
+//! marker. The full vocabulary has 49 408 entries; a shorter one keeps the first
+//! merge rules only, and its last two ids are still the markers.
+//!
+//! Source: Radford et al., "Learning Transferable Visual Models From Natural
+//! Language Supervision" (CLIP), and the `SimpleTokenizer` of VQ-Diffusion.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader};
+
+use flate2::read::GzDecoder;
+use regex::Regex;
+use tokenizers::models::bpe::{Vocab, BPE};
+use tokenizers::Model;
+
+use super::cleaning;
+
+/// Entries of the vocabulary that the released CLIP towers were trained with.
+pub const FULL_VOCABULARY: usize = 49_408;
+/// Positions of the CLIP text tower.
+pub const CONTEXT_LENGTH: usize = 77;
+/// Id written after the end marker.
+pub const PAD_ID: i64 = 0;
+
+const START_MARKER: &str = "<|startoftext|>";
+const END_MARKER: &str = "<|endoftext|>";
+const WORD_END: &str = "</w>";
+/// Byte symbols with and without [`WORD_END`], then the two markers.
+const FIXED_ENTRIES: usize = 2 * 256 + 2;
+
+/// The pieces that byte-pair merging never crosses: markers, English clitics,
+/// runs of letters, single digits, runs of other symbols.
+///
+/// U+0345 has a letter as its case variant, which keeps it out of the last,
+/// case-insensitive class of the original without making it a letter: it is
+/// dropped. The `regex` crate would keep it, hence the explicit exclusion.
+const PIECES: &str = concat!(
+    r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)",
+    r"|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u{345}]+",
+);
+
+static MERGES_GZ: &[u8] = include_bytes!("vocabulary/bpe_simple_vocab_16e6.txt.gz");
+
+/// What can go wrong while building or using a [`ClipTokenizer`].
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The bundled list of merge rules could not be decompressed.
+    #[error("cannot read the bundled merge rules")]
+    Merges(#[from] io::Error),
+    /// A line of the list of merge rules is not a pair of symbols.
+    #[error("merge rule {line} of the bundled vocabulary is not a pair of symbols")]
+    MergeRule {
+        /// Line of the file, counted from 1.
+        line: usize,
+    },
+    /// The vocabulary size leaves no room for the fixed entries, or asks for more
+    /// merge rules than there are.
+    #[error("a CLIP vocabulary has {min} to {max} entries, not {requested}")]
+    VocabularySize {
+        /// The size asked for.
+        requested: usize,
+        /// Byte symbols and markers only.
+        min: usize,
+        /// All merge rules.
+        max: usize,
+    },
+    /// The context cannot hold the two markers.
+    #[error("a context of {0} positions cannot hold the start and the end marker")]
+    ContextLength(usize),
+    /// The pattern that splits a text did not compile.
+    #[error("cannot compile the splitting pattern")]
+    Pattern(#[from] regex::Error),
+    /// The byte-pair model refused its vocabulary or a word.
+    #[error("byte-pair model: {0}")]
+    Model(#[from] tokenizers::Error),
+}
+
+/// One text as the CLIP tower takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// `context_length` ids in `0..vocab_size`: start marker, tokens, end marker,
+    /// then [`PAD_ID`].
+    pub ids: Vec<i64>,
+    /// `context_length` flags, true for everything up to the end marker.
+    pub mask: Vec<bool>,
+    /// Whether tokens were dropped to fit the context.
+    pub truncated: bool,
+}
+
+/// CLIP's tokeniser with the text cleaning of VQ-Diffusion.
+pub struct ClipTokenizer {
+    model: BPE,
+    pieces: Regex,
+    /// The vocabulary's symbol for each byte value.
+    byte_symbols: [char; 256],
+    /// Inverse of `byte_symbols`.
+    symbol_bytes: HashMap<char, u8>,
+    vocab_size: usize,
+    context_length: usize,
+}
+
+impl ClipTokenizer {
+    /// A tokeniser with `vocab_size` entries ([`FULL_VOCABULARY`] for the released
+    /// models) and a context of [`CONTEXT_LENGTH`] positions.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::VocabularySize`] outside 514 to [`FULL_VOCABULARY`].
+    pub fn new(vocab_size: usize) -> Result<Self, TokenizerError> {
+        if !(FIXED_ENTRIES..=FULL_VOCABULARY).contains(&vocab_size) {
+            return Err(TokenizerError::VocabularySize {
+                requested: vocab_size,
+                min: FIXED_ENTRIES,
+                max: FULL_VOCABULARY,
+            });
+        }
+        let byte_symbols = byte_symbols();
+        let merges = read_merges(vocab_size - FIXED_ENTRIES)?;
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary(&byte_symbols, &merges), merges)
+            .end_of_word_suffix(WORD_END.to_owned())
+            .build()?;
+        Ok(Self {
+            model,
+            pieces: Regex::new(PIECES)?,
+            byte_symbols,
+            symbol_bytes: (0..=255u8).map(|b| (byte_symbols[b as usize], b)).collect(),
+            vocab_size,
+            context_length: CONTEXT_LENGTH,
+        })
+    }
+
+    /// The same tokeniser with another number of positions, at least 2.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::ContextLength`] below 2.
+    pub fn with_context_length(mut self, positions: usize) -> Result<Self, TokenizerError> {
+        if positions < 2 {
+            return Err(TokenizerError::ContextLength(positions));
+        }
+        self.context_length = positions;
+        Ok(self)
+    }
+
+    /// Number of entries, markers included.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Number of positions of every [`Encoding`].
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Id of the start marker, the last but one of the vocabulary.
+    pub fn start_id(&self) -> i64 {
+        self.vocab_size as i64 - 2
+    }
+
+    /// Id of the end marker, the last of the vocabulary.
+    pub fn end_id(&self) -> i64 {
+        self.vocab_size as i64 - 1
+    }
+
+    /// Cleans and encodes `text`. A text that is too long keeps its first ids, and
+    /// the last position is overwritten with the end marker.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Model`] should the byte-pair model refuse a word; with
+    /// every byte in the vocabulary it has no cause to.
+    pub fn encode(&self, text: &str) -> Result<Encoding, TokenizerError> {
+        let mut ids = vec![self.start_id()];
+        ids.extend(self.tokenize(text)?);
+        ids.push(self.end_id());
+
+        let truncated = ids.len() > self.context_length;
+        if truncated {
+            ids.truncate(self.context_length);
+            ids[self.context_length - 1] = self.end_id();
+        }
+        let mask = (0..self.context_length).map(|i| i < ids.len()).collect();
+        ids.resize(self.context_length, PAD_ID);
+        Ok(Encoding {
+            ids,
+            mask,
+            truncated,
+        })
+    }
+
+    /// The ids of the cleaned `text` alone: no markers around it, no padding, any
+    /// length.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClipTokenizer::encode`].
+    pub fn tokenize(&self, text: &str) -> Result<Vec<i64>, TokenizerError> {
+        let text = cleaning::clean(text);
+        let mut ids = Vec::new();
+        for piece in self.pieces.find_iter(&text) {
+            match piece.as_str() {
+                START_MARKER => ids.push(self.start_id()),
+                END_MARKER => ids.push(self.end_id()),
+                word => {
+                    let symbols: String = word
+                        .bytes()
+                        .map(|byte| self.byte_symbols[usize::from(byte)])
+                        .collect();
+                    let tokens = self.model.tokenize(&symbols)?;
+                    ids.extend(tokens.iter().map(|token| i64::from(token.id)));
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The cleaned text behind `ids`, with one space between words. A leading start
+    /// marker is left out, and so is everything from the last end marker on; ids
+    /// outside the vocabulary and incomplete UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[i64]) -> String {
+        let ids = &ids[..self.last_end(ids).unwrap_or(ids.len())];
+        let ids = match ids {
+            [first, rest @ ..] if *first == self.start_id() => rest,
+            _ => ids,
+        };
+        let mut bytes = Vec::new();
+        for &id in ids {
+            if self.push_bytes(id, &mut bytes) {
+                bytes.push(b' ');
+            }
+        }
+        String::from_utf8_lossy(&bytes).trim_end().to_owned()
+    }
+
+    /// One label per position of `ids`: the text of the token without its
+    /// end-of-word mark, the marker itself for start and end, nothing for the
+    /// padding after the last end marker. A token that holds part of a character
+    /// only shows U+FFFD.
+    pub fn token_strings(&self, ids: &[i64]) -> Vec<String> {
+        let padding = self.last_end(ids).map_or(ids.len(), |end| end + 1);
+        ids.iter()
+            .enumerate()
+            .map(|(position, &id)| {
+                let mut bytes = Vec::new();
+                if position < padding {
+                    self.push_bytes(id, &mut bytes);
+                }
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+            .collect()
+    }
+
+    /// Position of the last end marker: only padding follows it, while an earlier
+    /// one was written in the text.
+    fn last_end(&self, ids: &[i64]) -> Option<usize> {
+        ids.iter().rposition(|&id| id == self.end_id())
+    }
+
+    /// Appends the text of one id and says whether a word ends there.
+    fn push_bytes(&self, id: i64, bytes: &mut Vec<u8>) -> bool {
+        if id == self.start_id() || id == self.end_id() {
+            let marker = if id == self.end_id() {
+                END_MARKER
+            } else {
+                START_MARKER
+            };
+            bytes.extend_from_slice(marker.as_bytes());
+            return true;
+        }
+        let Some(token) = u32::try_from(id)
+            .ok()
+            .and_then(|id| self.model.id_to_token(id))
+        else {
+            bytes.extend_from_slice("\u{fffd}".as_bytes());
+            return false;
+        };
+        let (symbols, ends_word) = match token.strip_suffix(WORD_END) {
+            Some(symbols) => (symbols, true),
+            None => (token.as_str(), false),
+        };
+        bytes.extend(
+            symbols
+                .chars()
+                .filter_map(|symbol| self.symbol_bytes.get(&symbol)),
+        );
+        ends_word
+    }
+}
+
+/// The printable stand-in of every byte. Bytes that Latin-1 prints stand for
+/// themselves, the others take the code points from U+0100 on, in byte order.
+fn byte_symbols() -> [char; 256] {
+    let mut next = 0x100;
+    std::array::from_fn(|index| {
+        let byte = index as u8;
+        if is_printable(byte) {
+            return char::from(byte);
+        }
+        next += 1;
+        char::from_u32(next - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
+    })
+}
+
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
+}
+
+/// Ids by token, the markers left out: no word spells them.
+fn vocabulary(byte_symbols: &[char; 256], merges: &[(String, String)]) -> Vocab {
+    // The vocabulary lists the bytes that stand for themselves first.
+    let (printable, other): (Vec<u8>, Vec<u8>) = (0..=255u8).partition(|&b| is_printable(b));
+    let bytes = printable.iter().chain(&other);
+    let symbols: Vec<String> = bytes
+        .map(|&byte| byte_symbols[usize::from(byte)].to_string())
+        .collect();
+    let word_ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
+    let merged = merges.iter().map(|(left, right)| format!("{left}{right}"));
+    symbols
+        .iter()
+        .cloned()
+        .chain(word_ends)
+        .chain(merged)
+        .zip(0..)
+        .collect()
+}
+
+/// The first `count` merge rules of the bundled list, whose first line is a title.
+fn read_merges(count: usize) -> Result<Vec<(String, String)>, TokenizerError> {
+    let lines = BufReader::new(GzDecoder::new(MERGES_GZ)).lines();
+    let merges = lines
+        .zip(1..)
+        .skip(1)
+        .take(count)
+        .map(|(rule, line)| {
+            let rule = rule?;
+            let (left, right) = rule
+                .split_once(' ')
+                .ok_or(TokenizerError::MergeRule { line })?;
+            Ok((left.to_owned(), right.to_owned()))
+        })
+        .collect::<Result<Vec<_>, TokenizerError>>()?;
+    if merges.len() < count {
+        return Err(TokenizerError::MergeRule {
+            line: merges.len() + 2,
+        });
+    }
+    Ok(merges)
+}

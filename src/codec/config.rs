@@ -1,0 +1,74 @@
+//! Shape of the image codec.
+
+use serde::{Deserialize, Serialize};
+
+/// How an encoder output becomes a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantizerKind {
+    /// Logits over the codebook, one drawn (OpenImages f8 Gumbel VQGAN).
+    Gumbel,
+    /// Nearest entry of a codebook moved by exponential averages (ITHQ VQ-VAE).
+    Ema,
+}
+
+/// Shape of a VQGAN-style codec (`ddconfig` of taming, `patch_vqgan` of the original).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodecConfig {
+    /// Side of the square pictures in pixels (`resolution`).
+    pub resolution: i64,
+    /// Channels of the first level (`ch`).
+    pub channels: i64,
+    /// Channels of each level as multiples of `channels` (`ch_mult`); the codec
+    /// halves the picture between levels.
+    pub multipliers: Vec<i64>,
+    /// Residual blocks a level in the encoder; the decoder has one more (`num_res_blocks`).
+    pub residual_blocks: i64,
+    /// Feature map sides with an attention block behind each residual block
+    /// (`attn_resolutions`).
+    pub attention_resolutions: Vec<i64>,
+    /// Channels Z between encoder and quantizer convolutions (`z_channels`).
+    pub latent_channels: i64,
+    /// Width E of a codebook entry (`embed_dim`).
+    pub embedding_width: i64,
+    /// Entries N of the codebook (`n_embed`).
+    pub codebook: i64,
+    pub quantizer: QuantizerKind,
+}
+
+impl CodecConfig {
+    /// The OpenImages f8 Gumbel VQGAN of COCO, CUB-200 and Conceptual Captions
+    /// (`taming_f8_8192_openimages.yaml`).
+    pub fn openimages_f8() -> Self {
+        CodecConfig {
+            resolution: 256,
+            channels: 128,
+            multipliers: vec![1, 1, 2, 4],
+            residual_blocks: 2,
+            attention_resolutions: vec![32],
+            latent_channels: 256,
+            embedding_width: 256,
+            codebook: 8192,
+            quantizer: QuantizerKind::Gumbel,
+        }
+    }
+
+    /// Pixels of a picture's side per token.
+    pub fn factor(&self) -> i64 {
+        1 << (self.multipliers.len() - 1)
+    }
+
+    /// Side of the feature maps at `level` (0 is full resolution).
+    pub fn side(&self, level: usize) -> i64 {
+        self.resolution >> level
+    }
+
+    pub fn level_channels(&self, level: usize) -> i64 {
+        self.channels * self.multipliers[level]
+    }
+
+    pub fn has_attention(&self, level: usize) -> bool {
+        self.attention_resolutions.contains(&self.side(level))
+    }
+}

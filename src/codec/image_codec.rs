@@ -1,0 +1,149 @@
+//! The codec as the diffusion model sees it: pictures ↔ tokens below K.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::config::CodecConfig;
+use super::decoder::Decoder;
+use super::encoder::Encoder;
+use super::layers::Conv;
+use super::quantizer::Quantizer;
+use crate::torch::Params;
+
+/// How a channel value in 0…255 becomes 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// To the nearest integer (diffusers).
+    Nearest,
+    /// Toward zero (the official inference script).
+    Truncate,
+}
+
+/// Reduced codes: a model may use K of the codebook's N entries
+/// (`quantize_number` and its mapping file).
+pub struct CodeMapping {
+    full_to_reduced: Tensor, // [N] int64
+    reduced_to_full: Tensor, // [K] int64
+}
+
+impl CodeMapping {
+    /// `full_to_reduced` `[N]` int64 with values 0…K−1, every one of them used.
+    /// The inverse takes the smallest full index of each reduced code.
+    pub fn new(full_to_reduced: &Tensor, reduced: i64) -> Result<Self, String> {
+        let full: Vec<i64> = full_to_reduced
+            .try_into()
+            .map_err(|e| format!("expected a vector of int64: {e}"))?;
+        let mut inverse = vec![-1; reduced as usize];
+        for (n, &k) in full.iter().enumerate().rev() {
+            *inverse
+                .get_mut(usize::try_from(k).unwrap_or(usize::MAX))
+                .ok_or_else(|| format!("entry {n} is {k}, expected 0 to {}", reduced - 1))? =
+                n as i64;
+        }
+        if let Some(k) = inverse.iter().position(|&n| n < 0) {
+            return Err(format!("no entry maps to code {k} of {reduced}"));
+        }
+        Ok(CodeMapping {
+            full_to_reduced: full_to_reduced.shallow_clone(),
+            reduced_to_full: Tensor::from_slice(&inverse).to_device(full_to_reduced.device()),
+        })
+    }
+
+    /// `[K]` int64: the full index that each reduced code is decoded as.
+    pub fn reduced_to_full(&self) -> &Tensor {
+        &self.reduced_to_full
+    }
+}
+
+/// Encoder, quantizer and decoder with the code mapping.
+pub struct ImageCodec {
+    encoder: Encoder,
+    quant_conv: Conv,
+    quantizer: Quantizer,
+    post_quant_conv: Conv,
+    decoder: Decoder,
+    mapping: Option<CodeMapping>,
+    config: CodecConfig,
+}
+
+impl ImageCodec {
+    /// Builds the codec from the weights below `p`, spelled as in a taming file.
+    pub fn new(p: &Params, config: &CodecConfig, mapping: Option<CodeMapping>) -> Self {
+        let (latent, embedding) = (config.latent_channels, config.embedding_width);
+        ImageCodec {
+            encoder: Encoder::new(&p.at("encoder"), config),
+            quant_conv: Conv::pointwise(&p.at("quant_conv"), latent, embedding),
+            quantizer: Quantizer::new(&p.at("quantize"), config),
+            post_quant_conv: Conv::pointwise(&p.at("post_quant_conv"), embedding, latent),
+            decoder: Decoder::new(&p.at("decoder"), config),
+            mapping,
+            config: config.clone(),
+        }
+    }
+
+    pub fn config(&self) -> &CodecConfig {
+        &self.config
+    }
+
+    /// Encoder output before quantization: `image` `[B, 3, H, W]` float in 0…255
+    /// → `[B, E, h, w]`.
+    pub fn encode_latent(&self, image: &Tensor) -> Tensor {
+        let x = image / 255.0 * 2.0 - 1.0;
+        self.quant_conv.forward(&self.encoder.forward(&x))
+    }
+
+    /// Fit of every code at every position ([`Quantizer::scores`]):
+    /// `latent` `[B, E, h, w]` → `[B, L, N]`.
+    pub fn code_scores(&self, latent: &Tensor) -> Tensor {
+        self.quantizer.scores(latent)
+    }
+
+    /// Tokens of pictures by the best-fitting code (no Gumbel noise):
+    /// `image` `[B, 3, H, W]` float in 0…255 → `[B, L]` int64 below K.
+    pub fn encode(&self, image: &Tensor) -> Tensor {
+        self.to_tokens(&self.code_scores(&self.encode_latent(image)))
+    }
+
+    /// Tokens drawn from the Gumbel quantizer's distribution, as the original
+    /// extracts its training tokens: argmax of scores − ln e, with `exponential`
+    /// noise e ~ Exp(1) of the scores' shape `[B, L, N]`.
+    pub fn encode_sampled(&self, image: &Tensor, exponential: &Tensor) -> Tensor {
+        let scores = self.code_scores(&self.encode_latent(image));
+        self.to_tokens(&(scores - exponential.log()))
+    }
+
+    /// Best code of `scores` `[B, L, N]`, mapped below K → `[B, L]`.
+    fn to_tokens(&self, scores: &Tensor) -> Tensor {
+        let full = scores.argmax(-1, false); // [B, L]
+        match &self.mapping {
+            Some(mapping) => mapping.full_to_reduced.take(&full),
+            None => full,
+        }
+    }
+
+    /// Decoder output, about −1…1, not clamped: `tokens` `[B, L]` int64 below K,
+    /// row-major over a grid of `grid` rows and columns → `[B, 3, H, W]`.
+    pub fn decode_raw(&self, tokens: &Tensor, grid: [i64; 2]) -> Tensor {
+        let full = match &self.mapping {
+            Some(mapping) => mapping.reduced_to_full.take(tokens),
+            None => tokens.shallow_clone(),
+        };
+        let z = self.quantizer.embed(&full).transpose(1, 2); // [B, E, L]
+        let z = z.reshape([tokens.size()[0], -1, grid[0], grid[1]]); // [B, E, h, w]
+        self.decoder.forward(&self.post_quant_conv.forward(&z))
+    }
+
+    /// Pictures as floats in 0…255: `[B, L]` → `[B, 3, H, W]`.
+    pub fn decode(&self, tokens: &Tensor, grid: [i64; 2]) -> Tensor {
+        (self.decode_raw(tokens, grid).clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0
+    }
+}
+
+/// Floats in 0…255 to bytes: same shape, kind `Uint8`.
+pub fn to_bytes(image: &Tensor, rounding: Rounding) -> Tensor {
+    match rounding {
+        Rounding::Nearest => image.round().clamp(0.0, 255.0).to_kind(Kind::Uint8),
+        Rounding::Truncate => image.clamp(0.0, 255.0).to_kind(Kind::Uint8),
+    }
+}

@@ -1,0 +1,207 @@
+//! Layers shared by encoder and decoder.
+
+use tch::Tensor;
+
+use crate::torch::{Init, Params};
+
+/// Convolution with bias; `weight` `[out, in, k, k]`.
+pub struct Conv {
+    weight: Tensor,
+    bias: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv {
+    fn new(p: &Params, inputs: i64, outputs: i64, kernel: i64, stride: i64, padding: i64) -> Self {
+        let init = Init::fan_in(inputs * kernel * kernel);
+        Conv {
+            weight: p.get("weight", &[outputs, inputs, kernel, kernel], init),
+            bias: p.get("bias", &[outputs], init),
+            stride,
+            padding,
+        }
+    }
+
+    /// 3×3, one pixel of zero padding.
+    pub fn same(p: &Params, inputs: i64, outputs: i64) -> Self {
+        Conv::new(p, inputs, outputs, 3, 1, 1)
+    }
+
+    /// 1×1.
+    pub fn pointwise(p: &Params, inputs: i64, outputs: i64) -> Self {
+        Conv::new(p, inputs, outputs, 1, 1, 0)
+    }
+
+    /// `[B, in, H, W]` → `[B, out, H', W']`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+    }
+}
+
+/// Group norm with 32 groups.
+pub struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    pub fn new(p: &Params, channels: i64) -> Self {
+        Norm {
+            weight: p.get("weight", &[channels], Init::Ones),
+            bias: p.get("bias", &[channels], Init::Zeros),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.group_norm(32, Some(&self.weight), Some(&self.bias), 1e-6, true)
+    }
+}
+
+/// shortcut(x) + conv2(swish(norm2(conv1(swish(norm1(x)))))).
+pub struct ResBlock {
+    norm1: Norm,
+    conv1: Conv,
+    norm2: Norm,
+    conv2: Conv,
+    shortcut: Option<Conv>, // where the width changes
+}
+
+impl ResBlock {
+    pub fn new(p: &Params, inputs: i64, outputs: i64) -> Self {
+        ResBlock {
+            norm1: Norm::new(&p.at("norm1"), inputs),
+            conv1: Conv::same(&p.at("conv1"), inputs, outputs),
+            norm2: Norm::new(&p.at("norm2"), outputs),
+            conv2: Conv::same(&p.at("conv2"), outputs, outputs),
+            shortcut: (inputs != outputs)
+                .then(|| Conv::pointwise(&p.at("nin_shortcut"), inputs, outputs)),
+        }
+    }
+
+    /// `[B, in, H, W]` → `[B, out, H, W]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let h = self.conv1.forward(&self.norm1.forward(x).silu_());
+        let h = self.conv2.forward(&self.norm2.forward(&h).silu_());
+        match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x) + h,
+            None => x + h,
+        }
+    }
+}
+
+/// Single-head self-attention over the positions of a feature map, around a residual.
+pub struct AttnBlock {
+    norm: Norm,
+    q: Conv,
+    k: Conv,
+    v: Conv,
+    proj_out: Conv,
+}
+
+impl AttnBlock {
+    pub fn new(p: &Params, channels: i64) -> Self {
+        let conv = |name: &str| Conv::pointwise(&p.at(name), channels, channels);
+        AttnBlock {
+            norm: Norm::new(&p.at("norm"), channels),
+            q: conv("q"),
+            k: conv("k"),
+            v: conv("v"),
+            proj_out: conv("proj_out"),
+        }
+    }
+
+    /// `[B, C, H, W]` → `[B, C, H, W]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        let rows = |map: Tensor| map.flatten(2, 3).transpose(1, 2).unsqueeze(1); // [B, 1, HW, C]
+        let n = self.norm.forward(x);
+        let h = Tensor::scaled_dot_product_attention(
+            &rows(self.q.forward(&n)),
+            &rows(self.k.forward(&n)),
+            &rows(self.v.forward(&n)),
+            None::<&Tensor>,
+            0.0,
+            false,
+            None,
+            false,
+        ); // [B, 1, HW, C]
+        let h = h.squeeze_dim(1).transpose(1, 2).reshape(size);
+        x + self.proj_out.forward(&h)
+    }
+}
+
+/// Residual block and, at the sides that have it, an attention block behind it.
+pub struct Stage {
+    pub res: ResBlock,
+    pub attn: Option<AttnBlock>,
+}
+
+impl Stage {
+    /// Block `n` of the level at `p`.
+    pub fn new(p: &Params, n: i64, inputs: i64, outputs: i64, attention: bool) -> Self {
+        Stage {
+            res: ResBlock::new(&p.at("block").at(n), inputs, outputs),
+            attn: attention.then(|| AttnBlock::new(&p.at("attn").at(n), outputs)),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let h = self.res.forward(x);
+        self.attn
+            .as_ref()
+            .map_or(h.shallow_clone(), |a| a.forward(&h))
+    }
+}
+
+/// The middle at the lowest resolution: residual, attention, residual.
+pub struct Middle {
+    block_1: ResBlock,
+    attn_1: AttnBlock,
+    block_2: ResBlock,
+}
+
+impl Middle {
+    pub fn new(p: &Params, channels: i64) -> Self {
+        Middle {
+            block_1: ResBlock::new(&p.at("block_1"), channels, channels),
+            attn_1: AttnBlock::new(&p.at("attn_1"), channels),
+            block_2: ResBlock::new(&p.at("block_2"), channels, channels),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let h = self.attn_1.forward(&self.block_1.forward(x));
+        self.block_2.forward(&h)
+    }
+}
+
+/// Halves the sides: one zero row and column at the bottom and right, then a 3×3
+/// convolution of stride 2 (asymmetric, as in the original).
+pub struct Downsample(Conv);
+
+impl Downsample {
+    pub fn new(p: &Params, channels: i64) -> Self {
+        Downsample(Conv::new(&p.at("conv"), channels, channels, 3, 2, 0))
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.0.forward(&x.constant_pad_nd([0, 1, 0, 1]))
+    }
+}
+
+/// Doubles the sides by nearest neighbour, then a 3×3 convolution.
+pub struct Upsample(Conv);
+
+impl Upsample {
+    pub fn new(p: &Params, channels: i64) -> Self {
+        Upsample(Conv::same(&p.at("conv"), channels, channels))
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (height, width) = (x.size()[2] * 2, x.size()[3] * 2);
+        self.0
+            .forward(&x.upsample_nearest2d([height, width], None, None))
+    }
+}

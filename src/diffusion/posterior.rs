@@ -1,0 +1,255 @@
+//! The originals' evaluation of the reverse step: log-probabilities over the
+//! K codes and the mask, in f32, with the originals' constants. Used by the
+//! `Official` and `Diffusers` rules and by the training objective; the exact
+//! sampler needs none of it (`kernel.rs`).
+//!
+//! Tensors of log-probabilities are `[B, L, K + 1]`, the mask last.
+
+use tch::{Device, Kind, Tensor};
+
+use super::guidance::Prediction;
+use super::schedule::Schedule;
+use super::truncation::Truncation;
+
+/// Stands for log 0 in predictions and posteriors.
+const LOG_ZERO: f64 = -70.0;
+/// Smallest probability of a one-hot row.
+const ONE_HOT_FLOOR: f64 = 1e-30;
+
+/// The schedule's buffers as the original stores them (f32, logs taken in f64).
+/// Cumulative ones have T + 1 entries; the last belongs to the clean time −1.
+pub struct LogSchedule {
+    pub log_at: Tensor,               // [T]
+    pub log_bt: Tensor,               // [T]
+    pub log_ct: Tensor,               // [T]
+    pub log_1_min_ct: Tensor,         // [T]
+    pub log_cumprod_at: Tensor,       // [T + 1]
+    pub log_cumprod_bt: Tensor,       // [T + 1]
+    pub log_cumprod_ct: Tensor,       // [T + 1]
+    pub log_1_min_cumprod_ct: Tensor, // [T + 1]
+    codes: i64,
+    timesteps: i64,
+}
+
+impl LogSchedule {
+    pub fn new(schedule: &Schedule, device: Device) -> Self {
+        let (steps, codes) = (schedule.timesteps() as i64, schedule.codes());
+        let tensor = |values: Vec<f64>| {
+            Tensor::from_slice(&values)
+                .to_kind(Kind::Float)
+                .to_device(device)
+        };
+        let one_step = |f: &dyn Fn(f64, f64) -> f64| {
+            tensor(
+                (0..steps)
+                    .map(|t| {
+                        let (now, then) = (schedule.at(t), schedule.at(t - 1));
+                        let a = now.keep / then.keep;
+                        let c = 1.0 - (1.0 - now.mask) / (1.0 - then.mask);
+                        f(a, c)
+                    })
+                    .collect(),
+            )
+        };
+        let cumulative = |f: &dyn Fn(f64, f64) -> f64| {
+            tensor(
+                (0..steps)
+                    .chain([-1])
+                    .map(|t| {
+                        let now = schedule.at(t);
+                        f(now.keep, now.mask)
+                    })
+                    .collect(),
+            )
+        };
+        let k = codes as f64;
+        let log_1_min = |c: f64| (1.0 - c + 1e-40).ln();
+        LogSchedule {
+            log_at: one_step(&|a, _| a.ln()),
+            log_bt: one_step(&|a, c| ((1.0 - a - c) / k).ln()),
+            log_ct: one_step(&|_, c| c.ln()),
+            log_1_min_ct: one_step(&|_, c| log_1_min(c)),
+            log_cumprod_at: cumulative(&|a, _| a.ln()),
+            log_cumprod_bt: cumulative(&|a, c| ((1.0 - a - c) / k).ln()),
+            log_cumprod_ct: cumulative(&|_, c| c.ln()),
+            log_1_min_cumprod_ct: cumulative(&|_, c| log_1_min(c)),
+            codes,
+            timesteps: steps,
+        }
+    }
+
+    /// log q(x_t | x_0) for (possibly soft) `log_x0`; `t` int64 `[B]`, −1 is clean.
+    pub fn q_pred(&self, log_x0: &Tensor, t: &Tensor) -> Tensor {
+        let index = (t + (self.timesteps + 1)).remainder(self.timesteps + 1);
+        self.forward_map(
+            log_x0,
+            &at(&self.log_cumprod_at, &index),
+            &at(&self.log_cumprod_bt, &index),
+            &at(&self.log_cumprod_ct, &index),
+            &at(&self.log_1_min_cumprod_ct, &index),
+        )
+    }
+
+    /// log q(x_t | x_{t−1}) for (possibly soft) `log_x`; `t` int64 `[B]`.
+    pub fn q_pred_one_timestep(&self, log_x: &Tensor, t: &Tensor) -> Tensor {
+        self.forward_map(
+            log_x,
+            &at(&self.log_at, t),
+            &at(&self.log_bt, t),
+            &at(&self.log_ct, t),
+            &at(&self.log_1_min_ct, t),
+        )
+    }
+
+    fn forward_map(
+        &self,
+        log_x: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        not_c: &Tensor,
+    ) -> Tensor {
+        let codes = (log_x.narrow(-1, 0, self.codes) + a).logaddexp(b);
+        let mask = (log_x.narrow(-1, self.codes, 1) + not_c).logaddexp(c);
+        Tensor::cat(&[codes, mask], -1)
+    }
+
+    /// log one-hot of `tokens` `[B, L]`, log 1e-30 elsewhere.
+    pub fn log_one_hot(&self, tokens: &Tensor) -> Tensor {
+        let (batch, length) = (tokens.size()[0], tokens.size()[1]);
+        Tensor::full(
+            [batch, length, self.codes + 1],
+            ONE_HOT_FLOOR.ln(),
+            (Kind::Float, tokens.device()),
+        )
+        .scatter_value_(-1, &tokens.unsqueeze(-1), 0.0)
+    }
+
+    /// log p_θ(x_{t−1} | x_t) = log Σ_k p(x̂_0 = k) q(x_{t−1} | x_t, k), clamped to
+    /// −70…0: `log_x0` `[B, L, K + 1]`, `x_t` `[B, L]`, `t` int64 `[B]`.
+    pub fn q_posterior(&self, log_x0: &Tensor, x_t: &Tensor, t: &Tensor) -> Tensor {
+        let masked = x_t.eq(self.codes).unsqueeze(-1); // [B, L, 1]
+        let one_hot = self.log_one_hot(x_t).narrow(-1, 0, self.codes);
+        let log_zero = ONE_HOT_FLOOR.ln();
+
+        let hit = |a: Tensor, b: Tensor, c: Tensor| {
+            let visible = (&one_hot + a).logaddexp(&b); // [B, L, K]
+            visible.where_self(&masked.logical_not(), &c)
+        };
+        // log q(x_t | x_0 = k) and log q(x_t | x_{t−1} = j)
+        let from_start = hit(
+            at(&self.log_cumprod_at, t),
+            at(&self.log_cumprod_bt, t),
+            at(&self.log_cumprod_ct, t),
+        );
+        let from_previous = hit(
+            at(&self.log_at, t),
+            at(&self.log_bt, t),
+            at(&self.log_ct, t),
+        );
+        let mask_row = masked.zeros_like().to_kind(Kind::Float); // x_{t−1} = M: log 1 if x_t = M
+        let mask_row = mask_row.masked_fill(&masked.logical_not(), log_zero); // [B, L, 1]
+        let from_previous = Tensor::cat(&[from_previous, mask_row.shallow_clone()], -1);
+
+        let ratio = log_x0.narrow(-1, 0, self.codes) - from_start;
+        let ratio = Tensor::cat(&[ratio, mask_row.full_like(log_zero)], -1);
+        let total = ratio.logsumexp([-1], true); // [B, L, 1]
+        let previous = self.q_pred(&(ratio - &total), &(t - 1));
+        (previous + from_previous + total).clamp(LOG_ZERO, 0.0)
+    }
+}
+
+/// Entries `t` `[B]` of `table`, shaped to broadcast over `[B, L, K]`.
+fn at(table: &Tensor, t: &Tensor) -> Tensor {
+    table.index_select(0, t).view([-1, 1, 1])
+}
+
+/// log p(x̂_0) of raw `logits` `[B, L, K]` with the mask row −70: log-softmax in
+/// f64, then f32, clamped to −70…0 → `[B, L, K + 1]`.
+pub fn log_prediction(logits: &Tensor) -> Tensor {
+    let log_p = logits.log_softmax(-1, Kind::Double).to_kind(Kind::Float);
+    with_mask_row(&log_p).clamp(LOG_ZERO, 0.0)
+}
+
+fn with_mask_row(log_p: &Tensor) -> Tensor {
+    log_p.pad([0, 1], "constant", LOG_ZERO)
+}
+
+/// Guidance as the official code applies it: on clamped log-probabilities, with
+/// renormalisation, skipped within 1e-3 of scale 1 → `[B, L, K + 1]`.
+pub fn official_guidance(prediction: &Prediction, scale: f64) -> Tensor {
+    let conditional = log_prediction(&prediction.conditional);
+    match &prediction.unconditional {
+        Some(null) if (scale - 1.0).abs() >= 1e-3 => {
+            let codes = conditional.size()[2] - 1;
+            let (c, u) = (
+                conditional.narrow(-1, 0, codes),
+                log_prediction(null).narrow(-1, 0, codes),
+            );
+            let mixed = &u + (c - &u) * scale;
+            let log_p = &mixed - mixed.logsumexp([-1], true);
+            with_mask_row(&log_p.clamp(LOG_ZERO, 0.0))
+        }
+        _ => conditional,
+    }
+}
+
+/// Truncation as the official code applies it, decided on f32 cumulative sums
+/// over the sorted row; the other entries become −70: `[…, K + 1]` → the same.
+pub fn official_truncation(log_p: &Tensor, truncation: Truncation) -> Tensor {
+    drop_codes(log_p, truncation, LOG_ZERO)
+}
+
+/// Sets the codes that `truncation` drops to `floor`.
+fn drop_codes(log_p: &Tensor, truncation: Truncation, floor: f64) -> Tensor {
+    let classes = log_p.size()[log_p.dim() - 1];
+    let kept = match truncation {
+        Truncation::Off => return log_p.shallow_clone(),
+        Truncation::TopP(rate) => {
+            let (sorted, order) = log_p.sort(-1, true);
+            let mass = sorted.exp().cumsum(-1, Kind::Float);
+            // A code stays iff the mass before it is below the rate; the first always.
+            let before = mass
+                .narrow(-1, 0, classes - 1)
+                .pad([1, 0], "constant", -1.0);
+            let kept = before.lt(rate).to_kind(Kind::Int64);
+            kept.zeros_like().scatter(-1, &order, &kept)
+        }
+        Truncation::TopK(k) => {
+            let (_, order) = log_p.topk(k.min(classes), -1, true, true);
+            log_p
+                .zeros_like()
+                .to_kind(Kind::Int64)
+                .scatter_value(-1, &order, 1)
+        }
+    };
+    log_p.masked_fill(&kept.eq(0), floor)
+}
+
+/// Guidance as diffusers applies it: active above scale 1, not clamped → `[B, L, K]`.
+pub fn diffusers_guidance(prediction: &Prediction, scale: f64) -> Tensor {
+    let log_softmax = |logits: &Tensor| logits.log_softmax(-1, Kind::Double).to_kind(Kind::Float);
+    let conditional = log_softmax(&prediction.conditional);
+    match &prediction.unconditional {
+        Some(null) if scale > 1.0 => {
+            let null = log_softmax(null);
+            let mixed = &null + (conditional - &null) * scale;
+            &mixed - mixed.logsumexp([-1], true)
+        }
+        _ => conditional,
+    }
+}
+
+/// Truncation as diffusers applies it: over the K codes, then floored at −70, with
+/// the mask row appended for [`LogSchedule::q_posterior`] → `[B, L, K + 1]`.
+pub fn diffusers_truncation(log_p: &Tensor, truncation: Truncation) -> Tensor {
+    let kept = drop_codes(log_p, truncation, f64::NEG_INFINITY);
+    with_mask_row(&kept.clamp_min(LOG_ZERO))
+}
+
+/// argmax of log p + Gumbel noise of `uniform`, which has the shape of `log_p`
+/// `[…, N]` → int64 `[…]`.
+pub fn gumbel_argmax(log_p: &Tensor, uniform: &Tensor) -> Tensor {
+    let gumbel = -((uniform + 1e-30).log().neg() + 1e-30).log();
+    (log_p + gumbel).argmax(-1, false)
+}

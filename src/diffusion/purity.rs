@@ -1,0 +1,113 @@
+//! Fixed-count revealing with the purity prior: high-quality inference of
+//! Improved VQ-Diffusion (arXiv 2205.16007, section 3.2).
+//!
+//! q(x_s = M | x_t = M, x_0) does not depend on x_0 or the position, so *which*
+//! masked positions are revealed at a step is free: this mode reveals a fixed
+//! number, preferring positions whose prediction is pure.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::schedule::Schedule;
+
+/// How masked positions are revealed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revealing {
+    /// `Some(r)`: positions are drawn in proportion to their purity max_k p̂_k and
+    /// the prediction is sharpened to p̂^(1 + r·purity) (official `prior_rule` 2 with
+    /// `prior_weight` r ≥ 0); `None`: all masked positions alike (`prior_rule` 1).
+    pub purity: Option<f64>,
+    /// At most this many tokens an evaluation (official `prior_ps`).
+    pub tokens_per_evaluation: usize,
+}
+
+/// How many tokens each step of a plan reveals, for any T and L: the course of the
+/// expected number of masked tokens, L·c̄, rounded. `times` are the (from, to)
+/// pairs of the plan; the last step, to −1, reveals what is left by its own rule.
+pub fn reveal_counts(schedule: &Schedule, times: &[(i64, i64)], tokens: usize) -> Vec<usize> {
+    let first = times
+        .first()
+        .map_or(1.0, |&(from, _)| schedule.at(from).mask);
+    let masked_at = |t: i64| (tokens as f64 * schedule.at(t).mask / first).round() as usize;
+    times
+        .iter()
+        .map(|&(from, to)| masked_at(from).saturating_sub(masked_at(to)))
+        .collect()
+}
+
+/// The official tables `n_sample` by time index, made for 1024 tokens;
+/// `tokens_per_evaluation` is `prior_ps`. `None` where the original has no table.
+pub fn official_counts(
+    timesteps: usize,
+    tokens: usize,
+    tokens_per_evaluation: usize,
+) -> Option<Vec<usize>> {
+    if tokens != 1024 {
+        return None;
+    }
+    let spread = |first: &[usize], middle: &[usize], repeats: usize, last: &[usize]| {
+        let mut counts = first.to_vec();
+        counts.extend(middle.iter().copied().cycle().take(middle.len() * repeats));
+        counts.extend(last);
+        counts
+    };
+    match timesteps {
+        100 if tokens_per_evaluation > 10 => Some(spread(&[1, 10], &[11, 10, 10], 32, &[11, 11])),
+        100 => Some(spread(&[1, 6], &[11, 10, 10], 32, &[11, 15])),
+        50 => Some(spread(&[10], &[21, 20], 24, &[30])),
+        25 => Some(spread(&[21], &[41], 23, &[60])),
+        10 => Some(spread(&[69], &[102], 8, &[139])),
+        _ => None,
+    }
+}
+
+/// max_k p̂_k of every position, relative to the image's largest: `log_p`
+/// `[B, L, N]` → `[B, L]` in 0…1. All ones without purity.
+pub fn scores(log_p: &Tensor, purity: Option<f64>) -> Tensor {
+    let largest = log_p.amax([-1], false).exp().clamp(0.0, 1.0); // [B, L]
+    match purity {
+        Some(_) => &largest / (largest.amax([-1], true) + 1e-10),
+        None => largest.ones_like(),
+    }
+}
+
+/// p̂^(1 + r·score), renormalised, as logs clamped to −70…0: `log_p` `[B, L, N]`,
+/// `scores` `[B, L]`.
+pub fn sharpen(log_p: &Tensor, scores: &Tensor, weight: f64) -> Tensor {
+    let exponent = (scores * weight + 1.0).unsqueeze(-1); // [B, L, 1]
+    (exponent * log_p)
+        .softmax(-1, None::<Kind>)
+        .log()
+        .clamp(-70.0, 0.0)
+}
+
+/// How many of the `missing` tokens one evaluation reveals: at most `limit`, but a
+/// single leftover is taken along.
+pub fn batch_of(missing: usize, limit: usize) -> usize {
+    let count = missing.min(limit);
+    if missing - count == 1 {
+        missing
+    } else {
+        count
+    }
+}
+
+/// `count` masked positions of each image, without replacement and in proportion
+/// to their scores: the largest of score / e, `exponential` e ~ Exp(1) `[B, L]`.
+/// `scores` `[B, L]`, `masked` bool `[B, L]` → int64 `[B, count]`, best first.
+pub fn choose_positions(
+    scores: &Tensor,
+    masked: &Tensor,
+    exponential: &Tensor,
+    count: i64,
+) -> Tensor {
+    let scores = if scores.sum(Kind::Float).double_value(&[]) < 1e-6 {
+        scores + 1.0
+    } else {
+        scores.shallow_clone()
+    };
+    let open = scores.masked_fill(&masked.logical_not(), 0.0);
+    let (_, positions) = (open / exponential).topk(count, -1, true, true);
+    positions
+}

@@ -1,0 +1,108 @@
+//! Noise schedules (arXiv 2111.14822, section 4.1).
+
+use serde::{Deserialize, Serialize};
+
+/// Which noise corrupts the tokens, with the linear course of its cumulative
+/// probabilities: `[first, last]` are the values at times 0 and T−1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Transition {
+    /// Tokens are kept with ᾱ, masked with γ̄, else replaced by a uniform code.
+    MaskAndReplace { alpha: [f64; 2], gamma: [f64; 2] },
+    /// Tokens are kept or masked: ᾱ = 1 − γ̄.
+    MaskOnly { gamma: [f64; 2] },
+    /// Tokens are kept or replaced by a uniform code: γ̄ = 0.
+    Uniform { alpha: [f64; 2] },
+}
+
+impl Transition {
+    /// The schedule of every released model (`alpha1` of the official code):
+    /// K·β̄ is 1e-6 throughout, so the noise is masking almost alone.
+    pub fn released() -> Self {
+        Transition::MaskAndReplace {
+            alpha: [0.99999, 0.000009],
+            gamma: [0.000009, 0.99999],
+        }
+    }
+
+    /// The schedule the paper describes: γ̄ rises to 0.9 and K·β̄ to 0.1.
+    pub fn paper() -> Self {
+        Transition::MaskAndReplace {
+            alpha: [0.99999, 0.000009],
+            gamma: [0.000009, 0.9],
+        }
+    }
+}
+
+/// ā, K·b̄ and c̄ at one time; the three sum to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cumulative {
+    /// ā: the token is still the original one.
+    pub keep: f64,
+    /// K·b̄: it was replaced by a uniform code.
+    pub uniform: f64,
+    /// c̄: it is the mask.
+    pub mask: f64,
+}
+
+/// The cumulative probabilities of every time, in f64.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    times: Vec<Cumulative>,
+    codes: i64,
+}
+
+impl Schedule {
+    /// `timesteps` is T ≥ 1, `codes` is K.
+    pub fn new(transition: &Transition, timesteps: usize, codes: i64) -> Self {
+        let line = |[first, last]: [f64; 2], t: usize| {
+            let span = timesteps.saturating_sub(1).max(1) as f64;
+            t as f64 / span * (last - first) + first
+        };
+        let times = (0..timesteps)
+            .map(|t| match *transition {
+                Transition::MaskAndReplace { alpha, gamma } => {
+                    let (keep, mask) = (line(alpha, t), line(gamma, t));
+                    Cumulative {
+                        keep,
+                        uniform: 1.0 - keep - mask,
+                        mask,
+                    }
+                }
+                Transition::MaskOnly { gamma } => Cumulative {
+                    keep: 1.0 - line(gamma, t),
+                    uniform: 0.0,
+                    mask: line(gamma, t),
+                },
+                Transition::Uniform { alpha } => Cumulative {
+                    keep: line(alpha, t),
+                    uniform: 1.0 - line(alpha, t),
+                    mask: 0.0,
+                },
+            })
+            .collect();
+        Schedule { times, codes }
+    }
+
+    /// T.
+    pub fn timesteps(&self) -> usize {
+        self.times.len()
+    }
+
+    /// K, which is also the index of the mask token.
+    pub fn codes(&self) -> i64 {
+        self.codes
+    }
+
+    /// The cumulative probabilities at `t` in −1…T−1; −1 is clean: (1, 0, 0).
+    pub fn at(&self, t: i64) -> Cumulative {
+        usize::try_from(t).map_or(
+            Cumulative {
+                keep: 1.0,
+                uniform: 0.0,
+                mask: 0.0,
+            },
+            |t| self.times[t],
+        )
+    }
+}

@@ -1,0 +1,11 @@
+//! VQ-Diffusion and Improved VQ-Diffusion on libtorch: discrete-diffusion
+//! text-to-image generation (arXiv 2111.14822, arXiv 2205.16007).
+
+pub mod checkpoint;
+pub mod clip;
+pub mod codec;
+pub mod diffusion;
+pub mod model;
+pub mod pipeline;
+pub mod torch;
+pub mod transformer;

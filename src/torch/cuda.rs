@@ -1,0 +1,64 @@
+//! One binary for CPU and CUDA: `libtorch_cuda.so` is loaded at start-up when
+//! it lies beside the `libtorch_cpu.so` that this process runs with.
+
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
+
+/// What [`load`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CudaLibrary {
+    /// Loaded from this file.
+    Loaded(PathBuf),
+    /// This libtorch is a CPU build: no `libtorch_cuda.so` in this folder.
+    Absent(PathBuf),
+    /// The file is there, but the dynamic loader refused it.
+    Failed { path: PathBuf, reason: String },
+    /// The folder of the running libtorch could not be found.
+    Unknown,
+}
+
+/// The folder of the `libtorch_cpu.so` that this process really runs with.
+pub fn torch_library_folder() -> Option<PathBuf> {
+    // SAFETY: dlsym and dladdr only read the loader's tables; dli_fname is a
+    // NUL-terminated string owned by the loader for as long as the library stays.
+    unsafe {
+        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"_ZN2at13globalContextEv".as_ptr());
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if symbol.is_null() || libc::dladdr(symbol, &mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        let file = CStr::from_ptr(info.dli_fname).to_str().ok()?;
+        Path::new(file).parent().map(Path::to_path_buf)
+    }
+}
+
+/// Loads `libtorch_cuda.so` if there is one. Must run before the first question
+/// about CUDA: libtorch remembers a first "no".
+pub fn load() -> CudaLibrary {
+    let Some(folder) = torch_library_folder() else {
+        return CudaLibrary::Unknown;
+    };
+    let path = folder.join("libtorch_cuda.so");
+    if !path.exists() {
+        return CudaLibrary::Absent(folder);
+    }
+    match open_globally(&path) {
+        Ok(()) => CudaLibrary::Loaded(path),
+        Err(reason) => CudaLibrary::Failed { path, reason },
+    }
+}
+
+fn open_globally(path: &Path) -> Result<(), String> {
+    let name = CString::new(path.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
+    // SAFETY: `name` is NUL-terminated; dlerror is read straight after the failure.
+    unsafe {
+        if !libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            return Ok(());
+        }
+        let message = libc::dlerror();
+        if message.is_null() {
+            return Err("dlopen failed without a message".into());
+        }
+        Err(CStr::from_ptr(message).to_string_lossy().into_owned())
+    }
+}

@@ -1,0 +1,11 @@
+//! What the `tch` bindings lack: device choice, run-time loading of CUDA,
+//! allocator settings, prepacked linear layers, and named weights.
+
+pub mod allocator;
+pub mod cuda;
+pub mod device;
+pub mod linear;
+pub mod params;
+
+pub use linear::Linear;
+pub use params::{Init, Params, WeightSource};

@@ -1,0 +1,114 @@
+//! The text-conditioned denoiser (official `Text2ImageTransformer`).
+
+use tch::{Kind, Tensor};
+
+use super::attention::KeyValue;
+use super::block::Block;
+use super::config::DenoiserConfig;
+use super::embedding::{gather_positions, ContentEmbedding};
+use super::norm::LayerNorm;
+use crate::torch::{Linear, Params};
+
+/// What the network needs to know of the texts, made once per prompt: keys and
+/// values of every block. With guidance the batch is twice that of the images,
+/// the null text's rows after the prompts'.
+pub struct Condition {
+    blocks: Vec<KeyValue>,
+    rows: i64,
+}
+
+/// The network of `p_θ(x̂_0 | x_t, t, y)`.
+pub struct Denoiser {
+    content_emb: ContentEmbedding,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    head: Linear, // D → K
+    config: DenoiserConfig,
+}
+
+impl Denoiser {
+    /// Builds the network from the weights below `p` (official prefix
+    /// `transformer.transformer`).
+    pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
+        let blocks = p.at("blocks");
+        Denoiser {
+            content_emb: ContentEmbedding::new(&p.at("content_emb"), config),
+            blocks: (0..config.layers)
+                .map(|i| Block::new(&blocks.at(i), config))
+                .collect(),
+            norm: LayerNorm::new(&p.at("to_logits.0"), config.width),
+            head: Linear::new(&p.at("to_logits.1"), config.width, config.codes),
+            config: config.clone(),
+        }
+    }
+
+    pub fn config(&self) -> &DenoiserConfig {
+        &self.config
+    }
+
+    /// Makes the network ready for inference: time modulation in tables, joined
+    /// and packed weights. The function computed stays the same up to rounding;
+    /// no gradient flows to the original weights afterwards.
+    pub fn prepare(&mut self) {
+        self.blocks.iter_mut().for_each(Block::prepare);
+        self.head.pack();
+    }
+
+    /// Keys and values of `text` `[B, S, C]` for every block.
+    pub fn condition(&self, text: &Tensor) -> Condition {
+        Condition {
+            blocks: self.blocks.iter().map(|b| b.condition(text)).collect(),
+            rows: text.size()[0],
+        }
+    }
+
+    /// Unnormalised log p_θ(x̂_0 | x_t, t, y).
+    ///
+    /// - `x_t` `[B, L]` int64 in 0…K, `t` int64 `[1]` or `[B]` in 0…T−1;
+    /// - `condition` of B texts, or of 2B for guidance: the parts that do not
+    ///   depend on the text are then computed once;
+    /// - `positions` `[B, A]` int64: where the prediction is wanted (all when `None`).
+    ///
+    /// Returns `[rows of condition, A, K]` in f32.
+    pub fn forward(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        condition: &Condition,
+        positions: Option<&Tensor>,
+    ) -> Tensor {
+        self.forward_observed(x_t, t, condition, positions, |_| ())
+    }
+
+    /// As [`forward`](Self::forward), showing the hidden state `[·, ·, D]` after
+    /// the embedding and after each block to `observe`.
+    pub fn forward_observed(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        condition: &Condition,
+        positions: Option<&Tensor>,
+        mut observe: impl FnMut(&Tensor),
+    ) -> Tensor {
+        let branches = condition.rows / x_t.size()[0];
+        let mut wanted = positions;
+        let mut x = self.content_emb.forward(x_t); // [B, L, D]
+        observe(&x);
+        for (i, (block, text)) in self.blocks.iter().zip(&condition.blocks).enumerate() {
+            let is_last = i + 1 == self.blocks.len();
+            // In the last block only keys and values are needed of the other positions.
+            let at = wanted.take_if(|_| is_last && block.is_pointwise());
+            x = block.self_attention(&x, t, at); // [B or 2B, L or A, D]
+            if i == 0 && branches > 1 {
+                x = x.repeat([branches, 1, 1]);
+            }
+            x = block.text_and_feed_forward(&x, t, text);
+            observe(&x);
+        }
+        if let Some(positions) = wanted {
+            x = gather_positions(&x, positions);
+        }
+        let logits = self.head.forward(&self.norm.forward(&x)); // [B or 2B, A, K]
+        logits.to_kind(Kind::Float)
+    }
+}

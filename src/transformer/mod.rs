@@ -1,0 +1,15 @@
+//! The denoising transformer p_θ(x̂_0 | x_t, t, y) of VQ-Diffusion.
+//!
+//! Letters of the shape comments: B batch, L image tokens, K codes, D width,
+//! S text positions, C text width, H heads, T diffusion steps, A redrawn positions.
+
+pub mod attention;
+pub mod block;
+pub mod config;
+pub mod denoiser;
+pub mod embedding;
+pub mod feed_forward;
+pub mod norm;
+
+pub use config::DenoiserConfig;
+pub use denoiser::{Condition, Denoiser};

@@ -1,0 +1,195 @@
+//! The tokeniser against published vectors, a table made with Python, and the
+//! captions of the reference fixtures.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use safetensors::{SafeTensors, View};
+use serde_json::Value;
+use vqdiffusion::clip::tokenizer::{ClipTokenizer, TokenizerError, FULL_VOCABULARY};
+
+type TestResult = Result<(), Box<dyn Error>>;
+
+/// A vocabulary with 1278 merge rules, as one of the fixtures has.
+const SHORT_VOCABULARY: usize = 1792;
+
+fn integers(value: &Value) -> Vec<i64> {
+    let items = value.as_array().into_iter().flatten();
+    items.filter_map(Value::as_i64).collect()
+}
+
+#[test]
+fn published_vectors() -> TestResult {
+    let tokenizer = ClipTokenizer::new(FULL_VOCABULARY)?;
+    let vectors: [(&str, &[i64]); 6] = [
+        ("", &[]),
+        (
+            "teddy bear playing in the pool",
+            &[11798, 4298, 1629, 530, 518, 2831],
+        ),
+        (
+            "A Dog!  and   a cat &amp; mouse",
+            &[320, 1929, 256, 537, 320, 2368, 261, 9301],
+        ),
+        ("café ÉCLAIR 123", &[15304, 3459, 14039, 272, 273, 274]),
+        ("it's 50% off", &[585, 568, 276, 271, 260, 1007]),
+        ("“quoted” text", &[257, 27706, 257, 4160]),
+    ];
+    for (text, ids) in vectors {
+        let encoding = tokenizer.encode(text)?;
+        let mut expected = vec![49406];
+        expected.extend(ids);
+        expected.push(49407);
+        let len = expected.len();
+        expected.resize(77, 0);
+        assert_eq!(encoding.ids, expected, "{text:?}");
+        assert!(encoding
+            .mask
+            .iter()
+            .enumerate()
+            .all(|(i, &m)| m == (i < len)));
+        assert!(!encoding.truncated);
+    }
+    Ok(())
+}
+
+#[test]
+fn golden_table() -> TestResult {
+    let table = std::fs::read("tests/tokenizer_golden.json")?;
+    let table: Value = serde_json::from_slice(&table)?;
+    let rows = table.as_array().ok_or("the table is not an array")?;
+    assert!(rows.len() >= 40);
+    for (column, size) in [("ids", FULL_VOCABULARY), ("short_ids", SHORT_VOCABULARY)] {
+        let tokenizer = ClipTokenizer::new(size)?;
+        for row in rows {
+            let text = row["text"].as_str().ok_or("a row has no text")?;
+            let encoding = tokenizer.encode(text)?;
+            let real = encoding.mask.iter().filter(|&&real| real).count();
+            assert_eq!(encoding.ids[..real], integers(&row[column]), "{text:?}");
+            assert!(encoding.ids[real..].iter().all(|&id| id == 0));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn too_long_a_text_keeps_its_end_marker() -> TestResult {
+    let tokenizer = ClipTokenizer::new(FULL_VOCABULARY)?;
+    let fits = tokenizer.encode(&"cat ".repeat(75))?;
+    assert!(!fits.truncated);
+    let cut = tokenizer.encode(&"cat ".repeat(76))?;
+    assert!(cut.truncated);
+    assert_eq!(fits.ids, cut.ids);
+    assert_eq!(cut.ids[76], tokenizer.end_id());
+
+    let short = tokenizer.with_context_length(4)?;
+    assert_eq!(short.encode("a cat")?.ids.len(), 4);
+    assert!(short.encode("a cat sat")?.truncated);
+    Ok(())
+}
+
+#[test]
+fn decoding_gives_the_cleaned_text_and_one_label_per_position() -> TestResult {
+    let tokenizer = ClipTokenizer::new(FULL_VOCABULARY)?;
+    let ids = tokenizer.encode("A Café, antidisestablishment 🐱!")?.ids;
+    assert_eq!(tokenizer.decode(&ids), "a café , antidisestablishment 🐱!");
+    let labels = tokenizer.token_strings(&ids);
+    assert_eq!(labels.len(), 77);
+    assert_eq!(labels[..4], ["<|startoftext|>", "a", "café", ","]);
+    assert_eq!(labels[76], "");
+    let end = ids.iter().position(|&id| id == tokenizer.end_id());
+    assert_eq!(labels[end.ok_or("no end marker")?], "<|endoftext|>");
+    assert_eq!(labels[4..].concat(), "antidisestablishment🐱!<|endoftext|>");
+    assert_eq!(
+        tokenizer.decode(&[-1, 320, 1_000_000]),
+        "\u{fffd}a \u{fffd}"
+    );
+    assert_eq!(tokenizer.decode(&[]), "");
+    Ok(())
+}
+
+#[test]
+fn impossible_sizes_are_refused() -> TestResult {
+    for size in [0, 513, FULL_VOCABULARY + 1] {
+        let refused = ClipTokenizer::new(size);
+        assert!(matches!(
+            refused,
+            Err(TokenizerError::VocabularySize { requested, .. }) if requested == size
+        ));
+    }
+    let bytes_only = ClipTokenizer::new(514)?;
+    assert_eq!(bytes_only.tokenize("cat")?.len(), 3);
+    let refused = bytes_only.with_context_length(1);
+    assert!(matches!(refused, Err(TokenizerError::ContextLength(1))));
+    Ok(())
+}
+
+#[test]
+fn any_text_is_encoded() -> TestResult {
+    let tokenizer = ClipTokenizer::new(FULL_VOCABULARY)?;
+    for unit in ["Ã©", "â\u{81}", "&", "&#", "é¢", "\u{1b}[", "a"] {
+        let text = unit.repeat(400_000 / unit.chars().count());
+        assert!(tokenizer.encode(&text)?.truncated, "{unit:?}");
+    }
+    Ok(())
+}
+
+/// Where the reference fixtures are, and whether they have to be there.
+fn fixtures() -> (PathBuf, bool) {
+    match std::env::var_os("VQDIFFUSION_FIXTURES") {
+        Some(path) => (path.into(), true),
+        None => ("tests/fixtures".into(), false),
+    }
+}
+
+fn compare_with_fixture(case: &str, vocab_size: usize) -> TestResult {
+    let (root, required) = fixtures();
+    let dir = root.join(case);
+    if !required && !dir.join("captions.json").exists() {
+        eprintln!("{case}: no fixture under {}, skipped", root.display());
+        return Ok(());
+    }
+    let captions = read(&dir.join("captions.json"))?;
+    let captions: Value = serde_json::from_slice(&captions)?;
+    let captions = captions.as_array().ok_or("captions.json is not an array")?;
+    let reference = read(&dir.join("reference.safetensors"))?;
+    let reference = SafeTensors::deserialize(&reference)?;
+    let tokens = reference.tensor("expected.text.tokens")?;
+    let mask = reference.tensor("expected.text.mask")?;
+    assert_eq!(tokens.shape(), [captions.len(), 77]);
+    assert_eq!(mask.shape(), tokens.shape());
+    // The mask is stored as bytes or as 64-bit integers.
+    let mask_width = mask.data_len() / (captions.len() * 77);
+
+    let tokenizer = ClipTokenizer::new(vocab_size)?;
+    for (row, caption) in captions.iter().enumerate() {
+        let text = caption["text"].as_str().ok_or("a caption has no text")?;
+        let encoding = tokenizer.encode(text)?;
+        let expected: Vec<i64> = tokens
+            .data()
+            .chunks_exact(8)
+            .skip(row * 77)
+            .take(77)
+            .map(|bytes| bytes.try_into().map(i64::from_le_bytes))
+            .collect::<Result<_, _>>()?;
+        assert_eq!(encoding.ids, expected, "{text:?}");
+        let cells = mask.data().chunks_exact(mask_width).skip(row * 77).take(77);
+        let expected: Vec<bool> = cells.map(|cell| cell.iter().any(|&b| b != 0)).collect();
+        assert_eq!(encoding.mask, expected, "{text:?}");
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[test]
+fn captions_of_text_tiny() -> TestResult {
+    compare_with_fixture("text_tiny", FULL_VOCABULARY)
+}
+
+#[test]
+fn captions_of_text_conv_abs() -> TestResult {
+    compare_with_fixture("text_conv_abs", SHORT_VOCABULARY)
+}
