@@ -2,10 +2,13 @@
 //! text-to-image generation (arXiv 2111.14822, arXiv 2205.16007).
 
 pub mod checkpoint;
+pub mod cli;
 pub mod clip;
 pub mod codec;
 pub mod diffusion;
 pub mod model;
+pub mod new_file;
+pub mod picture;
 pub mod pipeline;
 pub mod torch;
 pub mod transformer;

@@ -1,1 +1,8 @@
-fn main() {}
+//! The `vqdiffusion` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vqdiffusion::torch::allocator::keep_large_buffers();
+    vqdiffusion::cli::run()
+}

@@ -53,6 +53,17 @@ impl Pipeline {
         device: Device,
         precision: Precision,
     ) -> Result<Self, LoadError> {
+        let mut pipeline = Self::assemble(checkpoint, device, precision)?;
+        let _no_grad = tch::no_grad_guard();
+        pipeline.denoiser.prepare();
+        Ok(pipeline)
+    }
+
+    fn assemble(
+        checkpoint: &Checkpoint,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Self, LoadError> {
         let _no_grad = tch::no_grad_guard();
         let config = checkpoint.config.clone();
         let tokenizer =
@@ -71,11 +82,10 @@ impl Pipeline {
         });
         let kind = precision.kind();
         let network = root.at(DENOISER).with_kind(kind);
-        let mut denoiser = Denoiser::new(&network, &config.denoiser);
+        let denoiser = Denoiser::new(&network, &config.denoiser);
         let codec = ImageCodec::new(&root.at(CODEC), &config.codec, mapping);
         let fingerprint = loader.fingerprint();
         let report = loader.finish(known_and_ignored)?;
-        denoiser.prepare();
         Ok(Pipeline {
             config,
             tokenizer,
@@ -92,6 +102,10 @@ impl Pipeline {
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     pub fn codec(&self) -> &ImageCodec {
@@ -226,6 +240,26 @@ impl Pipeline {
             .collect();
         Tensor::cat(&pictures, 0)
     }
+
+    /// Pictures of unfinished states: as [`decode`](Self::decode), with the cells of
+    /// masked tokens in mid grey.
+    pub fn decode_partial(&self, tokens: &Tensor) -> Tensor {
+        let masked = tokens.eq(self.config.denoiser.mask_token()); // [B, L]
+        let pictures = self.decode(&tokens.masked_fill(&masked, 0)); // [B, 3, H, W]
+        let [rows, columns] = self.config.denoiser.grid;
+        let factor = self.config.codec.factor();
+        let cells = masked
+            .to_device(Device::Cpu)
+            .view([-1, 1, rows, columns])
+            .repeat_interleave_self_int(factor, 2, None)
+            .repeat_interleave_self_int(factor, 3, None); // [B, 1, H, W]
+        pictures.masked_fill(&cells, 128.0)
+    }
+}
+
+/// Reads every weight of `checkpoint` and checks it as [`Pipeline::load`] does.
+pub fn check_weights(checkpoint: &Checkpoint) -> Result<LoadReport, LoadError> {
+    Ok(Pipeline::assemble(checkpoint, Device::Cpu, Precision::F32)?.report)
 }
 
 fn code_mapping(checkpoint: &Checkpoint, device: Device) -> Result<Option<CodeMapping>, LoadError> {

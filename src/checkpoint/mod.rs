@@ -4,6 +4,7 @@
 pub mod config_file;
 pub mod error;
 pub mod infer;
+pub mod inspect;
 pub mod load;
 pub mod native;
 pub mod official;

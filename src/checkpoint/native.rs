@@ -13,6 +13,7 @@ use super::error::LoadError;
 use super::official::is_recomputed;
 use super::state_dict::{safetensors_dtype, Entry, StateDict};
 use crate::model::ModelConfig;
+use crate::new_file;
 
 const FORMAT: &str = "vqdiffusion";
 const VERSION: &str = "1";
@@ -74,14 +75,7 @@ pub fn write(path: &Path, config: &ModelConfig, state: &StateDict) -> Result<(),
         })
         .collect();
 
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let temporary = tempfile::Builder::new()
-        .prefix(".vqdiffusion-")
-        .tempfile_in(folder)
-        .map_err(io)?;
+    let temporary = new_file::beside(path).map_err(io)?;
     safetensors::serialize_to_file(views, Some(metadata), temporary.path()).map_err(|e| {
         LoadError::Format {
             path: path.to_path_buf(),
@@ -92,10 +86,7 @@ pub fn write(path: &Path, config: &ModelConfig, state: &StateDict) -> Result<(),
     if let Some(error) = failure {
         return Err(error);
     }
-    let written = std::fs::File::open(temporary.path()).map_err(io)?;
-    written.sync_all().map_err(io)?;
-    temporary.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    new_file::commit(temporary, path).map_err(io)
 }
 
 /// An entry that is read when its turn to be written comes.

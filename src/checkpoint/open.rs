@@ -42,7 +42,7 @@ pub struct Checkpoint {
 }
 
 /// Whether `path` starts like a safetensors file: a header length and an opening brace.
-fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
+pub fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
     let io = |source| LoadError::Io {
         path: path.to_path_buf(),
         source,

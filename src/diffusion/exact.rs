@@ -19,7 +19,8 @@ pub fn inverse_cdf(p: &Tensor, uniform: &Tensor) -> Tensor {
     let total = cdf.slice(-1, -1, None, 1); // [B, A, 1]
     let target = uniform.unsqueeze(-1) * total; // [B, A, 1]
     let codes = cdf.size()[2];
-    Tensor::searchsorted(&cdf, &target, false, true, "right", None::<&Tensor>)
+    target
+        .searchsorted(&cdf, false, true, "right", None::<&Tensor>)
         .clamp_max(codes - 1)
         .squeeze_dim(-1)
 }

@@ -6,6 +6,7 @@ pub mod cuda;
 pub mod device;
 pub mod linear;
 pub mod params;
+pub mod version;
 
 pub use linear::Linear;
 pub use params::{Init, Params, WeightSource};

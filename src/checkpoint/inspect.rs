@@ -1,0 +1,199 @@
+//! What a file is, in words.
+
+use std::path::Path;
+
+use super::error::LoadError;
+use super::infer;
+use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
+use super::open::{is_safetensors, Checkpoint, Layout, OpenOptions};
+use super::state_dict::{read_safetensors, StateDict};
+use crate::model::ModelConfig;
+use crate::transformer::DenoiserConfig;
+
+/// What [`describe`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    pub layout: String,
+    /// Name and value of what is known.
+    pub facts: Vec<(&'static str, String)>,
+    /// Part of the model, its tensors, its parameters.
+    pub parts: Vec<(&'static str, usize, i64)>,
+    /// What is needed to sample but not in the file, and what to do.
+    pub missing: Vec<String>,
+}
+
+/// Describes any file that can be read: a whole model, a codec, a code mapping.
+///
+/// # Errors
+///
+/// Only a file that is none of these, or damaged; what is merely missing for
+/// sampling is part of the description.
+pub fn describe(path: &Path, options: &OpenOptions) -> Result<Description, LoadError> {
+    match Checkpoint::open(path, options) {
+        Ok(checkpoint) => Ok(whole_model(&checkpoint)),
+        Err(error @ LoadError::Missing { .. }) => incomplete(path, options, &error),
+        Err(error) => part_of_a_model(path, options).map_err(|_| error),
+    }
+}
+
+fn whole_model(checkpoint: &Checkpoint) -> Description {
+    let layout = match checkpoint.layout {
+        Layout::Native => "vqdiffusion (safetensors with configuration)".to_string(),
+        Layout::Official { has_ema, used } => training_layout(has_ema, used),
+    };
+    Description {
+        layout,
+        facts: model_facts(&checkpoint.config),
+        parts: parts(&checkpoint.state),
+        missing: Vec::new(),
+    }
+}
+
+fn training_layout(has_ema: bool, used: official::WeightSet) -> String {
+    match (has_ema, used) {
+        (true, official::WeightSet::Ema) => {
+            "official training checkpoint, EMA weights taken".into()
+        }
+        (true, official::WeightSet::Model) => {
+            "official training checkpoint, plain weights taken".into()
+        }
+        (false, _) => "official training checkpoint without EMA".into(),
+    }
+}
+
+/// A checkpoint that lacks its codec or its code mapping.
+fn incomplete(
+    path: &Path,
+    options: &OpenOptions,
+    error: &LoadError,
+) -> Result<Description, LoadError> {
+    let (state, _) = official::read(path, options.weights)?;
+    let facts = match infer::model(&state, path, None) {
+        Ok(model) => model_facts(&model),
+        Err(_) => Vec::new(),
+    };
+    let LoadError::Missing { what, remedy, .. } = error else {
+        return Ok(Description::default());
+    };
+    Ok(Description {
+        layout: "official training checkpoint".into(),
+        facts,
+        parts: parts(&state),
+        missing: vec![format!("{what}; {remedy}")],
+    })
+}
+
+/// A codec file, a code mapping, or safetensors of something else.
+fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Description, LoadError> {
+    if is_safetensors(path)? {
+        let (state, _) = read_safetensors(path)?;
+        return Ok(Description {
+            layout: "safetensors without our header".into(),
+            parts: vec![("tensors", state.len(), parameters(&state, ""))],
+            missing: vec!["the configuration of a model; this file cannot be sampled from".into()],
+            ..Description::default()
+        });
+    }
+    if let Ok(mapping) = official::read_mapping(path) {
+        return Ok(Description {
+            layout: "code mapping".into(),
+            facts: vec![(
+                "codes",
+                format!("{:?} {}", mapping.shape, mapping.dtype.name()),
+            )],
+            ..Description::default()
+        });
+    }
+    let (state, kind) = official::read(path, options.weights)?;
+    let layout = match kind {
+        OfficialKind::Codec => "image codec alone (taming)".to_string(),
+        OfficialKind::Training { has_ema } => training_layout(has_ema, options.weights),
+    };
+    Ok(Description {
+        layout,
+        parts: parts(&state),
+        missing: vec!["a text-conditioned denoiser; this file cannot be sampled from".into()],
+        ..Description::default()
+    })
+}
+
+fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
+    let d = &model.denoiser;
+    let [height, width] = model.picture_size();
+    vec![
+        ("variant", format!("text-conditioned{}", size_name(d))),
+        (
+            "denoiser",
+            format!(
+                "{} blocks, width {}, {} heads, {:?} feed-forward ×{}, {:?} timesteps",
+                d.layers, d.width, d.heads, d.feed_forward, d.expansion, d.timestep_embedding
+            ),
+        ),
+        (
+            "tokens",
+            format!(
+                "{}×{} of {} codes, {} diffusion steps",
+                d.grid[0], d.grid[1], d.codes, d.timesteps
+            ),
+        ),
+        (
+            "text",
+            format!(
+                "CLIP tower of {} blocks, width {}, vocabulary {}, null text: {:?}",
+                model.text.layers, model.text.width, model.text.vocabulary, model.null_text
+            ),
+        ),
+        (
+            "codec",
+            format!(
+                "{:?} quantizer, {} codes, factor {}, {width}×{height} pictures",
+                model.codec.quantizer,
+                model.codec.codebook,
+                model.codec.factor()
+            ),
+        ),
+    ]
+}
+
+/// The published name of a size, if it has one.
+fn size_name(config: &DenoiserConfig) -> &'static str {
+    match (config.layers, config.width) {
+        (19, 1024) => ", size B (COCO, CUB-200, Conceptual Captions)",
+        (18, 192) => ", size S",
+        (36, 1408) => ", size L (ITHQ)",
+        _ => "",
+    }
+}
+
+fn parts(state: &StateDict) -> Vec<(&'static str, usize, i64)> {
+    [
+        ("  denoiser", DENOISER),
+        ("  text tower", TEXT),
+        ("  null text", NULL_TEXT),
+        ("  codec", CODEC),
+    ]
+    .into_iter()
+    .map(|(label, prefix)| {
+        let tensors = sampled(state, prefix).count();
+        (label, tensors, parameters(state, prefix))
+    })
+    .filter(|(_, tensors, _)| *tensors > 0)
+    .collect()
+}
+
+fn parameters(state: &StateDict, prefix: &str) -> i64 {
+    sampled(state, prefix).map(|entry| entry.numel()).sum()
+}
+
+/// The entries below `prefix` that a model is made of.
+fn sampled<'a>(
+    state: &'a StateDict,
+    prefix: &'a str,
+) -> impl Iterator<Item = &'a super::state_dict::Entry> {
+    state
+        .iter()
+        .filter(move |(name, _)| {
+            name.starts_with(prefix) && official::known_and_ignored(name).is_none()
+        })
+        .map(|(_, entry)| entry)
+}

@@ -1,0 +1,95 @@
+//! The command line: one file a sub-command, each turning its arguments into a
+//! validated plan and library calls.
+//!
+//! Exit codes: 0 success, 1 the answer is no (a verification failed), 2 an error.
+//! A reader that stops reading (a broken pipe) is success.
+
+mod convert;
+mod doctor;
+mod inspect;
+mod model_source;
+mod progress;
+mod sample;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::torch::cuda::{self, CudaLibrary};
+
+/// Text-to-image generation with VQ-Diffusion.
+#[derive(Parser)]
+#[command(name = "vqdiffusion", version, about, propagate_version = true)]
+#[command(after_help = "Set RUST_LOG=debug for more messages.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make pictures from text.
+    Sample(Box<sample::SampleArgs>),
+    /// Say what a model file is and what it lacks.
+    Inspect(inspect::InspectArgs),
+    /// Write a model file in the own format (.safetensors).
+    Convert(convert::ConvertArgs),
+    /// Say which libtorch, devices and back ends are found, and what to do where one is missing.
+    Doctor,
+    /// Print shell completions.
+    Completions {
+        /// The shell to complete for.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// An error for the user: what happened, and its causes.
+type CliResult = Result<ExitCode, Box<dyn Error>>;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_target(false)
+        .format_timestamp(None)
+        .init();
+    let cuda = cuda::load();
+    let cli = Cli::parse();
+    if let CudaLibrary::Failed { path, reason } = &cuda {
+        log::warn!("{} could not be loaded: {reason}", path.display());
+    }
+    match dispatch(cli.command, &cuda) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                eprintln!("  caused by: {inner}");
+                cause = inner.source();
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
+    match command {
+        Command::Sample(args) => sample::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Doctor => doctor::run(cuda),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vqdiffusion", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,46 @@
+//! Arguments that say which model to use.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::checkpoint::{Checkpoint, LoadError, OpenOptions, WeightSet};
+
+/// Which model, and where the things are that a checkpoint cannot hold.
+#[derive(Args, Clone, Debug)]
+pub struct ModelSource {
+    /// Configuration to check the weights against: the original's YAML or our own.
+    #[arg(long, value_name = "YAML")]
+    pub config: Option<PathBuf>,
+
+    /// Which weights of a training checkpoint to take.
+    #[arg(long, value_enum, default_value_t)]
+    pub weights: WeightSet,
+
+    /// Code mapping file, where the model uses a subset of the codec's codes
+    /// (original: help_folder/statistics/taming_vqvae_2887.pt).
+    #[arg(long, value_name = "FILE")]
+    pub mapping: Option<PathBuf>,
+
+    /// Image codec file, where the checkpoint holds none
+    /// (original: OUTPUT/pretrained_model/taming_dvae/taming_f8_8192_openimages_last.pth).
+    #[arg(long, value_name = "FILE")]
+    pub codec: Option<PathBuf>,
+}
+
+impl ModelSource {
+    /// The same for the library.
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            config: self.config.clone(),
+            weights: self.weights,
+            mapping: self.mapping.clone(),
+            codec: self.codec.clone(),
+        }
+    }
+
+    /// Opens the model file at `path`.
+    pub fn open(&self, path: &Path) -> Result<Checkpoint, LoadError> {
+        Checkpoint::open(path, &self.options())
+    }
+}

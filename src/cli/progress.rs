@@ -1,0 +1,63 @@
+//! Progress of long work: a bar on a terminal, plain lines elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a plain line is printed where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Counts steps and shows rate and remaining time on standard error.
+pub struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// `total` steps of `what`; nothing is shown if `quiet`.
+    pub fn new(total: u64, what: &str, quiet: bool) -> Self {
+        let plain = !console_is_terminal();
+        let bar = if quiet || plain {
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
+        } else {
+            ProgressBar::new(total)
+        };
+        let template = "{msg} [{bar:30}] {pos}/{len} steps, {per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(what.to_string());
+        Progress {
+            bar,
+            plain: plain && !quiet,
+            last_line: Instant::now(),
+        }
+    }
+
+    /// One step is done; `what` names the piece of work it belongs to.
+    pub fn step(&mut self, what: &str) {
+        self.bar.set_message(what.to_string());
+        self.bar.inc(1);
+        let done = self.bar.length() == Some(self.bar.position());
+        if self.plain && (done || self.last_line.elapsed() >= LINE_EVERY) {
+            self.last_line = Instant::now();
+            eprintln!(
+                "{what}: {}/{} steps, {:.2} steps/s, {:.0} s left",
+                self.bar.position(),
+                self.bar.length().unwrap_or(0),
+                self.bar.position() as f64 / self.bar.elapsed().as_secs_f64().max(1e-9),
+                self.bar.eta().as_secs_f64(),
+            );
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn console_is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}

@@ -1,0 +1,154 @@
+//! Pictures as files: PNG with text chunks, grids, GIF animations.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::{Delay, Frame, RgbaImage};
+use tch::{Kind, Tensor};
+
+use crate::new_file;
+
+/// Why a picture file could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct PictureError {
+    pub path: std::path::PathBuf,
+    pub problem: String,
+}
+
+impl PictureError {
+    fn new(path: &Path, problem: impl ToString) -> Self {
+        PictureError {
+            path: path.to_path_buf(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// An 8-bit RGB picture, rows top to bottom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    pub width: u32,
+    pub height: u32,
+    /// `height · width · 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// From a tensor `[3, H, W]` of kind `Uint8` on any device.
+    pub fn from_tensor(tensor: &Tensor) -> Self {
+        let size = tensor.size();
+        let rows = tensor
+            .permute([1, 2, 0])
+            .contiguous()
+            .to_device(tch::Device::Cpu)
+            .to_kind(Kind::Uint8);
+        let mut rgb = vec![0; rows.numel()];
+        rows.copy_data(&mut rgb, rows.numel());
+        Picture {
+            width: size[2] as u32,
+            height: size[1] as u32,
+            rgb,
+        }
+    }
+
+    fn rgba(&self) -> RgbaImage {
+        RgbaImage::from_fn(self.width, self.height, |x, y| {
+            let at = 3 * (y * self.width + x) as usize;
+            image::Rgba([self.rgb[at], self.rgb[at + 1], self.rgb[at + 2], 255])
+        })
+    }
+}
+
+/// Writes a PNG with `texts` (keyword, value) as international text chunks.
+pub fn write_png(
+    path: &Path,
+    picture: &Picture,
+    texts: &[(&str, String)],
+) -> Result<(), PictureError> {
+    write_whole(path, |file| {
+        let mut encoder = png::Encoder::new(file, picture.width, picture.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        for (keyword, value) in texts {
+            encoder.add_itxt_chunk(keyword.to_string(), value.clone())?;
+        }
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&picture.rgb)?;
+        writer.finish()
+    })
+}
+
+/// The text chunks of a PNG as (keyword, value).
+pub fn read_png_texts(path: &Path) -> Result<Vec<(String, String)>, PictureError> {
+    let problem = |e: &dyn ToString| PictureError::new(path, e.to_string());
+    let file = std::fs::File::open(path).map_err(|e| problem(&e))?;
+    let mut reader = png::Decoder::new(std::io::BufReader::new(file))
+        .read_info()
+        .map_err(|e| problem(&format!("not a readable PNG: {e}")))?;
+    reader
+        .finish()
+        .map_err(|e| problem(&format!("not a readable PNG: {e}")))?;
+    reader
+        .info()
+        .utf8_text
+        .iter()
+        .map(|chunk| {
+            let text = chunk.get_text().map_err(|e| problem(&e))?;
+            Ok((chunk.keyword.clone(), text))
+        })
+        .collect()
+}
+
+/// Pictures of one size side by side, `columns` in a row, on white with `gap` pixels between.
+pub fn grid(pictures: &[Picture], columns: usize, gap: u32) -> Option<Picture> {
+    let first = pictures.first()?;
+    let columns = columns.clamp(1, pictures.len());
+    let rows = pictures.len().div_ceil(columns);
+    let side = |count: usize, size: u32| count as u32 * (size + gap) - gap;
+    let (width, height) = (side(columns, first.width), side(rows, first.height));
+    let mut rgb = vec![255; (width * height * 3) as usize];
+    for (i, picture) in pictures.iter().enumerate() {
+        let left = (i % columns) as u32 * (first.width + gap);
+        let top = (i / columns) as u32 * (first.height + gap);
+        for (y, row) in picture.rgb.chunks(3 * picture.width as usize).enumerate() {
+            let at = 3 * ((top + y as u32) * width + left) as usize;
+            rgb[at..at + row.len()].copy_from_slice(row);
+        }
+    }
+    Some(Picture { width, height, rgb })
+}
+
+/// Writes an endlessly repeating GIF, `delay` a frame and ten times that for the last.
+pub fn write_gif(path: &Path, frames: &[Picture], delay: Duration) -> Result<(), PictureError> {
+    write_whole(path, |file| {
+        let mut encoder = GifEncoder::new_with_speed(file, 10);
+        encoder.set_repeat(Repeat::Infinite)?;
+        for (i, frame) in frames.iter().enumerate() {
+            let shown = if i + 1 == frames.len() {
+                delay * 10
+            } else {
+                delay
+            };
+            let delay = Delay::from_saturating_duration(shown);
+            encoder.encode_frame(Frame::from_parts(frame.rgba(), 0, 0, delay))?;
+        }
+        Ok::<(), image::ImageError>(())
+    })
+}
+
+/// Writes a file that appears whole or not at all.
+fn write_whole<E: ToString>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), PictureError> {
+    let problem = |e: &dyn ToString| PictureError::new(path, e.to_string());
+    let file = new_file::beside(path).map_err(|e| problem(&e))?;
+    let mut buffered = BufWriter::new(&file);
+    write(&mut buffered).map_err(|e| problem(&e))?;
+    buffered.flush().map_err(|e| problem(&e))?;
+    drop(buffered);
+    new_file::commit(file, path).map_err(|e| problem(&e))
+}
