@@ -2,10 +2,70 @@
 // that are reached through PyTorch's dispatcher.
 #include <ATen/ATen.h>
 #include <ATen/Version.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <dlfcn.h>
 #include <torch/csrc/api/include/torch/version.h>
 
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+// Every entry point below returns null on success, else a message for vqd_free.
+template <class F>
+char* guarded(F&& f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const c10::Error& e) {
+    return strdup(e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    return strdup(e.what());
+  }
+}
+
+// y = x W' + b in one oneDNN call, with an activation behind it ("none", "swish").
+using Unary = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                         c10::string_view, c10::List<std::optional<at::Scalar>>,
+                         std::optional<c10::string_view>);
+// y = x W' + b + other.
+using Binary = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                          const std::optional<at::Tensor>&, c10::string_view);
+
+auto& unary() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+                             .typed<Unary>();
+  return op;
+}
+
+auto& binary() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_linear_pointwise", "binary")
+                             .typed<Binary>();
+  return op;
+}
+
+}  // namespace
+
 extern "C" {
+
+void vqd_free(char* message) { free(message); }
+
+char* vqd_linear(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, bool swish,
+                 at::Tensor** out) {
+  return guarded([&] {
+    *out = new at::Tensor(unary().call(*x, *weight, *bias, swish ? "swish" : "none",
+                                       c10::List<std::optional<at::Scalar>>(), std::nullopt));
+  });
+}
+
+char* vqd_linear_add(at::Tensor* x, at::Tensor* residual, at::Tensor* weight, at::Tensor* bias,
+                     at::Tensor** out) {
+  return guarded([&] {
+    *out = new at::Tensor(binary().call(*x, *residual, *weight, *bias, "add"));
+  });
+}
 
 const char* vqd_torch_version() { return TORCH_VERSION; }
 

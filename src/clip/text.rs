@@ -77,10 +77,10 @@ impl ResBlock {
         let std = (width as f64).powf(-0.5);
         ResBlock {
             ln_1: Norm::new(&p.at("ln_1"), width),
-            in_proj: Linear {
-                weight: attn.get("in_proj_weight", &[3 * width, width], Init::Normal(std)),
-                bias: attn.get("in_proj_bias", &[3 * width], Init::Zeros),
-            },
+            in_proj: Linear::from_tensors(
+                attn.get("in_proj_weight", &[3 * width, width], Init::Normal(std)),
+                attn.get("in_proj_bias", &[3 * width], Init::Zeros),
+            ),
             out_proj: Linear::new(&attn.at("out_proj"), width, width),
             ln_2: Norm::new(&p.at("ln_2"), width),
             c_fc: Linear::new(&p.at("mlp.c_fc"), width, config.hidden),

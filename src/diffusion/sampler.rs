@@ -146,6 +146,14 @@ impl Sampler {
         })
     }
 
+    /// Replaces the times visited. A number of steps does not name every plan of the
+    /// official fast sampler (T = 10: skips 2 and 3 both make 4 steps).
+    pub fn with_plan(mut self, steps: Vec<PlannedStep>) -> Self {
+        self.counts = reveal_counts(&self.config, &self.schedule, &steps, self.tokens as usize);
+        self.steps = steps;
+        self
+    }
+
     /// Replaces the number of tokens revealed at each step (by time index, official
     /// `n_sample`) of fixed-count mode.
     pub fn with_reveal_counts(mut self, by_time: &[usize]) -> Self {

@@ -1,26 +1,62 @@
-//! Linear layer y = x Wᵀ + b.
+//! Linear layer y = x Wᵀ + b, with the operator behind it fused at inference.
 
-use tch::Tensor;
+use std::ffi::{c_char, CStr};
 
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use super::device::cpu_has_bf16;
 use super::params::{Init, Params};
+use super::version::has_onednn;
+
+/// The slope inside [`gelu2`].
+const SLOPE: f64 = 1.702;
 
 /// GELU2(x) = x·σ(1.702 x), the activation of every released model (CLIP's QuickGELU).
 pub fn gelu2(x: &Tensor) -> Tensor {
-    (x * 1.702).sigmoid_() * x
+    (x * SLOPE).sigmoid_() * x
+}
+
+extern "C" {
+    fn vqd_linear(
+        x: *mut C_tensor,
+        weight: *mut C_tensor,
+        bias: *mut C_tensor,
+        swish: bool,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn vqd_linear_add(
+        x: *mut C_tensor,
+        residual: *mut C_tensor,
+        weight: *mut C_tensor,
+        bias: *mut C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn vqd_free(message: *mut c_char);
 }
 
 /// A dense layer with bias; weight `[outputs, inputs]`, bias `[outputs]`.
 pub struct Linear {
     pub weight: Tensor,
     pub bias: Tensor,
+    /// oneDNN's operators with fused epilogue take over: inference on the CPU.
+    fused: bool,
 }
 
 impl Linear {
     /// Reads `weight` and `bias` below `p`; original initialisation N(0, 0.02²), bias 0.
     pub fn new(p: &Params, inputs: i64, outputs: i64) -> Self {
+        Linear::from_tensors(
+            p.get("weight", &[outputs, inputs], Init::Normal(0.02)),
+            p.get("bias", &[outputs], Init::Zeros),
+        )
+    }
+
+    pub fn from_tensors(weight: Tensor, bias: Tensor) -> Self {
         Linear {
-            weight: p.get("weight", &[outputs, inputs], Init::Normal(0.02)),
-            bias: p.get("bias", &[outputs], Init::Zeros),
+            weight,
+            bias,
+            fused: false,
         }
     }
 
@@ -28,28 +64,123 @@ impl Linear {
     pub fn joined(layers: &[&Linear]) -> Self {
         let weights: Vec<_> = layers.iter().map(|l| &l.weight).collect();
         let biases: Vec<_> = layers.iter().map(|l| &l.bias).collect();
-        Linear {
-            weight: Tensor::cat(&weights, 0),
-            bias: Tensor::cat(&biases, 0),
-        }
+        Linear::from_tensors(Tensor::cat(&weights, 0), Tensor::cat(&biases, 0))
     }
 
-    pub fn pack(&mut self) {}
+    /// Makes the layer ready for inference.
+    pub fn fuse(&mut self) {
+        let native = match self.weight.kind() {
+            Kind::Float => true,
+            Kind::BFloat16 => cpu_has_bf16(),
+            _ => false,
+        };
+        self.fused = native && self.weight.device() == Device::Cpu && has_onednn();
+    }
 
-    pub fn pack_gelu2(&mut self) {}
+    /// Multiplies weight and bias.
+    pub fn scale(&mut self, weight: f64, bias: f64) {
+        self.weight = &self.weight * weight;
+        self.bias = &self.bias * bias;
+    }
 
     /// `x` `[…, inputs]` → `[…, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        if self.fused {
+            return fused(|out| unsafe {
+                // SAFETY: the pointers are live tensors for the duration of the call.
+                vqd_linear(ptr(x), ptr(&self.weight), ptr(&self.bias), false, out)
+            });
+        }
         x.linear(&self.weight, Some(&self.bias))
     }
 
-    /// GELU2 of the output.
-    pub fn forward_gelu2(&self, x: &Tensor) -> Tensor {
-        gelu2(&self.forward(x))
+    /// SiLU of the output.
+    pub fn forward_silu(&self, x: &Tensor) -> Tensor {
+        if self.fused {
+            return fused(|out| unsafe {
+                // SAFETY: as above.
+                vqd_linear(ptr(x), ptr(&self.weight), ptr(&self.bias), true, out)
+            });
+        }
+        self.forward(x).silu()
     }
 
     /// The output added to `residual`, which has its shape.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        if self.fused {
+            return fused(|out| unsafe {
+                // SAFETY: as above.
+                vqd_linear_add(
+                    ptr(x),
+                    ptr(residual),
+                    ptr(&self.weight),
+                    ptr(&self.bias),
+                    out,
+                )
+            });
+        }
         self.forward(x) + residual
     }
+}
+
+/// Two dense layers with GELU2 between: `hidden` then `out`.
+///
+/// SiLU(1.702 x) = 1.702·GELU2(x), so at inference the slope moves into the weights
+/// and the activation is a plain SiLU, which the operators fuse.
+pub struct Gelu2Mlp {
+    hidden: Linear,
+    out: Linear,
+    folded: bool,
+}
+
+impl Gelu2Mlp {
+    pub fn new(hidden: Linear, out: Linear) -> Self {
+        Gelu2Mlp {
+            hidden,
+            out,
+            folded: false,
+        }
+    }
+
+    /// Makes the layers ready for inference.
+    pub fn fuse(&mut self) {
+        if !self.folded {
+            self.hidden.scale(SLOPE, SLOPE);
+            self.out.scale(1.0 / SLOPE, 1.0);
+            self.folded = true;
+        }
+        self.hidden.fuse();
+        self.out.fuse();
+    }
+
+    /// residual + out(GELU2(hidden(x))): `[…, D]` both → `[…, D]`.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        let hidden = if self.folded {
+            self.hidden.forward_silu(x)
+        } else {
+            gelu2(&self.hidden.forward(x))
+        };
+        self.out.forward_add(&hidden, residual)
+    }
+}
+
+fn ptr(tensor: &Tensor) -> *mut C_tensor {
+    tensor.as_ptr().cast_mut()
+}
+
+/// Runs one operator of the shim. Like every operator of the bindings it panics on a
+/// contract broken inside this crate, such as shapes that do not fit.
+fn fused(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
+    let mut out = std::ptr::null_mut();
+    let message = call(&mut out);
+    if !message.is_null() {
+        // SAFETY: the shim returns a NUL-terminated string that is ours to free.
+        let text = unsafe { CStr::from_ptr(message) }
+            .to_string_lossy()
+            .into_owned();
+        unsafe { vqd_free(message) };
+        panic!("linear: {text}");
+    }
+    // SAFETY: on success `out` is a tensor that is now ours.
+    unsafe { Tensor::from_ptr(out) }
 }

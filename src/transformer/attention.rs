@@ -10,7 +10,7 @@ use crate::torch::{Linear, Params};
 /// `[B, N, D]` → `[B, H, N, D / H]`; heads are contiguous chunks of the width.
 fn split_heads(x: &Tensor, heads: i64) -> Tensor {
     let (batch, positions, width) = (x.size()[0], x.size()[1], x.size()[2]);
-    x.view([batch, positions, heads, width / heads])
+    x.reshape([batch, positions, heads, width / heads])
         .transpose(1, 2)
 }
 
@@ -27,12 +27,13 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 
 /// Self-attention over the image tokens.
 pub struct SelfAttention {
-    query: Linear,
+    query: Linear, // D → D
     key: Linear,
     value: Linear,
     proj: Linear,
     heads: i64,
-    joined: Option<Linear>, // D → 3D, for inference
+    /// Query, key and value side by side (D → 3D), for inference.
+    joined: Option<Linear>,
 }
 
 impl SelfAttention {
@@ -48,31 +49,32 @@ impl SelfAttention {
         }
     }
 
-    /// Joins query, key and value into one layer and packs the weights for inference.
+    /// Joins query, key and value into one layer and fuses, for inference. The three
+    /// become views of the joined weights.
     pub fn prepare(&mut self) {
+        let width = self.query.weight.size()[0];
         let mut joined = Linear::joined(&[&self.query, &self.key, &self.value]);
-        joined.pack();
-        self.joined = Some(joined);
-        for layer in [
-            &mut self.query,
-            &mut self.key,
-            &mut self.value,
-            &mut self.proj,
-        ] {
-            layer.pack();
+        let parts = [&mut self.query, &mut self.key, &mut self.value];
+        for (i, part) in parts.into_iter().enumerate() {
+            let start = i as i64 * width;
+            part.weight = joined.weight.narrow(0, start, width);
+            part.bias = joined.bias.narrow(0, start, width);
+            part.fuse();
         }
+        joined.fuse();
+        self.joined = Some(joined);
+        self.proj.fuse();
     }
 
     /// residual + SA(x) at `positions` `[B, A]` (all L when `None`): `x` and
     /// `residual` `[B, L, D]` → `[B, A, D]`.
     pub fn forward(&self, x: &Tensor, residual: &Tensor, positions: Option<&Tensor>) -> Tensor {
+        let width = x.size()[2];
         let (q, k, v) = match (&self.joined, positions) {
             (Some(joined), None) => {
-                let mut parts = joined.forward(x).chunk(3, -1).into_iter();
-                match (parts.next(), parts.next(), parts.next()) {
-                    (Some(q), Some(k), Some(v)) => (q, k, v),
-                    _ => unreachable!("chunk(3) of a width 3D"),
-                }
+                let all = joined.forward(x); // [B, L, 3D]
+                let part = |i| all.narrow(2, i * width, width);
+                (part(0), part(1), part(2))
             }
             _ => {
                 let at = positions.map(|p| gather_positions(x, p));
@@ -127,10 +129,10 @@ impl CrossAttention {
         }
     }
 
-    /// Packs the weights for inference.
+    /// Makes the layers ready for inference.
     pub fn prepare(&mut self) {
-        self.query.pack();
-        self.proj.pack();
+        self.query.fuse();
+        self.proj.fuse();
     }
 
     /// residual + CA(x, text): `x` and `residual` `[B, N, D]` → `[B, N, D]`.

@@ -51,7 +51,7 @@ impl Denoiser {
     /// no gradient flows to the original weights afterwards.
     pub fn prepare(&mut self) {
         self.blocks.iter_mut().for_each(Block::prepare);
-        self.head.pack();
+        self.head.fuse();
     }
 
     /// Keys and values of `text` `[B, S, C]` for every block.

@@ -3,14 +3,11 @@
 use tch::Tensor;
 
 use super::config::{DenoiserConfig, FeedForwardKind};
-use crate::torch::linear::gelu2;
+use crate::torch::linear::{gelu2, Gelu2Mlp};
 use crate::torch::{Init, Linear, Params};
 
 pub enum FeedForward {
-    Fc {
-        hidden: Linear,
-        out: Linear,
-    },
+    Fc(Gelu2Mlp),
     Conv {
         hidden: Conv3x3,
         out: Conv3x3,
@@ -22,10 +19,10 @@ impl FeedForward {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let (width, hidden) = (config.width, config.width * config.expansion);
         match config.feed_forward {
-            FeedForwardKind::Fc => FeedForward::Fc {
-                hidden: Linear::new(&p.at("0"), width, hidden),
-                out: Linear::new(&p.at("2"), hidden, width),
-            },
+            FeedForwardKind::Fc => FeedForward::Fc(Gelu2Mlp::new(
+                Linear::new(&p.at("0"), width, hidden),
+                Linear::new(&p.at("2"), hidden, width),
+            )),
             FeedForwardKind::Conv => FeedForward::Conv {
                 hidden: Conv3x3::new(&p.at("conv1"), width, hidden),
                 out: Conv3x3::new(&p.at("conv2"), hidden, width),
@@ -36,21 +33,20 @@ impl FeedForward {
 
     /// Whether a position's output depends on that position alone.
     pub fn is_pointwise(&self) -> bool {
-        matches!(self, FeedForward::Fc { .. })
+        matches!(self, FeedForward::Fc(_))
     }
 
-    /// Packs the weights for inference.
+    /// Makes the layers ready for inference.
     pub fn prepare(&mut self) {
-        if let FeedForward::Fc { hidden, out } = self {
-            hidden.pack_gelu2();
-            out.pack();
+        if let FeedForward::Fc(mlp) = self {
+            mlp.fuse();
         }
     }
 
     /// residual + MLP(x): both `[B, L, D]`; the dense kind takes any number of positions.
     pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         match self {
-            FeedForward::Fc { hidden, out } => out.forward_add(&hidden.forward_gelu2(x), residual),
+            FeedForward::Fc(mlp) => mlp.forward_add(x, residual),
             FeedForward::Conv { hidden, out, grid } => {
                 let (batch, tokens, width) = (x.size()[0], x.size()[1], x.size()[2]);
                 let image = x.transpose(1, 2).reshape([batch, width, grid[0], grid[1]]); // [B, D, h, w]

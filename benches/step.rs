@@ -1,0 +1,183 @@
+//! Time of one guided reverse step at a published model size, random weights:
+//! `cargo bench --bench step -- --size b --threads 2`.
+//!
+//! Prints JSON: seconds per step, best and median of the repeats, split into the
+//! network, the rest of the step (guidance, truncation, draw), and one decode.
+
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use tch::{Device, Kind, Tensor};
+use vqdiffusion::codec::{CodecConfig, ImageCodec};
+use vqdiffusion::diffusion::guidance::Prediction;
+use vqdiffusion::diffusion::truncation::Truncation;
+use vqdiffusion::diffusion::{
+    HostNoise, ReverseRule, Sampler, SamplerConfig, Schedule, Transition,
+};
+use vqdiffusion::torch::device::{DeviceChoice, Precision};
+use vqdiffusion::torch::params::RandomWeights;
+use vqdiffusion::torch::Params;
+use vqdiffusion::transformer::{Denoiser, DenoiserConfig};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Size {
+    /// 19 blocks of width 1024 (COCO, CUB-200, Conceptual Captions).
+    B,
+    /// 18 blocks of width 192.
+    S,
+}
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long, value_enum, default_value = "b")]
+    size: Size,
+    /// Reverse steps to time, out of the 100 of a full run.
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    #[arg(long, default_value_t = 1)]
+    batch: i64,
+    #[arg(long, default_value_t = 5.0)]
+    guidance: f64,
+    #[arg(long, default_value_t = 0.86)]
+    truncation: f64,
+    #[arg(long)]
+    threads: Option<i32>,
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// Also time the decoding of one batch by the f8 codec.
+    #[arg(long)]
+    decode: bool,
+    /// Passed by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    vqdiffusion::torch::allocator::keep_large_buffers();
+    vqdiffusion::torch::cuda::load();
+    let args = Args::parse();
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads);
+    }
+    let device = args.device.available()?;
+    let _no_grad = tch::no_grad_guard();
+    tch::manual_seed(0);
+    let config = match args.size {
+        Size::B => DenoiserConfig::base(),
+        Size::S => DenoiserConfig::small(),
+    };
+    let params = Params::new(&RandomWeights, device, args.dtype.kind());
+    let mut denoiser = Denoiser::new(&params, &config);
+    denoiser.prepare();
+    let text = Tensor::randn(
+        [2 * args.batch, config.text_positions, config.text_width],
+        (Kind::Float, device),
+    );
+    let text = &text / text.norm_scalaropt_dim(2.0, [-1], true);
+    let condition = denoiser.condition(&text.to_kind(args.dtype.kind()));
+
+    let schedule = Schedule::new(
+        &Transition::released(),
+        config.timesteps as usize,
+        config.codes,
+    );
+    let sampler = Sampler::new(
+        &SamplerConfig {
+            steps: config.timesteps as usize,
+            guidance: args.guidance,
+            truncation: Truncation::TopP(args.truncation),
+            revealing: None,
+            rule: ReverseRule::Exact,
+        },
+        &schedule,
+        config.tokens(),
+    )?;
+    let seeds: Vec<u64> = (0..args.batch as u64).collect();
+    let mut noise = HostNoise::new(&seeds);
+    let start = sampler.start(args.batch, &mut noise).to_device(device);
+
+    // The first step warms up; the run stops after the wanted number.
+    let wanted = args.steps + 1;
+    let (mut network, mut steps) = (Vec::new(), Vec::new());
+    let mut calls = 0;
+    let mut last = Instant::now();
+    let batch = args.batch;
+    let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
+        calls += 1;
+        if calls > wanted {
+            // Past the timed steps: any prediction of the right shape.
+            let active = positions.map_or(config.tokens(), |p| p.size()[1]);
+            let zeros = Tensor::zeros([batch, active, config.codes], (Kind::Float, device));
+            return Prediction {
+                unconditional: Some(zeros.shallow_clone()),
+                conditional: zeros,
+            };
+        }
+        let began = Instant::now();
+        let logits = denoiser.forward(x, t, &condition, positions);
+        synchronize(device);
+        network.push(began.elapsed().as_secs_f64());
+        Prediction {
+            conditional: logits.narrow(0, 0, batch),
+            unconditional: Some(logits.narrow(0, batch, batch)),
+        }
+    };
+    let _ = sampler.sample(start, &mut denoise, &mut noise, &mut |progress| {
+        synchronize(device);
+        if progress.done <= wanted {
+            steps.push(last.elapsed().as_secs_f64());
+        }
+        last = Instant::now();
+    });
+    let (network, steps) = (&network[1..], &steps[1..]);
+    let rest: Vec<f64> = steps.iter().zip(network).map(|(s, n)| s - n).collect();
+
+    let mut report = serde_json::json!({
+        "what": "vqdiffusion, seconds per guided reverse step",
+        "size": format!("{:?}", args.size),
+        "dtype": args.dtype.to_string(),
+        "device": args.device.to_string(),
+        "threads": tch::get_num_threads(),
+        "batch": args.batch,
+        "guidance": args.guidance,
+        "truncation_rate": args.truncation,
+        "steps_timed": steps.len(),
+        "min": {"step": min(steps), "network": min(network), "sampling": min(&rest)},
+        "median": {"step": median(steps), "network": median(network), "sampling": median(&rest)},
+    });
+    if args.decode {
+        let params = Params::new(&RandomWeights, device, Kind::Float);
+        let codec = ImageCodec::new(&params, &CodecConfig::openimages_f8(), None);
+        let tokens = Tensor::randint(8192, [args.batch, config.tokens()], (Kind::Int64, device));
+        let times: Vec<f64> = (0..4)
+            .map(|_| {
+                let began = Instant::now();
+                let _ = codec.decode(&tokens, config.grid);
+                synchronize(device);
+                began.elapsed().as_secs_f64()
+            })
+            .collect();
+        report["decode"] =
+            serde_json::json!({"min": min(&times[1..]), "median": median(&times[1..])});
+    }
+    println!("{report}");
+    Ok(())
+}
+
+fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
+fn min(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
