@@ -97,10 +97,12 @@ fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadE
     };
     let heads = heads.unwrap_or(RELEASED_HEADS);
     if heads < 1 || width % heads != 0 {
-        return Err(LoadError::Missing {
+        return Err(LoadError::Format {
             path: shapes.path.to_path_buf(),
-            what: format!("{heads} attention heads do not divide the width {width}"),
-            remedy: "give the number of heads (n_head) with --config".into(),
+            problem: format!(
+                "{heads} attention heads do not divide the width {width}; give the number of \
+                 heads (n_head) with --config"
+            ),
         });
     }
     Ok(DenoiserConfig {

@@ -1,7 +1,7 @@
 //! Our own format: one safetensors file whose header holds the whole configuration.
 //!
-//! Header entries: `format` = `vqdiffusion`, `format_version` = `1`, `config` = the
-//! [`ModelConfig`] as JSON. Tensors have canonical names (see [`super::official`]) and
+//! The metadata entry `vqdiffusion` is JSON: `format_version` (1) and `config`, the
+//! [`ModelConfig`]. Tensors have canonical names (see [`super::official`]) and
 //! their original number formats.
 
 use std::borrow::Cow;
@@ -9,14 +9,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Mutex;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::LoadError;
 use super::official::is_recomputed;
 use super::state_dict::{safetensors_dtype, Entry, StateDict};
 use crate::model::ModelConfig;
 use crate::new_file;
 
-const FORMAT: &str = "vqdiffusion";
-const VERSION: &str = "1";
+/// The header's metadata entry. All is in one, so that the same model always gives
+/// the same bytes: the entries of the metadata map have no fixed order.
+const ENTRY: &str = "vqdiffusion";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format_version: u32,
+    config: serde_json::Value,
+}
 
 /// The configuration in the metadata of a safetensors header.
 pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelConfig, LoadError> {
@@ -24,43 +34,39 @@ pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelC
         path: path.to_path_buf(),
         problem,
     };
-    if metadata.get("format").map(String::as_str) != Some(FORMAT) {
-        return Err(format(
-            "a safetensors file without our header (metadata format = vqdiffusion)".into(),
-        ));
+    let entry = metadata.get(ENTRY).ok_or_else(|| {
+        format(format!(
+            "a safetensors file without our header (metadata entry '{ENTRY}')"
+        ))
+    })?;
+    let header: Header =
+        serde_json::from_str(entry).map_err(|e| format(format!("metadata '{ENTRY}': {e}")))?;
+    if header.format_version != VERSION {
+        return Err(format(format!(
+            "format version {}, expected {VERSION}",
+            header.format_version
+        )));
     }
-    match metadata.get("format_version").map(String::as_str) {
-        Some(VERSION) => {}
-        other => {
-            return Err(format(format!(
-                "format version {}, expected {VERSION}",
-                other.unwrap_or("missing")
-            )))
-        }
-    }
-    let config = metadata
-        .get("config")
-        .ok_or_else(|| format("the header has no config".into()))?;
-    serde_json::from_str(config).map_err(|e| format(format!("config in the header: {e}")))
+    serde_json::from_value(header.config).map_err(|e| format(format!("config in the header: {e}")))
 }
 
-/// Writes `state` and `config` to `path`: to a temporary name beside it, synced, then
-/// renamed, so that nothing half-written is ever seen there. Tensors are read and
-/// written one at a time; recomputable constants are left out.
+/// Writes `state` and `config` to `path` as a file that appears whole or not at all.
+/// Tensors are read and written one at a time; recomputable constants are left out.
 pub fn write(path: &Path, config: &ModelConfig, state: &StateDict) -> Result<(), LoadError> {
     let io = |source| LoadError::Io {
         path: path.to_path_buf(),
         source,
     };
-    let header = serde_json::to_string(config).map_err(|e| LoadError::Format {
+    let json = |e: serde_json::Error| LoadError::Format {
         path: path.to_path_buf(),
         problem: e.to_string(),
-    })?;
-    let metadata = HashMap::from([
-        ("format".to_string(), FORMAT.to_string()),
-        ("format_version".to_string(), VERSION.to_string()),
-        ("config".to_string(), header),
-    ]);
+    };
+    let header = Header {
+        format_version: VERSION,
+        config: serde_json::to_value(config).map_err(json)?,
+    };
+    let header = serde_json::to_string(&header).map_err(json)?;
+    let metadata = HashMap::from([(ENTRY.to_string(), header)]);
     let failure = Mutex::new(None);
     let views: Vec<(&str, LazyView)> = state
         .iter()

@@ -1,5 +1,6 @@
 //! `vqdiffusion convert`: any readable model file to the own format.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,7 +41,8 @@ pub fn run(args: &ConvertArgs) -> CliResult {
     let checkpoint = args.model.open(&args.input)?;
     let report = check_weights(&checkpoint)?;
     native::write(&args.output, &checkpoint.config, &checkpoint.state)?;
-    println!("{report}");
-    println!("wrote {output}");
+    let mut out = std::io::stdout();
+    writeln!(out, "{report}")?;
+    writeln!(out, "wrote {output}")?;
     Ok(ExitCode::SUCCESS)
 }

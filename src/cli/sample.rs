@@ -1,5 +1,6 @@
 //! `vqdiffusion sample`: text to PNG files.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -385,7 +386,7 @@ fn make_pictures(
                     Duration::from_millis(120),
                 )?;
             }
-            println!("{}", name.display());
+            announce(name);
             pictures.push(picture);
         }
     }
@@ -398,10 +399,15 @@ fn make_pictures(
         if let Some(sheet) = grid(&pictures, columns, 2) {
             let path = args.out.join("grid.png");
             write_png(&path, &sheet, &[])?;
-            println!("{}", path.display());
+            announce(&path);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a file's name. A reader that went away does not stop the work.
+fn announce(path: &Path) {
+    let _ = writeln!(std::io::stdout(), "{}", path.display());
 }
 
 /// The token states of a batch that an animation shows.

@@ -35,6 +35,8 @@ pub struct AdaptiveNorm {
     linear: Linear,   // D → 2D
     table: Option<ModulationTable>,
     width: i64,
+    /// Kind of the hidden state; the modulation itself is computed in f32.
+    kind: Kind,
 }
 
 /// 1 + s and b of every time index, evaluated once at one fixed shape so that a
@@ -47,17 +49,18 @@ struct ModulationTable {
 impl AdaptiveNorm {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let (steps, width) = (config.timesteps, config.width);
+        let kind = p.kind();
+        let p = p.with_kind(Kind::Float);
         let timestep = match config.timestep_embedding {
             TimestepEmbedding::Table => p.get("emb.weight", &[steps, width], Init::Normal(0.02)),
-            TimestepEmbedding::Sinusoid => sinusoid(steps, width)
-                .to_device(p.device())
-                .to_kind(p.kind()),
+            TimestepEmbedding::Sinusoid => sinusoid(steps, width).to_device(p.device()),
         };
         AdaptiveNorm {
             timestep,
             linear: Linear::new(&p.at("linear"), width, 2 * width),
             table: None,
             width,
+            kind,
         }
     }
 
@@ -65,8 +68,8 @@ impl AdaptiveNorm {
     pub fn tabulate(&mut self) {
         let (scale, shift) = self.modulation(&self.timestep); // [T, D] each
         self.table = Some(ModulationTable {
-            gain: scale + 1.0,
-            shift,
+            gain: (scale + 1.0).to_kind(self.kind),
+            shift: shift.to_kind(self.kind),
         });
     }
 
@@ -81,7 +84,8 @@ impl AdaptiveNorm {
         }
         let (scale, shift) = self.modulation(&self.timestep.index_select(0, t)); // [B, D]
         let normed = x.layer_norm(&width, None::<&Tensor>, None::<&Tensor>, EPSILON, true);
-        normed * (scale.unsqueeze(1) + 1.0) + shift.unsqueeze(1)
+        let gain = (scale + 1.0).to_kind(self.kind).unsqueeze(1); // [B, 1, D]
+        normed * gain + shift.to_kind(self.kind).unsqueeze(1)
     }
 
     fn modulation(&self, timestep: &Tensor) -> (Tensor, Tensor) {

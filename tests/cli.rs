@@ -1,0 +1,730 @@
+//! The real binary, in temporary folders: sampling, repeating, inspecting,
+//! converting, and every kind of bad input.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Runs `vqdiffusion` with `args` in `folder`.
+fn run(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+        .args(args)
+        .current_dir(folder)
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs and expects success; returns standard output.
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert!(
+        output.status.success(),
+        "{args:?} failed: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// Runs and expects an error (exit code 2, no panic) whose message holds every one
+/// of `words`.
+fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
+    let output = run(folder, args);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    for word in words {
+        assert!(
+            message.contains(word),
+            "{args:?}: {word:?} not in: {message}"
+        );
+    }
+}
+
+/// Path arguments as strings.
+fn s(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
+
+/// The text_tiny model in the own format, in a fresh folder.
+fn native_model() -> (TempDir, PathBuf) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let model = folder.path().join("model.safetensors");
+    let case = fixture("text_tiny");
+    succeed(
+        folder.path(),
+        &[
+            "convert",
+            s(&case.join("last.pth")),
+            s(&model),
+            "--config",
+            s(&case.join("config.yaml")),
+        ],
+    );
+    (folder, model)
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| text(entry.expect("an entry").file_name().as_encoded_bytes()))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn official_checkpoint_to_pictures() {
+    let folder = TempDir::new().unwrap();
+    let case = fixture("text_tiny");
+    let out = succeed(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&case.join("last.pth")),
+            "--config",
+            s(&case.join("config.yaml")),
+            "--count",
+            "2",
+            "--steps",
+            "7",
+            "--seed",
+            "40",
+            "--grid",
+            "--animate",
+            "--out",
+            "pictures",
+            "A Red Fox!",
+            "a dog",
+        ],
+    );
+    let expected = [
+        "40-a-red-fox.gif",
+        "40-a-red-fox.png",
+        "41-a-red-fox.gif",
+        "41-a-red-fox.png",
+        "42-a-dog.gif",
+        "42-a-dog.png",
+        "43-a-dog.gif",
+        "43-a-dog.png",
+        "grid.png",
+    ];
+    assert_eq!(files(&folder.path().join("pictures")), expected);
+    assert_eq!(out.lines().count(), 5, "one line a PNG: {out}");
+    let picture = image::open(folder.path().join("pictures/41-a-red-fox.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (64, 64));
+    let grid = image::open(folder.path().join("pictures/grid.png")).unwrap();
+    assert_eq!(
+        (grid.width(), grid.height()),
+        (130, 130),
+        "two by two with gaps"
+    );
+}
+
+#[test]
+fn a_picture_does_not_depend_on_its_batch() {
+    let (folder, model) = native_model();
+    let sample = |out: &str, batch: &str, seed: &str, prompts: &[&str]| {
+        let mut args = vec![
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--steps",
+            "9",
+            "--guidance",
+            "3",
+            "--out",
+            out,
+            "--batch-size",
+            batch,
+            "--seed",
+            seed,
+        ];
+        args.extend(prompts);
+        succeed(folder.path(), &args);
+    };
+    sample("together", "3", "5", &["a cat", "a dog", "a cat"]);
+    sample("alone", "1", "5", &["a cat", "a dog", "a cat"]);
+    sample("single", "1", "7", &["a cat"]);
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    for name in ["5-a-cat.png", "6-a-dog.png", "7-a-cat.png"] {
+        assert_eq!(
+            read(&format!("together/{name}")),
+            read(&format!("alone/{name}")),
+            "{name}"
+        );
+    }
+    assert_eq!(read("together/7-a-cat.png"), read("single/7-a-cat.png"));
+    assert_ne!(read("together/5-a-cat.png"), read("together/7-a-cat.png"));
+}
+
+#[test]
+fn a_png_repeats_itself() {
+    let (folder, model) = native_model();
+    let cases: [&[&str]; 5] = [
+        &["--steps", "6", "--guidance", "2.5", "--truncation", "0.7"],
+        &["--steps", "5", "--top-k", "4"],
+        &["--steps", "10", "--purity", "1.5", "--tokens-per-step", "4"],
+        &["--compat", "official", "--steps", "34", "--guidance", "3"],
+        &["--compat", "diffusers", "--steps", "6"],
+    ];
+    for (i, options) in cases.iter().enumerate() {
+        let (out, again) = (format!("first{i}"), format!("again{i}"));
+        let mut args = vec![
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--out",
+            &out,
+            "--seed",
+            "3",
+        ];
+        args.extend(*options);
+        args.push("naïve “quotes” & \n newline");
+        succeed(folder.path(), &args);
+        let name = "3-naïve-quotes-newline.png";
+        let png = folder.path().join(&out).join(name);
+        succeed(
+            folder.path(),
+            &[
+                "sample",
+                "--checkpoint",
+                s(&model),
+                "--from-image",
+                s(&png),
+                "--out",
+                &again,
+            ],
+        );
+        let repeated = folder.path().join(&again).join(name);
+        assert_eq!(
+            std::fs::read(&png).unwrap(),
+            std::fs::read(repeated).unwrap(),
+            "{options:?}"
+        );
+    }
+}
+
+#[test]
+fn a_png_is_not_repeated_with_another_model() {
+    let (folder, model) = native_model();
+    succeed(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--steps",
+            "2",
+            "--out",
+            "a",
+            "x",
+        ],
+    );
+    let case = fixture("text_tiny");
+    refuse(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&case.join("last.pth")),
+            "--config",
+            s(&case.join("config.yaml")),
+            "--weights",
+            "model",
+            "--from-image",
+            "a/0-x.png",
+            "--out",
+            "b",
+        ],
+        &["a/0-x.png", "made with a model of SHA-256"],
+    );
+    assert!(!folder.path().join("b/0-x.png").exists());
+}
+
+#[test]
+fn a_png_holds_no_path_and_no_batch_size() {
+    let (folder, model) = native_model();
+    succeed(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--steps",
+            "2",
+            "--batch-size",
+            "77",
+            "--out",
+            "a",
+            "x",
+        ],
+    );
+    let png = folder.path().join("a/0-x.png");
+    let texts = vqdiffusion::picture::read_png_texts(&png).unwrap();
+    let keywords: Vec<&str> = texts.iter().map(|(k, _)| k.as_str()).collect();
+    assert_eq!(keywords, ["prompt", "seed", "vqdiffusion", "model-sha256"]);
+    for (keyword, value) in &texts[..3] {
+        for forbidden in [s(folder.path()), "model.safetensors", "batch", "77"] {
+            assert!(!value.contains(forbidden), "{keyword}: {value}");
+        }
+    }
+}
+
+#[test]
+fn prompts_come_from_a_file_too() {
+    let (folder, model) = native_model();
+    std::fs::write(folder.path().join("prompts.txt"), "a cat\n\n  \na bird\n").unwrap();
+    let out = succeed(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--steps",
+            "2",
+            "--prompts",
+            "prompts.txt",
+        ],
+    );
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines, ["outputs/0-a-cat.png", "outputs/1-a-bird.png"]);
+    std::fs::write(folder.path().join("none.txt"), "\n\n").unwrap();
+    refuse(
+        folder.path(),
+        &["sample", "--checkpoint", s(&model), "--prompts", "none.txt"],
+        &["none.txt", "no prompt"],
+    );
+    refuse(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--prompts",
+            "absent.txt",
+        ],
+        &["absent.txt"],
+    );
+}
+
+#[test]
+fn conversion_keeps_every_number() {
+    let (folder, model) = native_model();
+    let case = fixture("text_tiny");
+    let (official, config) = (case.join("last.pth"), case.join("config.yaml"));
+    succeed(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&official),
+            "--config",
+            s(&config),
+            "--steps",
+            "5",
+            "--out",
+            "a",
+            "x",
+        ],
+    );
+    succeed(
+        folder.path(),
+        &[
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--steps",
+            "5",
+            "--out",
+            "b",
+            "x",
+        ],
+    );
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    // Text chunks hold the hash of the weights: equal bytes mean equal weights.
+    assert_eq!(read("a/0-x.png"), read("b/0-x.png"));
+
+    let again = folder.path().join("again.safetensors");
+    succeed(folder.path(), &["convert", s(&model), s(&again)]);
+    assert_eq!(read("model.safetensors"), read("again.safetensors"));
+    refuse(
+        folder.path(),
+        &["convert", s(&model), s(&again)],
+        &["again.safetensors", "exists already"],
+    );
+    refuse(
+        folder.path(),
+        &["convert", s(&model), "x.bin"],
+        &["x.bin", ".safetensors"],
+    );
+}
+
+#[test]
+fn inspection_tells_what_a_file_is() {
+    let (folder, model) = native_model();
+    let case = fixture("text_tiny");
+    let official = case.join("last.pth");
+    let out = succeed(
+        folder.path(),
+        &[
+            "inspect",
+            s(&official),
+            "--config",
+            s(&case.join("config.yaml")),
+            "--sha256",
+        ],
+    );
+    for word in [
+        "official training checkpoint, EMA weights taken",
+        "3 blocks, width 48, 4 heads",
+        "8×8 of 33 codes, 100 diffusion steps",
+        "164,673 parameters",
+        "64×64 pictures",
+    ] {
+        assert!(out.contains(word), "{word:?} not in {out}");
+    }
+    let sha = Command::new("sha256sum").arg(&official).output().unwrap();
+    let sha = text(&sha.stdout);
+    assert!(
+        out.contains(sha.split_whitespace().next().unwrap()),
+        "{out}"
+    );
+
+    let out = succeed(folder.path(), &["inspect", s(&model)]);
+    assert!(
+        out.contains("vqdiffusion (safetensors with configuration)"),
+        "{out}"
+    );
+
+    // Without the mapping file the inspection succeeds and says what is missing.
+    let copy = folder.path().join("copy.pth");
+    std::fs::copy(&official, &copy).unwrap();
+    let out = succeed(folder.path(), &["inspect", s(&copy)]);
+    assert!(
+        out.contains("missing") && out.contains("--mapping"),
+        "{out}"
+    );
+}
+
+#[test]
+fn split_checkpoints_are_read_in_place() {
+    let folder = TempDir::new().unwrap();
+    let case = fixture("text_tiny");
+    let bytes = std::fs::read(case.join("last.pth")).unwrap();
+    for (suffix, part) in ["aa", "ab", "ac"]
+        .iter()
+        .zip(bytes.chunks(bytes.len().div_ceil(3)))
+    {
+        std::fs::write(folder.path().join(format!("last.pth_{suffix}")), part).unwrap();
+    }
+    let whole = succeed(
+        folder.path(),
+        &[
+            "inspect",
+            s(&case.join("last.pth")),
+            "--sha256",
+            "--config",
+            s(&case.join("config.yaml")),
+        ],
+    );
+    for name in ["last.pth_aa", "last.pth"] {
+        let parts = succeed(
+            folder.path(),
+            &[
+                "inspect",
+                name,
+                "--sha256",
+                "--config",
+                s(&case.join("config.yaml")),
+            ],
+        );
+        assert_eq!(
+            parts.lines().skip(1).collect::<Vec<_>>(),
+            whole.lines().skip(1).collect::<Vec<_>>()
+        );
+    }
+    std::fs::remove_file(folder.path().join("last.pth_ab")).unwrap();
+    refuse(folder.path(), &["inspect", "last.pth_aa"], &["last.pth_ab"]);
+}
+
+#[test]
+fn wrong_options_are_answered_with_the_right_ones() {
+    let (folder, model) = native_model();
+    let cases: [(&[&str], &[&str]); 12] = [
+        (&["--steps", "0"], &["steps", "0", "1 to 100"]),
+        (&["--steps", "101"], &["101", "1 to 100"]),
+        (
+            &["--compat", "official", "--steps", "33"],
+            &["33", "100, 51, 34, 26"],
+        ),
+        (
+            &["--compat", "offical"],
+            &["offical", "official", "diffusers"],
+        ),
+        (&["--truncation", "0"], &["truncation", "(0, 1]"]),
+        (&["--truncation", "1.2"], &["truncation", "1.2", "(0, 1]"]),
+        (&["--top-k", "0"], &["top-k", "0"]),
+        (
+            &["--top-k", "3", "--truncation", "0.5"],
+            &["--top-k", "cannot be used"],
+        ),
+        (&["--purity=-1"], &["purity", "-1"]),
+        (&["--guidance", "inf"], &["guidance", "inf"]),
+        (&["--device", "gpu"], &["gpu", "cpu, cuda or cuda:N"]),
+        (&["--dtype", "f64"], &["f64", "f32", "bf16", "f16"]),
+    ];
+    for (options, words) in cases {
+        let mut args = vec!["sample", "--checkpoint", s(&model), "--out", "never", "x"];
+        args.extend(options);
+        refuse(folder.path(), &args, words);
+    }
+    refuse(
+        folder.path(),
+        &["sample", "--checkpoint", s(&model)],
+        &["PROMPT", "--from-image"],
+    );
+    refuse(folder.path(), &["sample", "x"], &["--checkpoint"]);
+    assert!(!folder.path().join("never").exists(), "nothing was made");
+    let max = u64::MAX.to_string();
+    refuse(
+        folder.path(),
+        &["sample", "--checkpoint", s(&model), "--seed", &max, "x"],
+        &["seed", &max],
+    );
+}
+
+#[test]
+fn existing_pictures_are_not_replaced_unasked() {
+    let (folder, model) = native_model();
+    let args = ["sample", "--checkpoint", s(&model), "--steps", "1", "x"];
+    succeed(folder.path(), &args);
+    refuse(
+        folder.path(),
+        &args,
+        &["outputs/0-x.png", "exists already", "--overwrite"],
+    );
+    let mut args = args.to_vec();
+    args.push("--overwrite");
+    succeed(folder.path(), &args);
+}
+
+#[test]
+fn a_configuration_is_checked_against_the_weights() {
+    let folder = TempDir::new().unwrap();
+    let case = fixture("text_tiny");
+    let yaml = std::fs::read_to_string(case.join("config.yaml")).unwrap();
+    let changes = [
+        ("n_layer: 3", "n_layer: 4", "n_layer is 4", "holds 3"),
+        (
+            "diffusion_step: 100",
+            "diffusion_step: 50",
+            "diffusion_step is 50",
+            "holds 100",
+        ),
+        (
+            "timestep_type: adalayernorm",
+            "timestep_type: adalayernorm_abs",
+            "adalayernorm_abs",
+            "holds adalayernorm",
+        ),
+        (
+            "quantize_number: 33",
+            "quantize_number: 40",
+            "quantize_number is 40",
+            "holds 33",
+        ),
+        (
+            "alpha_init_type: alpha1",
+            "alpha_init_type: cos",
+            "alpha_init_type is cos",
+            "alpha1",
+        ),
+        ("n_head: 4", "n_head: 5", "5 attention heads", "48"),
+    ];
+    for (from, to, declared, found) in changes {
+        assert!(yaml.contains(from), "{from}");
+        let config = folder.path().join("config.yaml");
+        std::fs::write(&config, yaml.replace(from, to)).unwrap();
+        refuse(
+            folder.path(),
+            &["inspect", s(&case.join("last.pth")), "--config", s(&config)],
+            &[declared, found],
+        );
+    }
+    std::fs::write(folder.path().join("bad.yaml"), "model: [1, 2\n").unwrap();
+    refuse(
+        folder.path(),
+        &["inspect", s(&case.join("last.pth")), "--config", "bad.yaml"],
+        &["bad.yaml", "line"],
+    );
+    std::fs::write(folder.path().join("odd.yaml"), "model:\n  denoser: 1\n").unwrap();
+    refuse(
+        folder.path(),
+        &["inspect", s(&case.join("last.pth")), "--config", "odd.yaml"],
+        &["odd.yaml", "denoser"],
+    );
+}
+
+/// Rewrites a safetensors file with `change` applied to its tensors.
+fn rewrite(
+    from: &Path,
+    to: &Path,
+    change: impl Fn(&mut HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>),
+) {
+    let bytes = std::fs::read(from).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: HashMap<_, _> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, t)| (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec())))
+        .collect();
+    change(&mut all);
+    let views: Vec<(String, TensorView)> = all
+        .iter()
+        .map(|(name, (dtype, shape, data))| {
+            (
+                name.clone(),
+                TensorView::new(*dtype, shape.clone(), data).unwrap(),
+            )
+        })
+        .collect();
+    safetensors::serialize_to_file(views, header.metadata().clone(), to).unwrap();
+}
+
+#[test]
+fn bad_weights_are_named() {
+    let (folder, model) = native_model();
+    let bad = folder.path().join("bad.safetensors");
+    let key = "transformer.transformer.blocks.1.mlp.0.weight";
+    let sample = |words: &[&str]| {
+        let args = ["sample", "--checkpoint", s(&bad), "--out", "never", "x"];
+        refuse(folder.path(), &args, words);
+        refuse(
+            folder.path(),
+            &["convert", s(&bad), "never.safetensors"],
+            words,
+        );
+        assert!(!folder.path().join("never/0-x.png").exists());
+        assert!(!folder.path().join("never.safetensors").exists());
+    };
+    rewrite(&model, &bad, |all| {
+        let data = &mut all.get_mut(key).unwrap().2;
+        data[400..404].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    sample(&["bad.safetensors", key, "NaN"]);
+
+    rewrite(&model, &bad, |all| {
+        all.get_mut(key).unwrap().1.reverse();
+    });
+    sample(&[key, "[48, 192]", "[192, 48]"]);
+
+    rewrite(&model, &bad, |all| {
+        let entry = all.remove(key).unwrap();
+        all.insert(key.replace("mlp", "mpl"), entry);
+    });
+    sample(&[key, "missing", "blocks.1.mpl.0.weight"]);
+
+    rewrite(&model, &bad, |all| {
+        let mapping = all.get_mut("content_codec.full_to_quantize").unwrap();
+        mapping.2[80..88].copy_from_slice(&33i64.to_le_bytes());
+    });
+    sample(&["full_to_quantize", "entry 10 is 33", "0 to 32"]);
+}
+
+#[test]
+fn damaged_and_foreign_files_are_refused() {
+    let (folder, model) = native_model();
+    let bytes = std::fs::read(&model).unwrap();
+    let official = std::fs::read(fixture("text_tiny").join("last.pth")).unwrap();
+    let bad = folder.path().join("bad");
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("empty", Vec::new()),
+        ("truncated own", bytes[..bytes.len() / 2].to_vec()),
+        ("truncated header", bytes[..100].to_vec()),
+        (
+            "truncated official",
+            official[..official.len() - 5000].to_vec(),
+        ),
+        (
+            "page",
+            b"<!DOCTYPE html><html><body>Not found</body></html>".to_vec(),
+        ),
+        (
+            "noise",
+            (0..5000u32).map(|i| (i * 2654435761 >> 13) as u8).collect(),
+        ),
+    ];
+    for (what, content) in cases {
+        std::fs::write(&bad, content).unwrap();
+        for command in [
+            vec!["sample", "--checkpoint", s(&bad), "--out", "never", "x"],
+            vec!["inspect", s(&bad)],
+            vec!["convert", s(&bad), "never.safetensors"],
+        ] {
+            refuse(folder.path(), &command, &[s(&bad)]);
+        }
+        assert!(!folder.path().join("never").exists(), "{what}");
+        assert!(!folder.path().join("never.safetensors").exists(), "{what}");
+    }
+    refuse(folder.path(), &["inspect", "absent.pth"], &["absent.pth"]);
+    refuse(folder.path(), &["inspect", "."], &["is a folder"]);
+    // A safetensors file of somebody else is described, but not sampled from.
+    let foreign = folder.path().join("foreign.safetensors");
+    let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+    safetensors::serialize_to_file([("x", view)], None, &foreign).unwrap();
+    refuse(
+        folder.path(),
+        &["sample", "--checkpoint", s(&foreign), "x"],
+        &["foreign.safetensors", "header"],
+    );
+}
+
+#[test]
+fn help_completions_and_doctor() {
+    let folder = TempDir::new().unwrap();
+    let help = succeed(folder.path(), &["sample", "--help"]);
+    for word in ["Examples:", "--guidance", "--from-image", "official"] {
+        assert!(help.contains(word), "{word}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeed(folder.path(), &["completions", shell]);
+        assert!(script.contains("vqdiffusion"), "{shell}");
+    }
+    let doctor = succeed(folder.path(), &["doctor"]);
+    for word in ["libtorch", "2.11.0", "cuda", "c10d", "gloo"] {
+        assert!(doctor.contains(word), "{word}: {doctor}");
+    }
+    refuse(folder.path(), &["paint"], &["paint", "unrecognized"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let folder = TempDir::new().unwrap();
+    let binary = env!("CARGO_BIN_EXE_vqdiffusion");
+    let output = Command::new("bash")
+        .args([
+            "-c",
+            &format!("{binary} completions zsh | true; echo ${{PIPESTATUS[0]}}"),
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout).trim(), "0", "{}", text(&output.stderr));
+}
