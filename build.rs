@@ -7,13 +7,21 @@ use std::path::{Path, PathBuf};
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=csrc");
-    let library = std::env::var("DEP_TCH_LIBTORCH_LIB")
-        .map(PathBuf::from)
-        .unwrap_or_else(|_| panic!("torch-sys reported no libtorch; run scripts/setup first"));
+    let Some(library) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
+        fail("torch-sys names no libtorch");
+    };
     let include = library
         .parent()
         .unwrap_or_else(|| Path::new("."))
         .join("include");
+    for needed in [
+        include.join("torch/csrc/api/include/torch/torch.h"),
+        library.join("libtorch_cpu.so"),
+    ] {
+        if !needed.exists() {
+            fail(&format!("{} is missing", needed.display()));
+        }
+    }
 
     cc::Build::new()
         .cpp(true)
@@ -34,5 +42,25 @@ fn main() {
     println!("cargo:rustc-link-lib=c10");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib");
     let library = library.canonicalize().unwrap_or(library);
+    // The CUDA libraries of `scripts/setup --cuda` come first where they are there.
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    if root
+        .join(".libtorch/torch/lib")
+        .canonicalize()
+        .ok()
+        .as_ref()
+        == Some(&library)
+    {
+        let cuda = root.join(".libtorch-cuda/torch/lib");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", cuda.display());
+    }
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library.display());
+    // RUNPATH and not RPATH, so that LD_LIBRARY_PATH can name another libtorch.
+    println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
+}
+
+/// Ends the build with a message that says what to do.
+fn fail(what: &str) -> ! {
+    println!("cargo::error=no usable libtorch: {what}. Run scripts/setup first; if it was run, unset LIBTORCH");
+    std::process::exit(1);
 }
