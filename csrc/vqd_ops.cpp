@@ -74,6 +74,12 @@ const char* vqd_cpu_capability() {
   return name.c_str();
 }
 
+void vqd_set_deterministic() {
+  at::globalContext().setDeterministicAlgorithms(true, false);
+  at::globalContext().setDeterministicCuDNN(true);
+  at::globalContext().setBenchmarkCuDNN(false);
+}
+
 bool vqd_has_onednn() { return at::globalContext().hasMKLDNN(); }
 
 bool vqd_has_gloo() {

@@ -58,7 +58,9 @@ pub fn run() -> ExitCode {
     if let CudaLibrary::Failed { path, reason } = &cuda {
         log::warn!("{} could not be loaded: {reason}", path.display());
     }
-    match dispatch(cli.command, &cuda) {
+    std::panic::set_hook(Box::new(report_panic));
+    let outcome = std::panic::catch_unwind(|| dispatch(cli.command, &cuda));
+    match outcome.unwrap_or_else(|_| Ok(ExitCode::from(2))) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,6 +88,17 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The bindings panic where an operator of libtorch fails: mostly memory that runs
+/// out. The first line says it; the C++ stack behind it helps only with RUST_BACKTRACE.
+fn report_panic(panic: &std::panic::PanicHookInfo) {
+    let message = panic.payload_as_str().unwrap_or("unknown cause");
+    if std::env::var_os("RUST_BACKTRACE").is_some() {
+        eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
+    }
+    let first = message.split("\nException raised").next();
+    eprintln!("error: an operation failed: {}", first.unwrap_or(message));
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

@@ -19,7 +19,7 @@ use crate::diffusion::{ReverseRule, SamplerConfig};
 use crate::model::{ModelConfig, NullText};
 use crate::picture::{grid, read_png_texts, write_gif, write_png, Picture};
 use crate::pipeline::{Pipeline, Request};
-use crate::torch::device::{DeviceChoice, Precision};
+use crate::torch::device::{use_deterministic_operators, DeviceChoice, Precision};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,6 +109,11 @@ pub struct SampleArgs {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 
+    /// Give the same bytes in every run on the same GPU with the same batch size;
+    /// somewhat slower. On the CPU it is always so.
+    #[arg(long)]
+    deterministic: bool,
+
     /// Folder for the pictures; made if missing.
     #[arg(long, value_name = "DIR", default_value = "outputs")]
     out: PathBuf,
@@ -163,6 +168,9 @@ struct Plan {
 pub fn run(args: &SampleArgs) -> CliResult {
     if let Some(threads) = args.threads {
         tch::set_num_threads(threads.into());
+    }
+    if args.deterministic {
+        use_deterministic_operators();
     }
     let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
     let checkpoint = args.model.open(&args.checkpoint)?;
@@ -429,7 +437,7 @@ impl Film {
 
     fn record(&mut self, first: usize, step: &crate::diffusion::sampler::Progress) {
         let Some(every) = self.every else { return };
-        if step.done % every == 0 || step.done == step.steps {
+        if step.done.is_multiple_of(every) || step.done == step.steps {
             for (i, tokens) in step.tokens.split(1, 0).iter().enumerate() {
                 self.tokens[first + i].push(tokens.copy());
             }

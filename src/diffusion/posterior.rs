@@ -39,40 +39,42 @@ impl LogSchedule {
                 .to_kind(Kind::Float)
                 .to_device(device)
         };
-        let one_step = |f: &dyn Fn(f64, f64) -> f64| {
+        let k = codes as f64;
+        let one_step = |f: &dyn Fn(f64, f64, f64) -> f64| {
             tensor(
                 (0..steps)
                     .map(|t| {
                         let (now, then) = (schedule.at(t), schedule.at(t - 1));
                         let a = now.keep / then.keep;
                         let c = 1.0 - (1.0 - now.mask) / (1.0 - then.mask);
-                        f(a, c)
+                        // Where no token is replaced 1 − a − c is rounding error.
+                        let kb = if now.uniform > 0.0 { 1.0 - a - c } else { 0.0 };
+                        f(a, kb.max(0.0) / k, c)
                     })
                     .collect(),
             )
         };
-        let cumulative = |f: &dyn Fn(f64, f64) -> f64| {
+        let cumulative = |f: &dyn Fn(f64, f64, f64) -> f64| {
             tensor(
                 (0..steps)
                     .chain([-1])
                     .map(|t| {
                         let now = schedule.at(t);
-                        f(now.keep, now.mask)
+                        f(now.keep, now.uniform / k, now.mask)
                     })
                     .collect(),
             )
         };
-        let k = codes as f64;
         let log_1_min = |c: f64| (1.0 - c + 1e-40).ln();
         LogSchedule {
-            log_at: one_step(&|a, _| a.ln()),
-            log_bt: one_step(&|a, c| ((1.0 - a - c) / k).ln()),
-            log_ct: one_step(&|_, c| c.ln()),
-            log_1_min_ct: one_step(&|_, c| log_1_min(c)),
-            log_cumprod_at: cumulative(&|a, _| a.ln()),
-            log_cumprod_bt: cumulative(&|a, c| ((1.0 - a - c) / k).ln()),
-            log_cumprod_ct: cumulative(&|_, c| c.ln()),
-            log_1_min_cumprod_ct: cumulative(&|_, c| log_1_min(c)),
+            log_at: one_step(&|a, _, _| a.ln()),
+            log_bt: one_step(&|_, b, _| b.ln()),
+            log_ct: one_step(&|_, _, c| c.ln()),
+            log_1_min_ct: one_step(&|_, _, c| log_1_min(c)),
+            log_cumprod_at: cumulative(&|a, _, _| a.ln()),
+            log_cumprod_bt: cumulative(&|_, b, _| b.ln()),
+            log_cumprod_ct: cumulative(&|_, _, c| c.ln()),
+            log_1_min_cumprod_ct: cumulative(&|_, _, c| log_1_min(c)),
             codes,
             timesteps: steps,
         }
@@ -155,7 +157,15 @@ impl LogSchedule {
         let ratio = Tensor::cat(&[ratio, mask_row.full_like(log_zero)], -1);
         let total = ratio.logsumexp([-1], true); // [B, L, 1]
         let previous = self.q_pred(&(ratio - &total), &(t - 1));
-        (previous + from_previous + total).clamp(LOG_ZERO, 0.0)
+        let posterior = previous + from_previous + total;
+        // Where no token is ever replaced, a visible one is the original; the general
+        // form is 0/0 there.
+        let original = at(&self.log_cumprod_bt, t)
+            .isneginf()
+            .logical_and(&masked.logical_not());
+        self.log_one_hot(x_t)
+            .where_self(&original, &posterior)
+            .clamp(LOG_ZERO, 0.0)
     }
 }
 
@@ -247,9 +257,11 @@ pub fn diffusers_truncation(log_p: &Tensor, truncation: Truncation) -> Tensor {
     with_mask_row(&kept.clamp_min(LOG_ZERO))
 }
 
-/// argmax of log p + Gumbel noise of `uniform`, which has the shape of `log_p`
-/// `[…, N]` → int64 `[…]`.
+/// argmax of log p + Gumbel noise of `uniform` (f32), which has the shape of
+/// `log_p` `[…, N]` → int64 `[…]`.
 pub fn gumbel_argmax(log_p: &Tensor, uniform: &Tensor) -> Tensor {
+    // A number that f32 rounds to 1 would have noise 69, enough to draw any class.
+    let uniform = uniform.clamp_max(1.0 - f64::from(f32::EPSILON) / 2.0);
     let gumbel = -((uniform + 1e-30).log().neg() + 1e-30).log();
     (log_p + gumbel).argmax(-1, false)
 }

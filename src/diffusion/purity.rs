@@ -24,7 +24,7 @@ pub struct Revealing {
 
 /// How many tokens each step of a plan reveals, for any T and L: the course of the
 /// expected number of masked tokens, L·c̄, rounded. `times` are the (from, to)
-/// pairs of the plan; the last step, to −1, reveals what is left by its own rule.
+/// pairs of times that follow each other; the last step, to −1, reveals what is left by its own rule.
 pub fn reveal_counts(schedule: &Schedule, times: &[(i64, i64)], tokens: usize) -> Vec<usize> {
     let first = times
         .first()
@@ -107,7 +107,8 @@ pub fn choose_positions(
     } else {
         scores.shallow_clone()
     };
-    let open = scores.masked_fill(&masked.logical_not(), 0.0);
-    let (_, positions) = (open / exponential).topk(count, -1, true, true);
+    // Below every masked position, even one of score 0 (and no 0 / 0).
+    let keys = (scores / exponential).masked_fill(&masked.logical_not(), -1.0);
+    let (_, positions) = keys.topk(count, -1, true, true);
     positions
 }

@@ -135,6 +135,15 @@ impl Sampler {
                 );
             }
         }
+        if config.rule != ReverseRule::Exact
+            && schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0
+        {
+            return option(
+                "rule",
+                format!("{:?}", config.rule),
+                "the exact rule, since the model's noise masks no tokens",
+            );
+        }
         let steps = plan(config.rule, config.steps, schedule.timesteps())?;
         let counts = reveal_counts(config, schedule, &steps, tokens as usize);
         Ok(Sampler {
@@ -274,12 +283,12 @@ impl Sampler {
                     let mut missing = self.counts[i];
                     while missing > 0 {
                         let masked = x.eq(codes); // [B, L]
-                        let open = masked.sum_dim_intlist(-1, false, Kind::Int64).min();
-                        let open = open.int64_value(&[]) as usize;
-                        let count =
-                            purity::batch_of(missing, revealing.tokens_per_evaluation).min(open);
-                        if count == 0 {
-                            break;
+                        let count = purity::batch_of(missing, revealing.tokens_per_evaluation);
+                        let call = calls;
+                        missing -= count;
+                        calls += 1;
+                        if !masked.any().int64_value(&[]).is_positive() {
+                            continue;
                         }
                         let log_p = self.log_p(&denoise(&x, &t, None));
                         let scores = purity::scores(&log_p, revealing.purity);
@@ -287,15 +296,15 @@ impl Sampler {
                             Some(r) if r > 0.0 => purity::sharpen(&log_p, &scores, r),
                             _ => log_p,
                         };
-                        let candidates = self.draw(&candidates, noise, calls); // [B, L]
+                        let candidates = self.draw(&candidates, noise, call); // [B, L]
                         let exponential = noise
-                            .exponential(calls, Draw::Position, &x.size())
+                            .exponential(call, Draw::Position, &x.size())
                             .to_device(device);
-                        let at =
-                            purity::choose_positions(&scores, &masked, &exponential, count as i64);
-                        x = x.scatter(1, &at, &candidates.gather(1, &at, false));
-                        missing -= count;
-                        calls += 1;
+                        let count = (count as i64).min(self.tokens);
+                        let at = purity::choose_positions(&scores, &masked, &exponential, count);
+                        // An image with fewer masked positions than that keeps the others.
+                        let revealed = candidates.where_self(&masked, &x);
+                        x = x.scatter(1, &at, &revealed.gather(1, &at, false));
                     }
                 }
                 _ => {
@@ -403,14 +412,17 @@ fn reveal_counts(
     let Some(revealing) = config.revealing else {
         return Vec::new();
     };
+    // The originals reveal fixed counts in the full sampler only.
     let official = match config.rule {
         ReverseRule::Exact => None,
+        _ if steps.len() < schedule.timesteps() => None,
         _ => purity::official_counts(steps.len(), tokens, revealing.tokens_per_evaluation),
     };
     match official {
         Some(by_time) => steps.iter().map(|s| by_time[s.from as usize]).collect(),
         None => {
-            let times: Vec<_> = steps.iter().map(|s| (s.from, s.to)).collect();
+            let visited = steps.iter().map(|s| s.network);
+            let times: Vec<_> = visited.clone().zip(visited.skip(1).chain([-1])).collect();
             purity::reveal_counts(schedule, &times, tokens)
         }
     }

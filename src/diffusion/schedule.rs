@@ -45,6 +45,9 @@ pub struct Cumulative {
     pub mask: f64,
 }
 
+/// K·b̄ below this is taken for 0.
+const ROUNDING: f64 = 1e-14;
+
 /// The cumulative probabilities of every time, in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
@@ -63,9 +66,11 @@ impl Schedule {
             .map(|t| match *transition {
                 Transition::MaskAndReplace { alpha, gamma } => {
                     let (keep, mask) = (line(alpha, t), line(gamma, t));
+                    let uniform = 1.0 - keep - mask;
                     Cumulative {
                         keep,
-                        uniform: 1.0 - keep - mask,
+                        // Where ᾱ and γ̄ sum to 1 this is rounding error.
+                        uniform: if uniform < ROUNDING { 0.0 } else { uniform },
                         mask,
                     }
                 }

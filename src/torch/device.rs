@@ -68,6 +68,19 @@ impl DeviceChoice {
     }
 }
 
+extern "C" {
+    fn vqd_set_deterministic();
+}
+
+/// Makes libtorch choose operators that give the same bits in every run on the same
+/// GPU with the same batch. Call before the first CUDA work.
+pub fn use_deterministic_operators() {
+    // cuBLAS is only reproducible with a fixed workspace, which it reads from here.
+    std::env::set_var("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
+    // SAFETY: sets flags of libtorch's global context.
+    unsafe { vqd_set_deterministic() }
+}
+
 /// Number format of the denoiser's weights and activations.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,

@@ -24,7 +24,7 @@ impl LayerNorm {
     /// `[…, D]` → `[…, D]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let width = self.weight.size();
-        x.layer_norm(&width, Some(&self.weight), Some(&self.bias), EPSILON, true)
+        x.layer_norm(width, Some(&self.weight), Some(&self.bias), EPSILON, true)
     }
 }
 
@@ -80,10 +80,10 @@ impl AdaptiveNorm {
             // At a shared time the modulation is an ordinary affine layer norm.
             let gain = table.gain.index_select(0, t).view(width);
             let shift = table.shift.index_select(0, t).view(width);
-            return x.layer_norm(&width, Some(&gain), Some(&shift), EPSILON, true);
+            return x.layer_norm(width, Some(&gain), Some(&shift), EPSILON, true);
         }
         let (scale, shift) = self.modulation(&self.timestep.index_select(0, t)); // [B, D]
-        let normed = x.layer_norm(&width, None::<&Tensor>, None::<&Tensor>, EPSILON, true);
+        let normed = x.layer_norm(width, None::<&Tensor>, None::<&Tensor>, EPSILON, true);
         let gain = (scale + 1.0).to_kind(self.kind).unsqueeze(1); // [B, 1, D]
         normed * gain + shift.to_kind(self.kind).unsqueeze(1)
     }
