@@ -1,6 +1,8 @@
 //! Named tensors of a file, read one by one, whatever the file's format.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +17,8 @@ use super::pytorch::{DType, TensorRef, TorchFile};
 pub enum Source {
     /// A tensor of a PyTorch file.
     Torch(Arc<TorchFile>, TensorRef),
-    /// A byte range of a memory-mapped safetensors file.
-    Mapped(Arc<Mmap>, std::ops::Range<usize>),
+    /// A byte range of a safetensors file.
+    Safetensors(Arc<File>, std::ops::Range<usize>),
 }
 
 /// One tensor of a file.
@@ -40,14 +42,14 @@ impl Entry {
     pub fn bytes(&self) -> Result<Vec<u8>, LoadError> {
         match &self.source {
             Source::Torch(file, tensor) => Ok(file.read_tensor(tensor)?),
-            Source::Mapped(map, range) => {
-                map.get(range.clone())
-                    .map(<[u8]>::to_vec)
-                    .ok_or_else(|| LoadError::Tensor {
-                        file: self.file.clone(),
-                        key: self.key.clone(),
-                        problem: "its bytes lie outside the file".into(),
-                    })
+            Source::Safetensors(file, range) => {
+                let mut bytes = vec![0; range.len()];
+                file.read_exact_at(&mut bytes, range.start as u64)
+                    .map_err(|source| LoadError::Io {
+                        path: self.file.clone(),
+                        source,
+                    })?;
+                Ok(bytes)
             }
         }
     }
@@ -143,15 +145,17 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
         path: path.to_path_buf(),
         source,
     };
-    let file = std::fs::File::open(path).map_err(io)?;
-    // SAFETY: the mapping is only read; a file changed meanwhile by another process
-    // gives other numbers, which the header's bounds still contain.
-    let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(io)?);
+    let file = File::open(path).map_err(io)?;
+    // SAFETY: the mapping lives for the next call alone, which checks what it reads. It
+    // is not kept: read pages would count as this process's memory.
+    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
     let (header_size, header) =
         safetensors::SafeTensors::read_metadata(&map).map_err(|e| LoadError::Format {
             path: path.to_path_buf(),
             problem: format!("not a readable safetensors file: {e}"),
         })?;
+    drop(map);
+    let file = Arc::new(file);
     let data_start = header_size + 8;
     let mut state = StateDict::default();
     for (name, info) in header.tensors() {
@@ -167,8 +171,8 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
                 shape: info.shape.iter().map(|&n| n as i64).collect(),
                 file: path.to_path_buf(),
                 key: name.clone(),
-                source: Source::Mapped(
-                    map.clone(),
+                source: Source::Safetensors(
+                    file.clone(),
                     data_start + info.data_offsets.0..data_start + info.data_offsets.1,
                 ),
             },
