@@ -66,8 +66,9 @@ impl Pipeline {
     ) -> Result<Self, LoadError> {
         let _no_grad = tch::no_grad_guard();
         let config = checkpoint.config.clone();
-        let tokenizer =
-            ClipTokenizer::new(config.text.vocabulary as usize).map_err(|e| LoadError::Format {
+        let tokenizer = ClipTokenizer::new(config.text.vocabulary as usize)
+            .and_then(|tokenizer| tokenizer.with_context_length(config.text.context as usize))
+            .map_err(|e| LoadError::Format {
                 path: checkpoint.path.clone(),
                 problem: format!("text vocabulary: {e}"),
             })?;

@@ -67,6 +67,14 @@ impl ConfigFile {
         }
     }
 
+    /// The token grid, if it says so.
+    pub fn grid(&self) -> Option<[i64; 2]> {
+        match self {
+            ConfigFile::Official(yaml) => yaml.grid(),
+            ConfigFile::Own { model, .. } => Some(model.denoiser.grid),
+        }
+    }
+
     /// The noise it declares; official configurations always mean the released one.
     pub fn transition(&self) -> Option<&crate::diffusion::Transition> {
         match self {

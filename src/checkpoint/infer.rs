@@ -60,6 +60,22 @@ pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<Model
     })
 }
 
+/// Sets the token grid of `model`, which [`model`] takes to be as large as the
+/// position table. A grid that has more tokens than the table is not taken over.
+pub fn use_grid(model: &mut ModelConfig, grid: [i64; 2]) {
+    let table = model.denoiser.position_table;
+    let tokens = grid[0].checked_mul(grid[1]);
+    if grid.iter().any(|&side| side < 1) || tokens.is_none_or(|n| n > table[0] * table[1]) {
+        return;
+    }
+    let codec = &mut model.codec;
+    for side in codec.attention_resolutions.iter_mut() {
+        *side = *side * grid[0] / model.denoiser.grid[0];
+    }
+    codec.resolution = codec.resolution * grid[0] / model.denoiser.grid[0];
+    model.denoiser.grid = grid;
+}
+
 fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadError> {
     let name = |rest: &str| format!("{DENOISER}.{rest}");
     let state = shapes.state;

@@ -45,6 +45,12 @@ impl OfficialYaml {
         self.integer(&format!("{NETWORK}.n_head"))
     }
 
+    /// `content_spatial_size`, the token grid: it may be smaller than the position
+    /// table, whose size is all that the weights show.
+    pub fn grid(&self) -> Option<[i64; 2]> {
+        self.pair(&format!("{NETWORK}.content_spatial_size"))
+    }
+
     /// The code mapping file it names, if it maps codes at all.
     pub fn mapping_path(&self) -> Option<&str> {
         let mapped = self.integer(&format!("{CODEC}.quantize_number"))?;
@@ -96,7 +102,7 @@ impl OfficialYaml {
             let key = format!("{CODEC}.quantize_number");
             self.compare(&key, expected, d.codes, file)?;
         }
-        if let Some(side) = self.pair(&format!("{NETWORK}.content_spatial_size")) {
+        if let Some(side) = self.grid() {
             let key = format!("{NETWORK}.content_spatial_size");
             self.compare(&key, format!("{side:?}"), format!("{:?}", d.grid), file)?;
         }

@@ -108,6 +108,9 @@ impl Checkpoint {
             add_codec(&mut state, path, options, config)?;
         }
         let mut model = infer::model(&state, path, config.and_then(ConfigFile::heads))?;
+        if let Some(grid) = config.and_then(ConfigFile::grid) {
+            infer::use_grid(&mut model, grid);
+        }
         if config.is_none() {
             log::warn!(
                 "{}: the number of attention heads is not stored in it; taking {}, as in every \
