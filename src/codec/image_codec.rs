@@ -131,6 +131,9 @@ impl ImageCodec {
         };
         let z = self.quantizer.embed(&full).transpose(1, 2); // [B, E, L]
         let z = z.reshape([tokens.size()[0], -1, grid[0], grid[1]]); // [B, E, h, w]
+
+        // A channels-last map would take all layers to another, less exact group norm.
+        let z = z.contiguous();
         self.decoder.forward(&self.post_quant_conv.forward(&z))
     }
 

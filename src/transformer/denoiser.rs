@@ -92,17 +92,21 @@ impl Denoiser {
     ) -> Tensor {
         let branches = condition.rows / x_t.size()[0];
         let mut wanted = positions;
+        let mut t = t.shallow_clone();
         let mut x = self.content_emb.forward(x_t); // [B, L, D]
         observe(&x);
         for (i, (block, text)) in self.blocks.iter().zip(&condition.blocks).enumerate() {
             let is_last = i + 1 == self.blocks.len();
             // In the last block only keys and values are needed of the other positions.
             let at = wanted.take_if(|_| is_last && block.is_pointwise());
-            x = block.self_attention(&x, t, at); // [B or 2B, L or A, D]
+            x = block.self_attention(&x, &t, at); // [B or 2B, L or A, D]
             if i == 0 && branches > 1 {
                 x = x.repeat([branches, 1, 1]);
+                if t.size()[0] > 1 {
+                    t = t.repeat([branches]);
+                }
             }
-            x = block.text_and_feed_forward(&x, t, text);
+            x = block.text_and_feed_forward(&x, &t, text);
             observe(&x);
         }
         if let Some(positions) = wanted {
