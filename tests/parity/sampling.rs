@@ -1,0 +1,292 @@
+//! Whole sampling runs under the official rule with the recorded noise.
+
+use serde_json::Value;
+use tch::{Kind, Tensor};
+use vqdiffusion::diffusion::guidance::Prediction;
+use vqdiffusion::diffusion::noise::Draw;
+use vqdiffusion::diffusion::plan::official_times;
+use vqdiffusion::diffusion::posterior::{gumbel_argmax, official_guidance, official_truncation};
+use vqdiffusion::diffusion::purity::{self, Revealing};
+use vqdiffusion::diffusion::truncation::Truncation;
+use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
+use vqdiffusion::model::NullText;
+use vqdiffusion::pipeline::Pipeline;
+use vqdiffusion::transformer::Condition;
+
+use crate::case::{integers, Case};
+use crate::diffusion::truncation;
+use crate::text::empty_prompt;
+
+/// Names of the recorded runs.
+pub fn runs(case: &Case) -> Vec<String> {
+    case.names_below("expected.sample.")
+        .iter()
+        .filter_map(|rest| rest.strip_suffix(".final_tokens"))
+        .map(str::to_string)
+        .collect()
+}
+
+/// Noise read from the case, one row a call.
+struct RecordedNoise {
+    uniform: Tensor,             // [calls, B, K + 1, L]
+    exponential: Option<Tensor>, // [draws, L]
+    draws: i64,
+    calls: i64,
+}
+
+impl RecordedNoise {
+    /// The numbers of one call: `[B, L, K + 1]`.
+    fn at(&self, call: usize) -> Tensor {
+        self.uniform.get(call as i64).transpose(1, 2).contiguous()
+    }
+}
+
+impl Noise for RecordedNoise {
+    fn uniform(&mut self, step: usize, draw: Draw, shape: &[i64]) -> Tensor {
+        assert_eq!(draw, Draw::Code, "the official rule draws codes only");
+        assert!(
+            (step as i64) < self.uniform.size()[0],
+            "call {step} is not recorded"
+        );
+        self.calls += 1;
+        let numbers = self.at(step);
+        assert_eq!(numbers.size(), shape, "shape of the noise of call {step}");
+        numbers
+    }
+
+    fn exponential(&mut self, _step: usize, draw: Draw, shape: &[i64]) -> Tensor {
+        assert_eq!(draw, Draw::Position, "only positions are drawn this way");
+        let recorded = self.exponential.as_ref();
+        let recorded = recorded.unwrap_or_else(|| panic!("no exponential noise is recorded"));
+        let rows = recorded.narrow(0, self.draws, shape[0]);
+        self.draws += shape[0];
+        rows.view(shape)
+    }
+}
+
+/// Settings of a run, from `meta`.
+struct Settings {
+    config: SamplerConfig,
+    /// Times skipped by the official fast sampler.
+    skip: i64,
+    captions: Vec<String>,
+    null: NullText,
+    counts: Option<Vec<usize>>,
+}
+
+impl Settings {
+    fn read(meta: &Value, timesteps: i64) -> Self {
+        let number = |key: &str| {
+            meta[key]
+                .as_f64()
+                .unwrap_or_else(|| panic!("meta has no {key}"))
+        };
+        let sample_type = meta["sample_type"].as_str().unwrap_or_default();
+        // Guidance is installed together with truncation.
+        let parts: Vec<&str> = sample_type.split(',').collect();
+        let (truncation, guidance) = match parts[0] {
+            name if name.starts_with("top") => (truncation(name), number("guidance_scale")),
+            _ => (Truncation::Off, 1.0),
+        };
+        let times = parts[1..].iter().find_map(|p| p.strip_prefix("time"));
+        let times: f64 = times.map_or(1.0, |x| {
+            x.parse()
+                .unwrap_or_else(|_| panic!("time of {sample_type}"))
+        });
+        let skip = if times >= 2.0 { times as i64 - 1 } else { 0 };
+        let revealing = match number("prior_rule") as i64 {
+            0 => None,
+            rule => Some(Revealing {
+                purity: (rule == 2).then(|| number("prior_weight")),
+                tokens_per_evaluation: number("prior_ps") as usize,
+            }),
+        };
+        let list = |key: &str| meta[key].as_array().cloned();
+        Settings {
+            config: SamplerConfig {
+                steps: official_times(skip, timesteps).len(),
+                guidance,
+                truncation,
+                revealing,
+                rule: ReverseRule::Official,
+            },
+            skip,
+            captions: list("captions")
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|c| c.as_str().map(str::to_string))
+                .collect(),
+            null: match meta["learnable_cf"].as_bool() {
+                Some(true) => NullText::Learned,
+                _ => NullText::EmptyPrompt,
+            },
+            counts: list("n_sample").map(|c| {
+                c.iter()
+                    .filter_map(|n| Some(n.as_u64()? as usize))
+                    .collect()
+            }),
+        }
+    }
+
+    fn condition(&self, pipeline: &Pipeline) -> Condition {
+        let prompts: Vec<&str> = self.captions.iter().map(String::as_str).collect();
+        let guided = self.config.uses_guidance();
+        if !guided || self.null == pipeline.config().null_text {
+            return pipeline
+                .condition(&prompts, guided)
+                .unwrap_or_else(|e| panic!("{e}"));
+        }
+        assert_eq!(
+            self.null,
+            NullText::EmptyPrompt,
+            "the model has no null text"
+        );
+        let text = pipeline
+            .encode_text(&prompts)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let null = empty_prompt(pipeline).expand_as(&text);
+        pipeline
+            .denoiser()
+            .condition(&Tensor::cat(&[&text, &null], 0))
+    }
+}
+
+/// What the network was asked and said at one call.
+struct Call {
+    x: Tensor,
+    prediction: Prediction,
+}
+
+pub fn run(case: &mut Case, pipeline: &Pipeline, run: &str) {
+    let meta = case.meta[format!("sample.{run}")].clone();
+    let denoiser = pipeline.denoiser();
+    let settings = Settings::read(&meta, denoiser.config().timesteps);
+    let batch = settings.captions.len() as i64;
+    let condition = settings.condition(pipeline);
+    let mut sampler = pipeline
+        .sampler(&settings.config)
+        .unwrap_or_else(|e| panic!("{e}"))
+        .with_plan(official_times(settings.skip, denoiser.config().timesteps));
+    if let Some(counts) = &settings.counts {
+        sampler = sampler.with_reveal_counts(counts);
+    }
+
+    let mut noise = RecordedNoise {
+        uniform: case.input(&format!("input.sample.{run}.uniform")),
+        exponential: case.get(&format!("input.sample.{run}.exponential")),
+        draws: 0,
+        calls: 0,
+    };
+    let mut calls = Vec::new();
+    let guided = settings.config.uses_guidance();
+    let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
+        let logits = denoiser.forward(x, t, &condition, positions);
+        let prediction = || Prediction {
+            conditional: logits.narrow(0, 0, batch),
+            unconditional: guided.then(|| logits.narrow(0, batch, batch)),
+        };
+        calls.push(Call {
+            x: x.copy(),
+            prediction: prediction(),
+        });
+        prediction()
+    };
+    let start = sampler.start(batch, &mut noise);
+    let tokens = sampler.sample(start, &mut denoise, &mut noise, &mut |_| ());
+
+    let expected_calls = meta["calls"].as_i64().unwrap_or(noise.uniform.size()[0]);
+    if (calls.len() as i64, noise.calls) != (expected_calls, expected_calls) {
+        let (asked, drawn) = (calls.len(), noise.calls);
+        case.fail(format!(
+            "sample.{run}: {asked} network evaluations and {drawn} draws, expected {expected_calls}"
+        ));
+    }
+    case.check(&format!("expected.sample.{run}.final_tokens"), &tokens);
+    drawn_tokens(case, run, &settings, &calls, &noise, &tokens);
+    let name = format!("expected.sample.{run}.image");
+    if case.has(&name) {
+        let image = pipeline.decode(&tokens);
+        case.check(&name, &image);
+    }
+}
+
+/// The state `[B, L]` after each call.
+fn states(calls: &[Call], last: &Tensor) -> Vec<Tensor> {
+    let later = calls.iter().skip(1).map(|call| call.x.shallow_clone());
+    later.chain([last.shallow_clone()]).collect()
+}
+
+/// Tokens drawn at each call. At ordinary calls they are the new state; at revealing
+/// ones they are proposals for all positions, of which the chosen enter the state.
+fn drawn_tokens(
+    case: &mut Case,
+    run: &str,
+    settings: &Settings,
+    calls: &[Call],
+    noise: &RecordedNoise,
+    last: &Tensor,
+) {
+    let states = states(calls, last);
+    let Some(revealing) = settings.config.revealing else {
+        let tokens = Tensor::stack(&states, 0);
+        return case.check(&format!("expected.sample.{run}.tokens"), &tokens);
+    };
+    let batch = last.size()[0];
+    // Each revealing call drew one row of exponential numbers for every picture.
+    let revealing_calls = (noise.draws / batch) as usize;
+    let (mut tokens, mut selected) = (Vec::new(), Vec::new());
+    for (i, (call, state)) in calls.iter().zip(&states).enumerate() {
+        if i >= revealing_calls {
+            tokens.push(state.shallow_clone());
+            continue;
+        }
+        let proposals = propose(settings, revealing, call, &noise.at(i));
+        let changed = state.ne_tensor(&call.x); // [B, L]
+                                                // Positions that changed must show what the sampler really drew there.
+        tokens.push(state.where_self(&changed, &proposals));
+        for row in 0..batch {
+            selected.push(integers(&changed.get(row).nonzero()));
+        }
+    }
+    let tokens = Tensor::stack(&tokens, 0);
+    case.check(&format!("expected.sample.{run}.tokens"), &tokens);
+
+    let name = format!("expected.sample.{run}.selected");
+    if let Some(expected) = case.get(&name) {
+        case.mark(&name);
+        let counts: Vec<usize> = case.meta[format!("sample.{run}")]["multinomial_n"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|n| Some(n.as_u64()? as usize))
+            .collect();
+        if counts != selected.iter().map(Vec::len).collect::<Vec<_>>() {
+            case.fail(format!(
+                "{name}: another number of positions than {counts:?}"
+            ));
+        }
+        // As sets: the original's order is that of a draw, ours that of the position.
+        let width = expected.size()[1] as usize;
+        for row in &mut selected {
+            row.sort_unstable_by(|a, b| b.cmp(a));
+            row.resize(width, -1);
+        }
+        let ours = Tensor::from_slice(&selected.concat()).view([selected.len() as i64, -1]);
+        let (sorted, _) = expected.sort(-1, true);
+        case.also(&name, "", &ours, &sorted);
+    }
+}
+
+/// The codes proposed at every position, made again from what the network said.
+fn propose(settings: &Settings, revealing: Revealing, call: &Call, uniform: &Tensor) -> Tensor {
+    let log_p = official_guidance(&call.prediction, settings.config.guidance);
+    let log_p = official_truncation(&log_p, settings.config.truncation);
+    let log_p = match revealing.purity {
+        Some(weight) if weight > 0.0 => {
+            let scores = purity::scores(&log_p, revealing.purity);
+            purity::sharpen(&log_p, &scores, weight)
+        }
+        _ => log_p,
+    };
+    gumbel_argmax(&log_p, &uniform.to_kind(Kind::Float))
+}
