@@ -668,7 +668,9 @@ fn damaged_and_foreign_files_are_refused() {
         ),
         (
             "noise",
-            (0..5000u32).map(|i| (i * 2654435761 >> 13) as u8).collect(),
+            (0..5000u32)
+                .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+                .collect(),
         ),
     ];
     for (what, content) in cases {

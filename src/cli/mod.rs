@@ -93,7 +93,12 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
 /// The bindings panic where an operator of libtorch fails: mostly memory that runs
 /// out. The first line says it; the C++ stack behind it helps only with RUST_BACKTRACE.
 fn report_panic(panic: &std::panic::PanicHookInfo) {
-    let message = panic.payload_as_str().unwrap_or("unknown cause");
+    let payload = panic.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown cause");
     if std::env::var_os("RUST_BACKTRACE").is_some() {
         eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
     }

@@ -102,11 +102,9 @@ pub fn choose_positions(
     exponential: &Tensor,
     count: i64,
 ) -> Tensor {
-    let scores = if scores.sum(Kind::Float).double_value(&[]) < 1e-6 {
-        scores + 1.0
-    } else {
-        scores.shallow_clone()
-    };
+    // Scores that vanish everywhere count as equal.
+    let vanish = scores.sum(Kind::Float).lt(1e-6).to_kind(Kind::Float);
+    let scores = scores + vanish;
     // Below every masked position, even one of score 0 (and no 0 / 0).
     let keys = (scores / exponential).masked_fill(&masked.logical_not(), -1.0);
     let (_, positions) = keys.topk(count, -1, true, true);

@@ -275,6 +275,12 @@ impl Sampler {
         let (device, codes) = (x.device(), self.schedule.codes());
         let log_schedule = LogSchedule::new(&self.schedule, device);
         let times = self.times(device);
+        // Masked tokens of the image that has most: every evaluation of fixed-count
+        // mode takes as many from each image.
+        let mut open = match self.config.revealing {
+            Some(_) => most_masked(&x, codes),
+            None => 0,
+        };
         let mut calls = 0;
         for (i, step) in self.steps.iter().enumerate() {
             let t = times.narrow(0, i as i64, 1);
@@ -287,9 +293,10 @@ impl Sampler {
                         let call = calls;
                         missing -= count;
                         calls += 1;
-                        if !masked.any().int64_value(&[]).is_positive() {
+                        if open == 0 {
                             continue;
                         }
+                        open = open.saturating_sub(count);
                         let log_p = self.log_p(&denoise(&x, &t, None));
                         let scores = purity::scores(&log_p, revealing.purity);
                         let candidates = match revealing.purity {
@@ -438,6 +445,15 @@ fn mask_rows(x: &Tensor, mask: i64) -> Vec<Vec<bool>> {
         .chunks(length)
         .map(|row| row.iter().map(|&token| token == mask).collect())
         .collect()
+}
+
+/// Largest number of masked tokens of an image of `x` `[B, L]`.
+fn most_masked(x: &Tensor, mask: i64) -> usize {
+    mask_rows(x, mask)
+        .iter()
+        .map(|row| row.iter().filter(|&&masked| masked).count())
+        .max()
+        .unwrap_or(0)
 }
 
 /// The values of an f64 tensor on the CPU.
