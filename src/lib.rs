@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clip;
 pub mod codec;
 pub mod diffusion;
+pub mod editing;
 pub mod model;
 pub mod new_file;
 pub mod picture;

@@ -1,4 +1,8 @@
-//! Pictures as files: PNG with text chunks, grids, GIF animations.
+//! Pictures as files: PNG with text chunks, grids, GIF animations, and pictures read,
+//! resized and cropped.
+
+mod read;
+mod resize;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -7,6 +11,9 @@ use std::time::Duration;
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, Frame, RgbaImage};
 use tch::{Kind, Tensor};
+
+pub use read::{decode_mask, decode_picture, read_picture, Mask};
+pub use resize::covering;
 
 use crate::new_file;
 
@@ -52,6 +59,15 @@ impl Picture {
             height: size[1] as u32,
             rgb,
         }
+    }
+
+    /// `[3, H, W]` floats in 0…255 on the CPU.
+    pub fn to_tensor(&self) -> Tensor {
+        Tensor::from_slice(&self.rgb)
+            .view([i64::from(self.height), i64::from(self.width), 3])
+            .permute([2, 0, 1])
+            .to_kind(Kind::Float)
+            .contiguous()
     }
 
     fn rgba(&self) -> RgbaImage {
@@ -119,6 +135,14 @@ pub fn grid(pictures: &[Picture], columns: usize, gap: u32) -> Option<Picture> {
         }
     }
     Some(Picture { width, height, rgb })
+}
+
+/// Peak signal-to-noise ratio of two pictures of one size in dB, infinite for equal ones.
+pub fn psnr(a: &Picture, b: &Picture) -> f64 {
+    let errors = a.rgb.iter().zip(&b.rgb);
+    let squares: u64 = errors.map(|(&x, &y)| u64::from(x.abs_diff(y)).pow(2)).sum();
+    let mean = squares as f64 / a.rgb.len() as f64;
+    10.0 * (255.0 * 255.0 / mean).log10()
 }
 
 /// Writes an endlessly repeating GIF, `delay` a frame and ten times that for the last.

@@ -4,12 +4,16 @@
 //! Exit codes: 0 success, 1 the answer is no (a verification failed), 2 an error.
 //! A reader that stops reading (a broken pipe) is success.
 
+mod codec_run;
 mod convert;
 mod doctor;
 mod inspect;
 mod model_source;
+mod out_folder;
 mod progress;
+mod reconstruct;
 mod sample;
+mod tokenize;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -31,6 +35,10 @@ struct Cli {
 enum Command {
     /// Make pictures from text.
     Sample(Box<sample::SampleArgs>),
+    /// Send pictures through the image codec and back, and say how well they fare.
+    Reconstruct(reconstruct::ReconstructArgs),
+    /// Write the image tokens of pictures as JSON.
+    Tokenize(tokenize::TokenizeArgs),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
     /// Write a model file in the own format (.safetensors).
@@ -78,6 +86,8 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
     match command {
         Command::Sample(args) => sample::run(&args),
+        Command::Reconstruct(args) => reconstruct::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Doctor => doctor::run(cuda),

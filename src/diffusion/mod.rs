@@ -6,16 +6,20 @@
 //! arXiv 2111.14822 and a, b, c those between two times s < t.
 
 pub mod exact;
+pub mod forward;
 pub mod guidance;
 pub mod kernel;
 pub mod noise;
+mod options;
 pub mod plan;
 pub mod posterior;
 pub mod purity;
 pub mod sampler;
 pub mod schedule;
+mod start;
 pub mod truncation;
 
 pub use noise::{HostNoise, Noise};
 pub use sampler::{ReverseRule, Sampler, SamplerConfig};
 pub use schedule::{Schedule, Transition};
+pub use start::Start;

@@ -17,6 +17,8 @@ pub enum Draw {
     Replacement = 3,
     /// Which masked positions are revealed.
     Position = 4,
+    /// Which code a picture's quantizer takes.
+    Encode = 5,
 }
 
 /// A source of uniform numbers.

@@ -1,71 +1,20 @@
 //! The reverse process from x_T to x_0.
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::exact::{inverse_cdf, reverse_step, Activity, StepNoise};
 use super::guidance::Prediction;
 use super::kernel::ReverseKernel;
 use super::noise::{Draw, Noise};
-use super::plan::{plan, PlanError, PlannedStep};
+pub use super::options::{ReverseRule, SamplerConfig, SamplerError};
+use super::plan::{plan, PlannedStep};
 use super::posterior::{
     diffusers_guidance, diffusers_truncation, gumbel_argmax, official_guidance,
     official_truncation, LogSchedule,
 };
-use super::purity::{self, Revealing};
+use super::purity;
 use super::schedule::Schedule;
-use super::truncation::Truncation;
-
-/// Whose rules the reverse step follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum ReverseRule {
-    /// x̂_0 by inverse CDF, then the strided kernel: exact for any times.
-    Exact,
-    /// The official code: log-space posterior in f32, Gumbel-max over K + 1 classes,
-    /// start from all masks, its fast sampler's times.
-    Official,
-    /// diffusers' `VQDiffusionPipeline`: as official, but guidance and truncation
-    /// without clamps, and fewer steps n start all masked at time n − 1.
-    Diffusers,
-}
-
-/// Everything that decides a run besides model and noise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplerConfig {
-    /// Reverse steps, 1…T.
-    pub steps: usize,
-    /// Guidance scale w; 1 is no guidance (w = s + 1 of arXiv 2205.16007).
-    pub guidance: f64,
-    pub truncation: Truncation,
-    /// Fixed-count revealing instead of the schedule's own course.
-    pub revealing: Option<Revealing>,
-    pub rule: ReverseRule,
-}
-
-impl SamplerConfig {
-    /// Whether the network must also be asked about the null text.
-    pub fn uses_guidance(&self) -> bool {
-        match self.rule {
-            ReverseRule::Diffusers => self.guidance > 1.0,
-            _ => (self.guidance - 1.0).abs() >= 1e-3,
-        }
-    }
-}
-
-/// Why a sampler cannot be made of its options.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum SamplerError {
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error("{option} is {found}, expected {expected}")]
-    Option {
-        option: &'static str,
-        found: String,
-        expected: &'static str,
-    },
-}
+use super::start::Start;
 
 /// Asks the network about `x_t` `[B, L]` at time `t` int64 `[1]`, at `positions`
 /// `[B, A]` (all L when `None`).
@@ -82,12 +31,14 @@ pub struct Progress<'a> {
 
 /// A validated run plan.
 pub struct Sampler {
-    config: SamplerConfig,
-    schedule: Schedule,
-    steps: Vec<PlannedStep>,
+    pub(super) config: SamplerConfig,
+    pub(super) schedule: Schedule,
+    pub(super) steps: Vec<PlannedStep>,
+    /// Whether the first steps of the plan are left out.
+    pub(super) partial: bool,
     /// Tokens revealed at each step, in fixed-count mode.
     counts: Vec<usize>,
-    tokens: i64,
+    pub(super) tokens: i64,
 }
 
 impl Sampler {
@@ -97,59 +48,14 @@ impl Sampler {
         schedule: &Schedule,
         tokens: i64,
     ) -> Result<Self, SamplerError> {
-        let option = |option, found: String, expected| {
-            Err(SamplerError::Option {
-                option,
-                found,
-                expected,
-            })
-        };
-        if !config.guidance.is_finite() {
-            return option("guidance", config.guidance.to_string(), "a finite number");
-        }
-        match config.truncation {
-            Truncation::TopP(r) if !(r > 0.0 && r <= 1.0) => {
-                return option("truncation", r.to_string(), "a rate in (0, 1]");
-            }
-            Truncation::TopK(k) if k < 1 || k > schedule.codes() => {
-                return option("top-k", k.to_string(), "1 to the number of codes");
-            }
-            _ => {}
-        }
-        if let Some(revealing) = &config.revealing {
-            if revealing.tokens_per_evaluation == 0 {
-                return option("tokens per evaluation", "0".into(), "at least 1");
-            }
-            if revealing.purity.is_some_and(|r| r < 0.0 || !r.is_finite()) {
-                return option(
-                    "purity",
-                    format!("{:?}", revealing.purity),
-                    "a number of at least 0",
-                );
-            }
-            if schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0 {
-                return option(
-                    "purity",
-                    format!("{:?}", revealing.purity),
-                    "a model whose noise masks tokens (this one only replaces them)",
-                );
-            }
-        }
-        if config.rule != ReverseRule::Exact
-            && schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0
-        {
-            return option(
-                "rule",
-                format!("{:?}", config.rule),
-                "the exact rule, since the model's noise masks no tokens",
-            );
-        }
+        config.check(schedule)?;
         let steps = plan(config.rule, config.steps, schedule.timesteps())?;
         let counts = reveal_counts(config, schedule, &steps, tokens as usize);
         Ok(Sampler {
             config: config.clone(),
             schedule: schedule.clone(),
             steps,
+            partial: false,
             counts,
             tokens,
         })
@@ -164,7 +70,7 @@ impl Sampler {
     }
 
     /// Replaces the number of tokens revealed at each step (by time index, official
-    /// `n_sample`) of fixed-count mode.
+    /// `n_sample`) of fixed-count mode, in runs that keep no token.
     pub fn with_reveal_counts(mut self, by_time: &[usize]) -> Self {
         self.counts = self
             .steps
@@ -178,49 +84,69 @@ impl Sampler {
         &self.config
     }
 
-    /// x_T ~ p(x_T) for `batch` images, int64 `[B, L]` on the CPU: each token the
-    /// mask with probability c̄ / (K·b̄ + c̄), else a uniform code. The originals'
-    /// rules always start from masks.
-    pub fn start(&self, batch: i64, noise: &mut dyn Noise) -> Tensor {
-        let codes = self.schedule.codes();
-        let shape = [batch, self.tokens];
-        if self.config.rule != ReverseRule::Exact {
-            return Tensor::full(shape, codes, (Kind::Int64, Device::Cpu));
+    /// The last part of the run alone: its last round(`strength` · steps) steps, at
+    /// least one unless `strength` is 0. A run of less than 1 starts from a
+    /// picture ([`start_from`](Self::start_from)).
+    ///
+    /// # Errors
+    ///
+    /// A strength outside 0…1, or a part of a run that reveals fixed counts.
+    pub fn with_strength(mut self, strength: f64) -> Result<Self, SamplerError> {
+        if !(0.0..=1.0).contains(&strength) {
+            return Err(SamplerError::Option {
+                option: "strength",
+                found: strength.to_string(),
+                expected: "a number from 0 to 1",
+            });
         }
-        let prior = self.schedule.at(self.schedule.timesteps() as i64 - 1);
-        let share = prior.mask / (prior.uniform + prior.mask);
-        // One number decides both: the part above the mask's share is the code.
-        let u = noise.uniform(0, Draw::Start, &shape);
-        let code = (&u - share) / (1.0 - share).max(f64::MIN_POSITIVE) * codes as f64;
-        let code = code.to_kind(Kind::Int64).clamp(0, codes - 1);
-        code.masked_fill(&u.lt(share), codes)
+        let steps = self.steps.len();
+        let run = match (strength * steps as f64).round() as usize {
+            0 if strength > 0.0 => 1,
+            run => run,
+        };
+        if self.config.revealing.is_some() && run > 0 && run < steps {
+            return Err(SamplerError::Option {
+                option: "strength",
+                found: strength.to_string(),
+                expected: "0 or 1, since revealing fixed counts starts from masks alone",
+            });
+        }
+        self.partial |= run < steps;
+        self.steps.drain(..steps - run);
+        self.counts.drain(..self.counts.len().min(steps - run));
+        Ok(self)
     }
 
-    /// Runs the reverse process from `x` `[B, L]` int64 (on the model's device) to
-    /// x_0 `[B, L]` below K.
+    /// Runs the reverse process from `start` (a tensor of tokens alone keeps none) to
+    /// x_0 int64 `[B, L]` below K.
     pub fn sample(
         &self,
-        x: Tensor,
+        start: impl Into<Start>,
         denoise: &mut Denoise,
         noise: &mut dyn Noise,
         observe: &mut dyn FnMut(Progress),
     ) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         match (self.config.rule, self.config.revealing) {
-            (ReverseRule::Exact, None) => self.sample_exact(x, denoise, noise, observe),
-            _ => self.sample_dense(x, denoise, noise, observe),
+            (ReverseRule::Exact, None) => self.sample_exact(start.into(), denoise, noise, observe),
+            _ => self.sample_dense(start.into(), denoise, noise, observe),
         }
     }
 
     /// The exact rule, redrawing only the positions that change.
     fn sample_exact(
         &self,
-        mut x: Tensor,
+        start: Start,
         denoise: &mut Denoise,
         noise: &mut dyn Noise,
         observe: &mut dyn FnMut(Progress),
     ) -> Tensor {
+        let Start {
+            tokens: mut x,
+            kept,
+        } = start;
         let (device, shape) = (x.device(), x.size());
+        let kept = kept.map(|kept| kept.to_device(Device::Cpu));
         let kernels: Vec<_> = self
             .steps
             .iter()
@@ -229,12 +155,19 @@ impl Sampler {
         let times = self.times(device);
         let draws: Vec<[Tensor; 3]> = (0..kernels.len())
             .map(|i| {
-                [Draw::Code, Draw::Choice, Draw::Replacement].map(|d| noise.uniform(i, d, &shape))
+                let [code, choice, replacement] = [Draw::Code, Draw::Choice, Draw::Replacement]
+                    .map(|d| noise.uniform(i, d, &shape));
+                // Below every threshold: a kept token stays.
+                let choice = match &kept {
+                    Some(kept) => choice.masked_fill(kept, -1.0),
+                    None => choice,
+                };
+                [code, choice, replacement]
             })
             .collect();
         let activity = Activity::new(
             &kernels,
-            mask_rows(&x, self.schedule.codes()),
+            bool_rows(&x.eq(self.schedule.codes())),
             &draws.iter().map(|d| host_values(&d[1])).collect::<Vec<_>>(),
             device,
         );
@@ -267,26 +200,37 @@ impl Sampler {
     /// under any rule.
     fn sample_dense(
         &self,
-        mut x: Tensor,
+        start: Start,
         denoise: &mut Denoise,
         noise: &mut dyn Noise,
         observe: &mut dyn FnMut(Progress),
     ) -> Tensor {
+        let Start {
+            tokens: mut x,
+            kept,
+        } = start;
         let (device, codes) = (x.device(), self.schedule.codes());
         let log_schedule = LogSchedule::new(&self.schedule, device);
         let times = self.times(device);
         // Masked tokens of the image that has most: every evaluation of fixed-count
         // mode takes as many from each image.
         let mut open = match self.config.revealing {
-            Some(_) => most_masked(&x, codes),
+            Some(_) => most_true(&x.eq(codes)),
             None => 0,
+        };
+        let counts = match &kept {
+            None => self.counts.clone(),
+            Some(kept) => {
+                let redrawn = most_true(&kept.logical_not());
+                reveal_counts(&self.config, &self.schedule, &self.steps, redrawn)
+            }
         };
         let mut calls = 0;
         for (i, step) in self.steps.iter().enumerate() {
             let t = times.narrow(0, i as i64, 1);
             match self.config.revealing {
                 Some(revealing) if step.to >= 0 => {
-                    let mut missing = self.counts[i];
+                    let mut missing = counts[i];
                     while missing > 0 {
                         let masked = x.eq(codes); // [B, L]
                         let count = purity::batch_of(missing, revealing.tokens_per_evaluation);
@@ -316,7 +260,11 @@ impl Sampler {
                 }
                 _ => {
                     let prediction = denoise(&x, &t, None);
-                    x = self.dense_step(&log_schedule, step, &prediction, &x, noise, calls);
+                    let next = self.dense_step(&log_schedule, step, &prediction, &x, noise, calls);
+                    x = match &kept {
+                        Some(kept) => x.where_self(kept, &next),
+                        None => next,
+                    };
                     calls += 1;
                 }
             }
@@ -365,6 +313,17 @@ impl Sampler {
             .guided(self.config.guidance)
             .softmax(-1, Kind::Float);
         self.config.truncation.apply(&p)
+    }
+
+    /// Entropy in nats of the p(x̂_0) that codes are drawn from, guided and truncated:
+    /// f32 `[B, A]`.
+    pub fn entropy(&self, prediction: &Prediction) -> Tensor {
+        let p = match self.config.rule {
+            ReverseRule::Exact => self.exact_p(prediction),
+            _ => self.log_p(prediction).exp(),
+        };
+        let p = &p / p.sum_dim_intlist(-1, true, Kind::Float);
+        -p.xlogy(&p).sum_dim_intlist(-1, false, Kind::Float)
     }
 
     /// log p(x̂_0) by the configured rule: `[B, L, K]` (exact) or `[B, L, K + 1]`.
@@ -435,23 +394,20 @@ fn reveal_counts(
     }
 }
 
-/// Where `x` `[B, L]` is the mask.
-fn mask_rows(x: &Tensor, mask: i64) -> Vec<Vec<bool>> {
+/// The rows of a bool tensor `[B, L]`.
+fn bool_rows(x: &Tensor) -> Vec<Vec<bool>> {
     let x = x.to_device(Device::Cpu).contiguous();
     let length = x.size()[1] as usize;
-    let mut tokens = vec![0i64; x.numel()];
-    x.copy_data(&mut tokens, x.numel());
-    tokens
-        .chunks(length)
-        .map(|row| row.iter().map(|&token| token == mask).collect())
-        .collect()
+    let mut values = vec![false; x.numel()];
+    x.copy_data(&mut values, x.numel());
+    values.chunks(length).map(<[bool]>::to_vec).collect()
 }
 
-/// Largest number of masked tokens of an image of `x` `[B, L]`.
-fn most_masked(x: &Tensor, mask: i64) -> usize {
-    mask_rows(x, mask)
+/// Largest number of true entries of a row of `x` bool `[B, L]`.
+fn most_true(x: &Tensor) -> usize {
+    bool_rows(x)
         .iter()
-        .map(|row| row.iter().filter(|&&masked| masked).count())
+        .map(|row| row.iter().filter(|&&value| value).count())
         .max()
         .unwrap_or(0)
 }

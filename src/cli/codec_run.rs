@@ -1,0 +1,89 @@
+//! What the commands that use the image codec alone have in common.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::Args;
+use tch::{Device, Tensor};
+
+use super::model_source::ModelSource;
+use crate::codec::QuantizerKind;
+use crate::diffusion::noise::Draw;
+use crate::diffusion::{HostNoise, Noise};
+use crate::picture::{read_picture, Picture};
+use crate::pipeline::LoadedCodec;
+use crate::torch::device::DeviceChoice;
+
+#[derive(Args)]
+pub struct CodecArgs {
+    /// PNG or JPEG files of any size: scaled to the model's, the middle cut out.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
+
+    /// Model file: an official .pth (whole or split) or our .safetensors.
+    #[arg(long, value_name = "PATH")]
+    checkpoint: PathBuf,
+
+    #[command(flatten)]
+    model: ModelSource,
+
+    /// Draw each code from the quantizer's distribution, as in the original's
+    /// training, instead of taking the likeliest; Gumbel codecs only.
+    #[arg(long)]
+    sampled: bool,
+
+    /// Seed of the first image's draws; image i has seed + i [default: 0].
+    #[arg(long, requires = "sampled")]
+    seed: Option<u64>,
+
+    /// cpu, cuda or cuda:N [default: cuda if there is one].
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+
+    /// Threads for CPU work [default: libtorch's choice].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+impl CodecArgs {
+    /// Loads the codec.
+    pub fn codec(&self) -> Result<LoadedCodec, Box<dyn Error>> {
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(threads.into());
+        }
+        let device = self.device.unwrap_or_else(DeviceChoice::best).available()?;
+        let checkpoint = self.model.open(&self.checkpoint)?;
+        if self.sampled && checkpoint.config.codec.quantizer != QuantizerKind::Gumbel {
+            return Err(format!(
+                "--sampled: {} has a codec that takes the nearest code; only a Gumbel \
+                 quantizer has a distribution to draw from",
+                self.checkpoint.display()
+            )
+            .into());
+        }
+        Ok(LoadedCodec::load(&checkpoint, device)?)
+    }
+
+    /// Image `i`, scaled and cut to the codec's size, and its tokens int64 `[1, L]`.
+    pub fn encode(
+        &self,
+        codec: &LoadedCodec,
+        i: usize,
+    ) -> Result<(Picture, Tensor), Box<dyn Error>> {
+        let [height, width] = codec.picture_size().map(|side| side as u32);
+        let picture = read_picture(&self.images[i])?.cover(width, height);
+        let image = picture.to_tensor().unsqueeze(0).to_device(codec.device);
+        let _no_grad = tch::no_grad_guard();
+        let tokens = if self.sampled {
+            let seed = self.seed.unwrap_or(0).wrapping_add(i as u64);
+            let shape = [1, codec.tokens(), codec.codec.config().codebook];
+            let e = HostNoise::new(&[seed]).exponential(0, Draw::Encode, &shape);
+            codec
+                .codec
+                .encode_sampled(&image, &e.to_device(codec.device))
+        } else {
+            codec.codec.encode(&image)
+        };
+        Ok((picture, tokens.to_device(Device::Cpu)))
+    }
+}

@@ -1,0 +1,182 @@
+//! `vqdiffusion sample`: text to PNG files.
+
+mod film;
+mod pictures;
+mod plan;
+mod repeat;
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+use self::pictures::{file_name, make_pictures};
+use self::plan::planned;
+use self::repeat::repeated;
+use super::model_source::ModelSource;
+use super::out_folder;
+use super::CliResult;
+use crate::pipeline::Pipeline;
+use crate::torch::device::{use_deterministic_operators, DeviceChoice, Precision};
+
+const EXAMPLES: &str = "\
+Examples:
+  vqdiffusion sample --checkpoint model.safetensors \"a teddy bear playing in the pool\"
+  vqdiffusion sample --checkpoint coco_learnable.pth_aa --mapping taming_vqvae_2887.pt \\
+      --prompts prompts.txt --count 4 --steps 50 --guidance 5 --out pictures --grid
+  vqdiffusion sample --checkpoint model.safetensors --from-image pictures/0-a-teddy-bear.png";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true)
+    .args(["prompt", "prompts", "from_image"]))]
+pub struct SampleArgs {
+    /// What the pictures should show; several prompts make several pictures.
+    #[arg(value_name = "PROMPT")]
+    prompt: Vec<String>,
+
+    /// File with one prompt a line; empty lines are skipped.
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+
+    /// Repeat the picture in this PNG: its prompt, seed and sampler options.
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "count", "seed",
+        "steps", "guidance", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype"])]
+    from_image: Option<PathBuf>,
+
+    /// Model file: an official .pth (whole or split) or our .safetensors.
+    #[arg(long, value_name = "PATH")]
+    checkpoint: PathBuf,
+
+    #[command(flatten)]
+    model: ModelSource,
+
+    /// Pictures per prompt.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+
+    /// Pictures made and decoded together; on a GPU it bounds the memory, on the CPU
+    /// a picture does not depend on it.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+
+    /// Seed of the first picture; picture i has seed + i.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Reverse steps, 1 to the model's diffusion steps [default: all of them].
+    #[arg(long)]
+    steps: Option<usize>,
+
+    /// Guidance scale; 1 is none [default: 5 for models with a learned null text, else 1].
+    #[arg(long)]
+    guidance: Option<f64>,
+
+    /// Keep the likeliest codes up to this share of the probability, in (0, 1];
+    /// 1 keeps all [default: 1 with a learned null text, else 0.86].
+    #[arg(long, value_name = "RATE", conflicts_with = "top_k")]
+    truncation: Option<f64>,
+
+    /// Keep this many likeliest codes.
+    #[arg(long, value_name = "K")]
+    top_k: Option<i64>,
+
+    /// Reveal a fixed number of tokens a step, the purest predictions first, and
+    /// sharpen predictions by this weight (0 or more).
+    #[arg(long, value_name = "WEIGHT")]
+    purity: Option<f64>,
+
+    /// Reveal at most this many tokens per evaluation of the network (high-quality
+    /// inference: fewer tokens, more evaluations).
+    #[arg(long, value_name = "N")]
+    tokens_per_step: Option<usize>,
+
+    /// Follow the rules of an original implementation.
+    #[arg(long, value_enum)]
+    compat: Option<Compat>,
+
+    /// cpu, cuda or cuda:N [default: cuda if there is one].
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+
+    /// Number format of the network [default: bf16 where the device computes in it natively, else f32].
+    #[arg(long, value_enum)]
+    dtype: Option<Precision>,
+
+    /// Threads for CPU work [default: libtorch's choice].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// Give the same bytes in every run on the same GPU with the same batch size;
+    /// somewhat slower. On the CPU it is always so.
+    #[arg(long)]
+    deterministic: bool,
+
+    /// Folder for the pictures; made if missing.
+    #[arg(long, value_name = "DIR", default_value = "outputs")]
+    out: PathBuf,
+
+    /// Replace pictures of the same name.
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Also write all pictures as one grid.png, a row per prompt.
+    #[arg(long)]
+    grid: bool,
+
+    /// Also write a GIF of each picture's denoising, masked tokens in grey.
+    #[arg(long)]
+    animate: bool,
+}
+
+/// Whose rules to follow; only a name for option values.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Compat {
+    /// The official code: its reverse rule, and 8-bit values cut off instead of rounded.
+    Official,
+    /// diffusers' VQDiffusionPipeline.
+    Diffusers,
+}
+
+pub fn run(args: &SampleArgs) -> CliResult {
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads.into());
+    }
+    if args.deterministic {
+        use_deterministic_operators();
+    }
+    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let checkpoint = args.model.open(&args.checkpoint)?;
+    let plan = match &args.from_image {
+        Some(png) => repeated(png)?,
+        None => planned(args, &checkpoint.config, device)?,
+    };
+    // Cheap refusals first: the options, then the folder, then the weights.
+    crate::diffusion::Sampler::new(
+        &plan.options.sampler,
+        &checkpoint.config.schedule(),
+        checkpoint.config.denoiser.tokens(),
+    )?;
+    let names: Vec<PathBuf> = plan
+        .requests
+        .iter()
+        .map(|r| args.out.join(file_name(r)))
+        .collect();
+    let grid = args.grid.then(|| args.out.join("grid.png"));
+    let files: Vec<PathBuf> = names.iter().cloned().chain(grid).collect();
+    out_folder::prepare(&args.out, &files, args.overwrite)?;
+
+    let pipeline = Pipeline::load(&checkpoint, device, plan.options.dtype)?;
+    log::info!("{}", pipeline.report());
+    if let (Some(wanted), Some(png)) = (&plan.wanted_model, &args.from_image) {
+        if wanted != pipeline.fingerprint() {
+            return Err(format!(
+                "{}: made with a model of SHA-256 {wanted}, but {} has {}",
+                png.display(),
+                args.checkpoint.display(),
+                pipeline.fingerprint()
+            )
+            .into());
+        }
+    }
+    make_pictures(args, &plan, &pipeline, &names)
+}

@@ -1,0 +1,108 @@
+//! What a run will do, with every choice made.
+
+use std::error::Error;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Compat, SampleArgs};
+use crate::codec::Rounding;
+use crate::diffusion::purity::Revealing;
+use crate::diffusion::truncation::Truncation;
+use crate::diffusion::{ReverseRule, SamplerConfig};
+use crate::model::{ModelConfig, NullText};
+use crate::pipeline::Request;
+use crate::torch::device::Precision;
+
+/// Everything in a PNG that repeats it, besides prompt, seed and model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    pub sampler: SamplerConfig,
+    pub rounding: Rounding,
+    pub dtype: Precision,
+}
+
+/// What will be done, with every choice made.
+pub struct Plan {
+    pub requests: Vec<Request>,
+    pub options: Options,
+    /// The weights that a repeated picture was made with.
+    pub wanted_model: Option<String>,
+}
+
+/// The plan that the command line asks for.
+pub fn planned(
+    args: &SampleArgs,
+    model: &ModelConfig,
+    device: tch::Device,
+) -> Result<Plan, Box<dyn Error>> {
+    let mut prompts = args.prompt.clone();
+    if let Some(file) = &args.prompts {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        prompts.extend(
+            text.lines()
+                .filter(|l| !l.trim().is_empty())
+                .map(String::from),
+        );
+        if prompts.is_empty() {
+            return Err(format!("{}: holds no prompt", file.display()).into());
+        }
+    }
+    let pictures = prompts.len() as u64 * u64::from(args.count);
+    if args.seed.checked_add(pictures).is_none() {
+        return Err(format!(
+            "seed is {}, which leaves no room for {pictures} pictures below 2^64",
+            args.seed
+        )
+        .into());
+    }
+    let requests = prompts
+        .iter()
+        .flat_map(|prompt| std::iter::repeat_n(prompt, args.count as usize))
+        .enumerate()
+        .map(|(i, prompt)| Request {
+            prompt: prompt.clone(),
+            seed: args.seed + i as u64,
+        })
+        .collect();
+    Ok(Plan {
+        requests,
+        options: options(args, model, device),
+        wanted_model: None,
+    })
+}
+
+fn options(args: &SampleArgs, model: &ModelConfig, device: tch::Device) -> Options {
+    let learned = model.null_text == NullText::Learned;
+    let (rule, rounding, guidance, rate) = match args.compat {
+        None | Some(Compat::Official) => {
+            let (guidance, rate) = if learned { (5.0, 1.0) } else { (1.0, 0.86) };
+            match args.compat {
+                None => (ReverseRule::Exact, Rounding::Nearest, guidance, rate),
+                _ => (ReverseRule::Official, Rounding::Truncate, guidance, rate),
+            }
+        }
+        Some(Compat::Diffusers) => (ReverseRule::Diffusers, Rounding::Nearest, 5.0, 1.0),
+    };
+    let truncation = match (args.top_k, args.truncation.unwrap_or(rate)) {
+        (Some(k), _) => Truncation::TopK(k),
+        // The official top1.0r drops codes by rounding alone; it is kept as it is.
+        (None, 1.0) if rule != ReverseRule::Official => Truncation::Off,
+        (None, rate) => Truncation::TopP(rate),
+    };
+    let revealing = (args.purity.is_some() || args.tokens_per_step.is_some()).then(|| Revealing {
+        purity: args.purity,
+        tokens_per_evaluation: args.tokens_per_step.unwrap_or(usize::MAX),
+    });
+    Options {
+        sampler: SamplerConfig {
+            steps: args.steps.unwrap_or(model.denoiser.timesteps as usize),
+            guidance: args.guidance.unwrap_or(guidance),
+            truncation,
+            revealing,
+            rule,
+        },
+        rounding,
+        dtype: args.dtype.unwrap_or_else(|| Precision::native(device)),
+    }
+}

@@ -1,0 +1,65 @@
+//! `vqdiffusion tokenize`: pictures to image tokens, as JSON.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::codec_run::CodecArgs;
+use super::CliResult;
+use crate::new_file;
+
+#[derive(Args)]
+pub struct TokenizeArgs {
+    #[command(flatten)]
+    codec: CodecArgs,
+
+    /// File for the tokens, one JSON object a line [default: standard output].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// One line of output.
+#[derive(Serialize)]
+struct TokenizedImage<'a> {
+    image: &'a Path,
+    /// SHA-256 of the codec's weights.
+    codec_sha256: &'a str,
+    /// Codes are below this.
+    codes: i64,
+    /// Row by row.
+    tokens: Vec<Vec<i64>>,
+}
+
+pub fn run(args: &TokenizeArgs) -> CliResult {
+    let codec = args.codec.codec()?;
+    let mut lines = Vec::new();
+    for (i, image) in args.codec.images.iter().enumerate() {
+        let (_, tokens) = args.codec.encode(&codec, i)?;
+        let tokens: Vec<i64> = (&tokens.view([-1])).try_into()?;
+        let line = TokenizedImage {
+            image,
+            codec_sha256: &codec.fingerprint,
+            codes: codec.codes,
+            tokens: tokens
+                .chunks(codec.grid[1] as usize)
+                .map(<[i64]>::to_vec)
+                .collect(),
+        };
+        serde_json::to_writer(&mut lines, &line)?;
+        lines.push(b'\n');
+        if args.out.is_none() {
+            std::io::stdout().write_all(&lines)?;
+            lines.clear();
+        }
+    }
+    if let Some(path) = &args.out {
+        let problem = |e: std::io::Error| format!("{}: {e}", path.display());
+        let mut file = new_file::beside(path).map_err(problem)?;
+        file.write_all(&lines).map_err(problem)?;
+        new_file::commit(file, path).map_err(problem)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,111 @@
+//! Everything that decides a run besides model and noise, and its checks.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::PlanError;
+use super::purity::Revealing;
+use super::schedule::Schedule;
+use super::truncation::Truncation;
+
+/// Whose rules the reverse step follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum ReverseRule {
+    /// x̂_0 by inverse CDF, then the strided kernel: exact for any times.
+    Exact,
+    /// The official code: log-space posterior in f32, Gumbel-max over K + 1 classes,
+    /// start from all masks, its fast sampler's times.
+    Official,
+    /// diffusers' `VQDiffusionPipeline`: as official, but guidance and truncation
+    /// without clamps, and fewer steps n start all masked at time n − 1.
+    Diffusers,
+}
+
+/// Everything that decides a run besides model and noise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplerConfig {
+    /// Reverse steps, 1…T.
+    pub steps: usize,
+    /// Guidance scale w; 1 is no guidance (w = s + 1 of arXiv 2205.16007).
+    pub guidance: f64,
+    pub truncation: Truncation,
+    /// Fixed-count revealing instead of the schedule's own course.
+    pub revealing: Option<Revealing>,
+    pub rule: ReverseRule,
+}
+
+impl SamplerConfig {
+    /// Whether the network must also be asked about the null text.
+    pub fn uses_guidance(&self) -> bool {
+        match self.rule {
+            ReverseRule::Diffusers => self.guidance > 1.0,
+            _ => (self.guidance - 1.0).abs() >= 1e-3,
+        }
+    }
+
+    /// Whether a run with these options is possible under `schedule`.
+    pub(super) fn check(&self, schedule: &Schedule) -> Result<(), SamplerError> {
+        let option = |option, found: String, expected| {
+            Err(SamplerError::Option {
+                option,
+                found,
+                expected,
+            })
+        };
+        if !self.guidance.is_finite() {
+            return option("guidance", self.guidance.to_string(), "a finite number");
+        }
+        match self.truncation {
+            Truncation::TopP(r) if !(r > 0.0 && r <= 1.0) => {
+                return option("truncation", r.to_string(), "a rate in (0, 1]");
+            }
+            Truncation::TopK(k) if k < 1 || k > schedule.codes() => {
+                return option("top-k", k.to_string(), "1 to the number of codes");
+            }
+            _ => {}
+        }
+        if let Some(revealing) = &self.revealing {
+            if revealing.tokens_per_evaluation == 0 {
+                return option("tokens per evaluation", "0".into(), "at least 1");
+            }
+            if revealing.purity.is_some_and(|r| r < 0.0 || !r.is_finite()) {
+                return option(
+                    "purity",
+                    format!("{:?}", revealing.purity),
+                    "a number of at least 0",
+                );
+            }
+            if schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0 {
+                return option(
+                    "purity",
+                    format!("{:?}", revealing.purity),
+                    "a model whose noise masks tokens (this one only replaces them)",
+                );
+            }
+        }
+        if self.rule != ReverseRule::Exact
+            && schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0
+        {
+            return option(
+                "rule",
+                format!("{:?}", self.rule),
+                "the exact rule, since the model's noise masks no tokens",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Why a sampler cannot be made of its options.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum SamplerError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("{option} is {found}, expected {expected}")]
+    Option {
+        option: &'static str,
+        found: String,
+        expected: &'static str,
+    },
+}

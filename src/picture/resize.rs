@@ -1,0 +1,70 @@
+//! Resizing and cropping with the arithmetic of Pillow, as the original prepares
+//! its pictures.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use super::Picture;
+
+impl Picture {
+    /// Bicubic (a = −0.5) with a support widened when shrinking, horizontal then
+    /// vertical with 8-bit values in between: Pillow's default `resize`.
+    pub fn resize(&self, width: u32, height: u32) -> Picture {
+        if (width, height) == (self.width, self.height) {
+            return self.clone();
+        }
+        let mut resized = Image::new(width, height, PixelType::U8x3);
+        let options =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+        ImageRef::new(self.width, self.height, &self.rgb, PixelType::U8x3)
+            .map_err(|e| e.to_string())
+            .and_then(|source| {
+                Resizer::new()
+                    .resize(&source, &mut resized, &options)
+                    .map_err(|e| e.to_string())
+            })
+            .expect("a picture holds three bytes a pixel");
+        Picture {
+            width,
+            height,
+            rgb: resized.into_vec(),
+        }
+    }
+
+    /// The `width` × `height` pixels from (`left`, `top`) on, which must lie inside.
+    pub fn crop(&self, left: u32, top: u32, width: u32, height: u32) -> Picture {
+        let row = 3 * self.width as usize;
+        let (from, to) = (3 * left as usize, 3 * (left + width) as usize);
+        Picture {
+            width,
+            height,
+            rgb: self.rgb[top as usize * row..(top + height) as usize * row]
+                .chunks(row)
+                .flat_map(|pixels| &pixels[from..to])
+                .copied()
+                .collect(),
+        }
+    }
+
+    /// Scaled to cover `width` × `height` just so, and its centre cut out: with a
+    /// square target the original's validation preprocessing.
+    pub fn cover(&self, width: u32, height: u32) -> Picture {
+        let (scaled, [left, top]) = covering([self.width, self.height], [width, height]);
+        self.resize(scaled[0], scaled[1])
+            .crop(left, top, width, height)
+    }
+}
+
+/// How a picture of `size` (width, height) covers `target`: the size it is scaled
+/// to, the longer side rounded down, and the offset of the part cut out of it.
+pub fn covering(size: [u32; 2], target: [u32; 2]) -> ([u32; 2], [u32; 2]) {
+    let [w, h] = size.map(u64::from);
+    let [to_w, to_h] = target.map(u64::from);
+    let scaled = if w * to_h < h * to_w {
+        [to_w, h * to_w / w]
+    } else {
+        [w * to_h / h, to_h]
+    };
+    let offset = [(scaled[0] - to_w) / 2, (scaled[1] - to_h) / 2];
+    (scaled.map(|n| n as u32), offset.map(|n| n as u32))
+}
