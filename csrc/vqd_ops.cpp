@@ -28,9 +28,18 @@ char* guarded(F&& f) {
 using Unary = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
                          c10::string_view, c10::List<std::optional<at::Scalar>>,
                          std::optional<c10::string_view>);
+// The weight in the layout that suits products of about `rows` rows.
+using Pack = at::Tensor(const at::Tensor&, std::optional<c10::SymInt>);
 // y = x W' + b + other.
 using Binary = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                           const std::optional<at::Tensor>&, c10::string_view);
+
+auto& pack() {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                             .typed<Pack>();
+  return op;
+}
 
 auto& unary() {
   static const auto op = c10::Dispatcher::singleton()
@@ -51,6 +60,10 @@ auto& binary() {
 extern "C" {
 
 void vqd_free(char* message) { free(message); }
+
+char* vqd_pack_weight(at::Tensor* weight, int64_t rows, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(pack().call(*weight, c10::SymInt(rows))); });
+}
 
 char* vqd_linear(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, bool swish,
                  at::Tensor** out) {

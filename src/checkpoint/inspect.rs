@@ -32,7 +32,10 @@ pub fn describe(path: &Path, options: &OpenOptions) -> Result<Description, LoadE
     match Checkpoint::open(path, options) {
         Ok(checkpoint) => Ok(whole_model(&checkpoint)),
         Err(error @ LoadError::Missing { .. }) => incomplete(path, options, &error),
-        Err(error) => part_of_a_model(path, options).map_err(|_| error),
+        Err(error) => match part_of_a_model(path, options) {
+            Ok(Some(description)) => Ok(description),
+            _ => Err(error),
+        },
     }
 }
 
@@ -83,38 +86,45 @@ fn incomplete(
     })
 }
 
-/// A codec file, a code mapping, or safetensors of something else.
-fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Description, LoadError> {
+/// A codec file, a code mapping, or safetensors of something else; `None` if a whole
+/// model is in it, so that whatever was wrong with it is the answer.
+fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Description>, LoadError> {
     if is_safetensors(path)? {
         let (state, _) = read_safetensors(path)?;
-        return Ok(Description {
+        if state.has_prefix(DENOISER) {
+            return Ok(None);
+        }
+        return Ok(Some(Description {
             layout: "safetensors without our header".into(),
             parts: vec![("tensors", state.len(), parameters(&state, ""))],
             missing: vec!["the configuration of a model; this file cannot be sampled from".into()],
             ..Description::default()
-        });
+        }));
     }
     if let Ok(mapping) = official::read_mapping(path) {
-        return Ok(Description {
+        return Ok(Some(Description {
             layout: "code mapping".into(),
             facts: vec![(
                 "codes",
                 format!("{:?} {}", mapping.shape, mapping.dtype.name()),
             )],
             ..Description::default()
-        });
+        }));
     }
     let (state, kind) = official::read(path, options.weights)?;
+    if state.has_prefix(&format!("{DENOISER}.blocks.0.attn2.")) {
+        return Ok(None);
+    }
     let layout = match kind {
         OfficialKind::Codec => "image codec alone (taming)".to_string(),
         OfficialKind::Training { has_ema } => training_layout(has_ema, options.weights),
     };
-    Ok(Description {
+    Ok(Some(Description {
         layout,
         parts: parts(&state),
         missing: vec!["a text-conditioned denoiser; this file cannot be sampled from".into()],
         ..Description::default()
-    })
+    }))
 }
 
 fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {

@@ -18,6 +18,7 @@ pub fn gelu2(x: &Tensor) -> Tensor {
 }
 
 extern "C" {
+    fn vqd_pack_weight(weight: *mut C_tensor, rows: i64, out: *mut *mut C_tensor) -> *mut c_char;
     fn vqd_linear(
         x: *mut C_tensor,
         weight: *mut C_tensor,
@@ -37,11 +38,19 @@ extern "C" {
 
 /// A dense layer with bias; weight `[outputs, inputs]`, bias `[outputs]`.
 pub struct Linear {
-    pub weight: Tensor,
-    pub bias: Tensor,
-    /// oneDNN's operators with fused epilogue take over: inference on the CPU.
-    fused: bool,
+    weight: Weight,
+    bias: Tensor,
 }
+
+enum Weight {
+    Plain(Tensor),
+    /// In oneDNN's own layout, whose operators with fused epilogue take over:
+    /// inference on the CPU. The plain weight is gone.
+    Packed(Tensor),
+}
+
+/// Rows of the products that the packed layout is chosen for.
+const PACKED_FOR: i64 = 2048;
 
 impl Linear {
     /// Reads `weight` and `bias` below `p`; original initialisation N(0, 0.02²), bias 0.
@@ -54,72 +63,81 @@ impl Linear {
 
     pub fn from_tensors(weight: Tensor, bias: Tensor) -> Self {
         Linear {
-            weight,
+            weight: Weight::Plain(weight),
             bias,
-            fused: false,
         }
     }
 
-    /// The layers side by side: outputs concatenated in order.
+    /// The layers side by side: outputs concatenated in order. Packed layers cannot be
+    /// joined any more.
     pub fn joined(layers: &[&Linear]) -> Self {
-        let weights: Vec<_> = layers.iter().map(|l| &l.weight).collect();
+        let weights: Vec<_> = layers.iter().map(|l| l.plain()).collect();
         let biases: Vec<_> = layers.iter().map(|l| &l.bias).collect();
         Linear::from_tensors(Tensor::cat(&weights, 0), Tensor::cat(&biases, 0))
     }
 
     /// Makes the layer ready for inference.
-    pub fn fuse(&mut self) {
-        let native = match self.weight.kind() {
+    pub fn pack(&mut self) {
+        let Weight::Plain(weight) = &self.weight else {
+            return;
+        };
+        let native = match weight.kind() {
             Kind::Float => true,
             Kind::BFloat16 => cpu_has_bf16(),
             _ => false,
         };
-        self.fused = native && self.weight.device() == Device::Cpu && has_onednn();
+        if native && weight.device() == Device::Cpu && has_onednn() {
+            self.weight = Weight::Packed(shim(|out| unsafe {
+                // SAFETY: the pointer is a live tensor for the duration of the call.
+                vqd_pack_weight(ptr(weight), PACKED_FOR, out)
+            }));
+        }
     }
 
-    /// Multiplies weight and bias.
+    /// Multiplies weight and bias. Not for packed layers.
     pub fn scale(&mut self, weight: f64, bias: f64) {
-        self.weight = &self.weight * weight;
+        self.weight = Weight::Plain(self.plain() * weight);
         self.bias = &self.bias * bias;
+    }
+
+    fn plain(&self) -> &Tensor {
+        match &self.weight {
+            Weight::Plain(weight) => weight,
+            Weight::Packed(_) => panic!("linear: the weight is packed already"),
+        }
     }
 
     /// `x` `[…, inputs]` → `[…, outputs]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        if self.fused {
-            return fused(|out| unsafe {
+        match &self.weight {
+            Weight::Plain(weight) => x.linear(weight, Some(&self.bias)),
+            Weight::Packed(weight) => shim(|out| unsafe {
                 // SAFETY: the pointers are live tensors for the duration of the call.
-                vqd_linear(ptr(x), ptr(&self.weight), ptr(&self.bias), false, out)
-            });
+                vqd_linear(ptr(x), ptr(weight), ptr(&self.bias), false, out)
+            }),
         }
-        x.linear(&self.weight, Some(&self.bias))
     }
 
     /// SiLU of the output.
     pub fn forward_silu(&self, x: &Tensor) -> Tensor {
-        if self.fused {
-            return fused(|out| unsafe {
+        match &self.weight {
+            Weight::Plain(_) => self.forward(x).silu(),
+            Weight::Packed(weight) => shim(|out| unsafe {
                 // SAFETY: as above.
-                vqd_linear(ptr(x), ptr(&self.weight), ptr(&self.bias), true, out)
-            });
+                vqd_linear(ptr(x), ptr(weight), ptr(&self.bias), true, out)
+            }),
         }
-        self.forward(x).silu()
     }
 
     /// The output added to `residual`, which has its shape.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        if self.fused {
-            return fused(|out| unsafe {
+        match &self.weight {
+            Weight::Plain(_) => self.forward(x) + residual,
+            Weight::Packed(weight) => shim(|out| unsafe {
                 // SAFETY: as above.
-                vqd_linear_add(
-                    ptr(x),
-                    ptr(residual),
-                    ptr(&self.weight),
-                    ptr(&self.bias),
-                    out,
-                )
-            });
+                vqd_linear_add(ptr(x), ptr(residual), ptr(weight), ptr(&self.bias), out)
+            }),
         }
-        self.forward(x) + residual
     }
 }
 
@@ -143,14 +161,14 @@ impl Gelu2Mlp {
     }
 
     /// Makes the layers ready for inference.
-    pub fn fuse(&mut self) {
+    pub fn pack(&mut self) {
         if !self.folded {
             self.hidden.scale(SLOPE, SLOPE);
             self.out.scale(1.0 / SLOPE, 1.0);
             self.folded = true;
         }
-        self.hidden.fuse();
-        self.out.fuse();
+        self.hidden.pack();
+        self.out.pack();
     }
 
     /// residual + out(GELU2(hidden(x))): `[…, D]` both → `[…, D]`.
@@ -170,7 +188,7 @@ fn ptr(tensor: &Tensor) -> *mut C_tensor {
 
 /// Runs one operator of the shim. Like every operator of the bindings it panics on a
 /// contract broken inside this crate, such as shapes that do not fit.
-fn fused(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
+fn shim(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
     let mut out = std::ptr::null_mut();
     let message = call(&mut out);
     if !message.is_null() {

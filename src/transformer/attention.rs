@@ -27,59 +27,60 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 
 /// Self-attention over the image tokens.
 pub struct SelfAttention {
-    query: Linear, // D → D
-    key: Linear,
-    value: Linear,
+    projections: Projections,
     proj: Linear,
     heads: i64,
-    /// Query, key and value side by side (D → 3D), for inference.
-    joined: Option<Linear>,
+}
+
+enum Projections {
+    /// Query, key and value, D → D each.
+    Separate([Linear; 3]),
+    /// The three side by side, D → 3D: inference at all positions.
+    Joined(Linear),
 }
 
 impl SelfAttention {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let width = config.width;
+        let linear = |name: &str| Linear::new(&p.at(name), width, width);
         SelfAttention {
-            query: Linear::new(&p.at("query"), width, width),
-            key: Linear::new(&p.at("key"), width, width),
-            value: Linear::new(&p.at("value"), width, width),
-            proj: Linear::new(&p.at("proj"), width, width),
+            projections: Projections::Separate(["query", "key", "value"].map(linear)),
+            proj: linear("proj"),
             heads: config.heads,
-            joined: None,
         }
     }
 
-    /// Joins query, key and value into one layer and fuses, for inference. The three
-    /// become views of the joined weights.
-    pub fn prepare(&mut self) {
-        let width = self.query.weight.size()[0];
-        let mut joined = Linear::joined(&[&self.query, &self.key, &self.value]);
-        let parts = [&mut self.query, &mut self.key, &mut self.value];
-        for (i, part) in parts.into_iter().enumerate() {
-            let start = i as i64 * width;
-            part.weight = joined.weight.narrow(0, start, width);
-            part.bias = joined.bias.narrow(0, start, width);
-            part.fuse();
+    /// Makes the layers ready for inference; `at_all` says whether
+    /// [`forward`](Self::forward) will only be asked about all positions.
+    pub fn prepare(&mut self, at_all: bool) {
+        if let Projections::Separate(layers) = &mut self.projections {
+            if at_all {
+                let mut joined = Linear::joined(&layers.each_ref());
+                joined.pack();
+                self.projections = Projections::Joined(joined);
+            } else {
+                layers.iter_mut().for_each(Linear::pack);
+            }
         }
-        joined.fuse();
-        self.joined = Some(joined);
-        self.proj.fuse();
+        self.proj.pack();
     }
 
     /// residual + SA(x) at `positions` `[B, A]` (all L when `None`): `x` and
     /// `residual` `[B, L, D]` → `[B, A, D]`.
     pub fn forward(&self, x: &Tensor, residual: &Tensor, positions: Option<&Tensor>) -> Tensor {
-        let width = x.size()[2];
-        let (q, k, v) = match (&self.joined, positions) {
-            (Some(joined), None) => {
-                let all = joined.forward(x); // [B, L, 3D]
-                let part = |i| all.narrow(2, i * width, width);
-                (part(0), part(1), part(2))
+        let at = |x: &Tensor| match positions {
+            Some(positions) => gather_positions(x, positions),
+            None => x.shallow_clone(),
+        };
+        let [q, k, v] = match &self.projections {
+            Projections::Separate([query, key, value]) => {
+                [query.forward(&at(x)), key.forward(x), value.forward(x)]
             }
-            _ => {
-                let at = positions.map(|p| gather_positions(x, p));
-                let q = self.query.forward(at.as_ref().unwrap_or(x));
-                (q, self.key.forward(x), self.value.forward(x))
+            Projections::Joined(joined) => {
+                let all = joined.forward(x); // [B, L, 3D]
+                let width = x.size()[2];
+                let [q, k, v] = [0, 1, 2].map(|i| all.narrow(2, i * width, width));
+                [at(&q), k, v]
             }
         };
         let h = attend(
@@ -87,10 +88,7 @@ impl SelfAttention {
             &split_heads(&k, self.heads),
             &split_heads(&v, self.heads),
         );
-        match positions {
-            None => self.proj.forward_add(&h, residual),
-            Some(p) => self.proj.forward_add(&h, &gather_positions(residual, p)),
-        }
+        self.proj.forward_add(&h, &at(residual))
     }
 }
 
@@ -131,8 +129,8 @@ impl CrossAttention {
 
     /// Makes the layers ready for inference.
     pub fn prepare(&mut self) {
-        self.query.fuse();
-        self.proj.fuse();
+        self.query.pack();
+        self.proj.pack();
     }
 
     /// residual + CA(x, text): `x` and `residual` `[B, N, D]` → `[B, N, D]`.

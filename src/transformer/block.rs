@@ -30,11 +30,13 @@ impl Block {
         }
     }
 
-    /// Tabulates the time modulation and packs the weights for inference.
-    pub fn prepare(&mut self) {
+    /// Tabulates the time modulation and packs the weights for inference. Only the
+    /// last block of a network is asked about some positions.
+    pub fn prepare(&mut self, is_last: bool) {
+        let at_all = !(is_last && self.is_pointwise());
         self.ln1.tabulate();
         self.ln1_1.tabulate();
-        self.attn1.prepare();
+        self.attn1.prepare(at_all);
         self.attn2.prepare();
         self.mlp.prepare();
     }

@@ -50,8 +50,11 @@ impl Denoiser {
     /// and packed weights. The function computed stays the same up to rounding;
     /// no gradient flows to the original weights afterwards.
     pub fn prepare(&mut self) {
-        self.blocks.iter_mut().for_each(Block::prepare);
-        self.head.fuse();
+        let last = self.blocks.len().saturating_sub(1);
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            block.prepare(i == last);
+        }
+        self.head.pack();
     }
 
     /// Keys and values of `text` `[B, S, C]` for every block.

@@ -39,7 +39,7 @@ impl FeedForward {
     /// Makes the layers ready for inference.
     pub fn prepare(&mut self) {
         if let FeedForward::Fc(mlp) = self {
-            mlp.fuse();
+            mlp.pack();
         }
     }
 
