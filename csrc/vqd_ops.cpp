@@ -80,6 +80,25 @@ char* vqd_linear_add(at::Tensor* x, at::Tensor* residual, at::Tensor* weight, at
   });
 }
 
+// One AdamW step over `count` parameters in one kernel (torch.optim.AdamW(fused=True)):
+// decoupled weight decay, no AMSGrad. `steps` are f32 scalars that already count this step.
+char* vqd_fused_adamw(at::Tensor** parameters, at::Tensor** gradients, at::Tensor** averages,
+                      at::Tensor** square_averages, at::Tensor** steps, size_t count, double rate,
+                      double beta1, double beta2, double weight_decay, double epsilon) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    auto list = [&](at::Tensor** tensors) {
+      std::vector<at::Tensor> out;
+      out.reserve(count);
+      for (size_t i = 0; i < count; i++) out.push_back(*tensors[i]);
+      return out;
+    };
+    at::_fused_adamw_(list(parameters), list(gradients), list(averages), list(square_averages), {},
+                      list(steps), rate, beta1, beta2, weight_decay, epsilon,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
 const char* vqd_torch_version() { return TORCH_VERSION; }
 
 const char* vqd_cpu_capability() {

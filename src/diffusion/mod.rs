@@ -1,4 +1,5 @@
-//! Discrete diffusion over image tokens: schedules, transition kernels and samplers.
+//! Discrete diffusion over image tokens: schedules, transition kernels, the
+//! training objective and samplers.
 //!
 //! Letters: B batch, L tokens per image, K codes, M = K the mask token, T diffusion
 //! steps, A positions redrawn in a step. Times t run 0…T−1 and mean "after t + 1
@@ -10,6 +11,7 @@ pub mod forward;
 pub mod guidance;
 pub mod kernel;
 pub mod noise;
+pub mod objective;
 mod options;
 pub mod plan;
 pub mod posterior;
@@ -17,9 +19,11 @@ pub mod purity;
 pub mod sampler;
 pub mod schedule;
 mod start;
+pub mod timesteps;
 pub mod truncation;
 
 pub use noise::{HostNoise, Noise};
+pub use objective::{Objective, ObjectiveConfig};
 pub use sampler::{ReverseRule, Sampler, SamplerConfig};
 pub use schedule::{Schedule, Transition};
 pub use start::Start;

@@ -58,10 +58,57 @@ impl Noise for HostNoise {
         for &seed in &self.seeds {
             let mut generator = ChaCha8Rng::seed_from_u64(seed);
             generator.set_stream((step as u64) << 8 | draw as u64);
-            values.extend(
-                (0..per_image).map(|_| (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64),
-            );
+            values.extend((0..per_image).map(|_| unit(&mut generator)));
         }
         Tensor::from_slice(&values).view(shape)
     }
+}
+
+/// What a number of training decides; part of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainingDraw {
+    /// The order of the samples in an epoch.
+    Order = 0,
+    /// Whether the condition is dropped.
+    Dropout = 1,
+    /// The time t.
+    Time = 2,
+    /// The tokens of x_t.
+    Corruption = 3,
+    /// Which caption of an image is taken.
+    Caption = 4,
+    /// Where the image is cropped, and at which size.
+    Crop = 5,
+    /// Whether the image is mirrored.
+    Flip = 6,
+    /// The noise of the codec's sampled codes.
+    Codec = 7,
+}
+
+/// The generator of one decision for one sample of a training run: `index` is the
+/// global sample index (epoch · samples per epoch + position), or the epoch for
+/// [`TrainingDraw::Order`]. Its numbers depend on nothing else, so that a run can be
+/// continued, or spread over processes, without any generator state.
+pub fn sample_generator(seed: u64, index: u64, draw: TrainingDraw) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&index.to_le_bytes());
+    key[16] = draw as u8;
+    key[24..].copy_from_slice(b"training"); // apart from the keys of pictures
+    ChaCha8Rng::from_seed(key)
+}
+
+/// The next number in [0, 1) of `generator`, with 53 random bits.
+pub fn unit(generator: &mut ChaCha8Rng) -> f64 {
+    (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Numbers in [0, 1) `[B, count]` f64 on the CPU for a decision about each of `samples`.
+pub fn training_uniform(seed: u64, samples: &[u64], draw: TrainingDraw, count: i64) -> Tensor {
+    let mut values = Vec::with_capacity(samples.len() * count as usize);
+    for &sample in samples {
+        let mut generator = sample_generator(seed, sample, draw);
+        values.extend((0..count).map(|_| unit(&mut generator)));
+    }
+    Tensor::from_slice(&values).view([samples.len() as i64, count])
 }

@@ -62,7 +62,7 @@ impl Sampler {
         let noisy = if self.partial {
             let t = self.steps.first().map_or(-1, |step| step.network);
             let uniform = noise.uniform(0, Draw::Start, &x_0.size());
-            q_sample(&self.schedule, x_0, t, &uniform)
+            q_sample(&self.schedule, x_0, &[t], &uniform)
         } else {
             self.start(x_0.size()[0], noise)
         };

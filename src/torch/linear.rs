@@ -1,12 +1,13 @@
 //! Linear layer y = x Wᵀ + b, with the operator behind it fused at inference.
 
-use std::ffi::{c_char, CStr};
+use std::ffi::c_char;
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::device::cpu_has_bf16;
 use super::params::{Init, Params};
+use super::shim::{outcome, pointer as ptr};
 use super::version::has_onednn;
 
 /// The slope inside [`gelu2`].
@@ -33,7 +34,6 @@ extern "C" {
         bias: *mut C_tensor,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn vqd_free(message: *mut c_char);
 }
 
 /// A dense layer with bias; weight `[outputs, inputs]`, bias `[outputs]`.
@@ -182,22 +182,12 @@ impl Gelu2Mlp {
     }
 }
 
-fn ptr(tensor: &Tensor) -> *mut C_tensor {
-    tensor.as_ptr().cast_mut()
-}
-
 /// Runs one operator of the shim. Like every operator of the bindings it panics on a
 /// contract broken inside this crate, such as shapes that do not fit.
 fn shim(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
     let mut out = std::ptr::null_mut();
-    let message = call(&mut out);
-    if !message.is_null() {
-        // SAFETY: the shim returns a NUL-terminated string that is ours to free.
-        let text = unsafe { CStr::from_ptr(message) }
-            .to_string_lossy()
-            .into_owned();
-        unsafe { vqd_free(message) };
-        panic!("linear: {text}");
+    if let Err(problem) = outcome(call(&mut out)) {
+        panic!("linear: {problem}");
     }
     // SAFETY: on success `out` is a tensor that is now ours.
     unsafe { Tensor::from_ptr(out) }

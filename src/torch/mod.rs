@@ -1,11 +1,13 @@
 //! What the `tch` bindings lack: device choice, run-time loading of CUDA,
 //! allocator settings, prepacked linear layers, and named weights.
 
+pub mod adamw;
 pub mod allocator;
 pub mod cuda;
 pub mod device;
 pub mod linear;
 pub mod params;
+mod shim;
 pub mod version;
 
 pub use linear::Linear;

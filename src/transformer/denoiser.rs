@@ -50,6 +50,7 @@ impl Denoiser {
     /// and packed weights. The function computed stays the same up to rounding;
     /// no gradient flows to the original weights afterwards.
     pub fn prepare(&mut self) {
+        self.content_emb.tabulate();
         let last = self.blocks.len().saturating_sub(1);
         for (i, block) in self.blocks.iter_mut().enumerate() {
             block.prepare(i == last);

@@ -7,8 +7,12 @@ use crate::torch::{Init, Params};
 
 /// e_l = E_tok[x_l] + E_h[⌊l / W⌋] + E_w[l mod W], W the columns of the position table.
 pub struct ContentEmbedding {
-    token: Tensor,    // [K + 1, D], row K is the mask token
-    position: Tensor, // [L, D]
+    token: Tensor,  // [K + 1, D], row K is the mask token
+    height: Tensor, // [rows, D]
+    across: Tensor, // [columns, D]
+    tokens: i64,
+    /// The sum of the two position tables, for inference: `[L, D]`.
+    position: Option<Tensor>,
 }
 
 impl ContentEmbedding {
@@ -16,19 +20,32 @@ impl ContentEmbedding {
         let width = config.width;
         let [rows, columns] = config.position_table;
         let init = Init::Normal(0.02);
-        let height = p.get("height_emb.weight", &[rows, width], init);
-        let across = p.get("width_emb.weight", &[columns, width], init);
-        let table = (height.unsqueeze(1) + across.unsqueeze(0)).view([rows * columns, width]);
         ContentEmbedding {
+            height: p.get("height_emb.weight", &[rows, width], init),
+            across: p.get("width_emb.weight", &[columns, width], init),
             token: p.get("emb.weight", &[config.codes + 1, width], init),
-            position: table.narrow(0, 0, config.tokens()),
+            tokens: config.tokens(),
+            position: None,
         }
+    }
+
+    /// Adds the position tables up, for inference.
+    pub fn tabulate(&mut self) {
+        self.position = Some(self.positions());
+    }
+
+    fn positions(&self) -> Tensor {
+        let table = self.height.unsqueeze(1) + self.across.unsqueeze(0); // [rows, columns, D]
+        table.flatten(0, 1).narrow(0, 0, self.tokens) // [L, D]
     }
 
     /// `tokens` `[B, L]` int64 in 0…K (K is the mask) → `[B, L, D]`.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        Tensor::embedding(&self.token, tokens, -1, false, false) + &self.position
-        // [B, L, D]
+        let content = Tensor::embedding(&self.token, tokens, -1, false, false); // [B, L, D]
+        match &self.position {
+            Some(position) => content + position,
+            None => content + self.positions(),
+        }
     }
 }
 

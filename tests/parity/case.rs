@@ -28,6 +28,15 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// The case's configuration, which may hold Python's tuples.
+pub fn config(case: &Case) -> Value {
+    let path = case.path.join("config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let yaml: serde_yaml::Value = serde_yaml::from_str(&text.replace("!!python/tuple", ""))
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::to_value(yaml).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 impl Case {
     pub fn read(path: &Path) -> Self {
         let reference = json(&path.join("reference.json"));

@@ -9,7 +9,7 @@ use vqdiffusion::pipeline::Pipeline;
 use vqdiffusion::torch::device::Precision;
 
 use crate::case::Case;
-use crate::{codec, diffusion, network, sampling};
+use crate::{codec, diffusion, network, objective, sampling};
 
 /// The case's checkpoint with one of its two weight sets.
 pub fn open(case: &Case, weights: WeightSet) -> Checkpoint {
@@ -45,6 +45,7 @@ pub fn run(case: &mut Case) {
         network::run(case, &checkpoint, &pipeline);
     });
     case.section("diffusion", |case| diffusion::run(case, &pipeline));
+    case.section("objective", |case| objective::run(case, &checkpoint));
     case.section("guidance", |case| diffusion::guidance(case, &pipeline));
     case.section("codec", |case| codec::run(case, &checkpoint, &pipeline));
     for name in sampling::runs(case) {

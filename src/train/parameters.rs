@@ -1,0 +1,85 @@
+//! The trained tensors: leaf tensors by their canonical name, answering a model's
+//! requests for weights so that gradients flow to them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::torch::{Init, WeightSource};
+
+/// Hands out weights of another source as trainable leaves on `device`, and keeps them.
+pub struct TrainableWeights<'a> {
+    source: &'a dyn WeightSource,
+    device: Device,
+    leaves: RefCell<BTreeMap<String, Tensor>>,
+}
+
+impl<'a> TrainableWeights<'a> {
+    pub fn new(source: &'a dyn WeightSource, device: Device) -> Self {
+        TrainableWeights {
+            source,
+            device,
+            leaves: RefCell::default(),
+        }
+    }
+
+    /// The leaves handed out, f32.
+    pub fn into_parameters(self) -> Parameters {
+        Parameters {
+            tensors: self.leaves.into_inner(),
+        }
+    }
+}
+
+impl WeightSource for TrainableWeights<'_> {
+    fn weight(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        let mut leaves = self.leaves.borrow_mut();
+        let leaf = leaves.entry(name.to_string()).or_insert_with(|| {
+            self.source
+                .weight(name, shape, init)
+                .to_device(self.device)
+                .to_kind(Kind::Float)
+                .copy()
+                .set_requires_grad(true)
+        });
+        leaf.shallow_clone()
+    }
+}
+
+/// Named f32 tensors in the order of their names.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl Parameters {
+    /// Number of values in all tensors.
+    pub fn numel(&self) -> u64 {
+        self.tensors.values().map(|t| t.numel() as u64).sum()
+    }
+
+    /// Same names and shapes, detached copies.
+    pub fn copied(&self) -> Parameters {
+        self.map(|t| t.detach().copy())
+    }
+
+    /// Same names and shapes, zeros.
+    pub fn zeros(&self) -> Parameters {
+        self.map(|t| t.detach().zeros_like())
+    }
+
+    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Parameters {
+        let entries = self.tensors.iter().map(|(name, t)| (name.clone(), f(t)));
+        Parameters {
+            tensors: entries.collect(),
+        }
+    }
+
+    /// Forgets all gradients.
+    pub fn clear_gradients(&self) {
+        for tensor in self.tensors.values() {
+            tensor.shallow_clone().zero_grad();
+        }
+    }
+}
