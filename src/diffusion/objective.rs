@@ -257,7 +257,7 @@ impl Objective {
         };
         let post_x_0 = &mix_x_0 + &scale_x_0; // [B, L] f64
         let others = differs.to_kind(Kind::Double).neg() + (self.codes - 1) as f64;
-        let sum_others = sum - &mix_x_0 - (&mix_x_t).masked_fill(&differs.logical_not(), 0.0);
+        let sum_others = sum - &mix_x_0 - mix_x_t.masked_fill(&differs.logical_not(), 0.0);
         let log_q_other = q_other.clamp_min(f64::MIN_POSITIVE).log();
         let kl_others = &q_other * ((log_q_other - &scale) * others - sum_others);
         let kl_x_t = part(&q_x_t, mix_x_t + scale_x_t).masked_fill(&differs.logical_not(), 0.0);
