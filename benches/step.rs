@@ -17,7 +17,7 @@ use vqdiffusion::diffusion::{
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
-use vqdiffusion::transformer::{Denoiser, DenoiserConfig};
+use vqdiffusion::transformer::{Conditioning, Denoiser, DenoiserConfig};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Size {
@@ -71,10 +71,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let params = Params::new(&RandomWeights, device, args.dtype.kind());
     let mut denoiser = Denoiser::new(&params, &config);
     denoiser.prepare();
-    let text = Tensor::randn(
-        [2 * args.batch, config.text_positions, config.text_width],
-        (Kind::Float, device),
-    );
+    let Conditioning::Text { positions, width } = config.condition else {
+        return Err("the benchmark's models are text-conditioned".into());
+    };
+    let text = Tensor::randn([2 * args.batch, positions, width], (Kind::Float, device));
     let text = &text / text.norm_scalaropt_dim(2.0, [-1], true);
     let condition = denoiser.condition(&text.to_kind(args.dtype.kind()));
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clip::TextConfig;
 use crate::codec::CodecConfig;
 use crate::diffusion::{Schedule, Transition};
-use crate::transformer::DenoiserConfig;
+use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// What stands for "no text" in guidance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,18 +17,82 @@ pub enum NullText {
     EmptyPrompt,
 }
 
-/// Shape of a text-to-image model: text tower, denoiser with its noise, codec.
+/// How a text becomes the condition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextCondition {
+    pub tower: TextConfig,
+    pub null: NullText,
+}
+
+/// Shape of a model: denoiser with its noise, codec, and a text tower if it is
+/// conditioned on text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     pub denoiser: DenoiserConfig,
     pub transition: Transition,
-    pub text: TextConfig,
-    pub null_text: NullText,
+    /// There if and only if `denoiser.condition` is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextCondition>,
     pub codec: CodecConfig,
 }
 
 impl ModelConfig {
+    /// Whether the parts fit each other; the problem if not.
+    pub fn check(&self) -> Result<(), String> {
+        match (self.denoiser.condition, &self.text) {
+            (Conditioning::Text { positions, width }, Some(text)) => {
+                let tower = [text.tower.context, text.tower.width];
+                if tower != [positions, width] {
+                    return Err(format!(
+                        "text.tower makes {tower:?} features (context, width), but \
+                         denoiser.condition takes {:?}",
+                        [positions, width]
+                    ));
+                }
+            }
+            (Conditioning::Text { .. }, None) => {
+                return Err(
+                    "denoiser.condition is text, but there is no text tower ('text')".into(),
+                )
+            }
+            (_, Some(_)) => {
+                return Err("'text' is a text tower, but denoiser.condition is not text".into())
+            }
+            (_, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Guidance scale to sample with where nothing else is asked for, as in the
+    /// original's instructions: 5 with a learned null text, 1.5 with a learned null
+    /// class, else 1 (none).
+    pub fn usual_guidance(&self) -> f64 {
+        match (self.denoiser.condition, &self.text) {
+            (_, Some(text)) if text.null == NullText::Learned => 5.0,
+            (
+                Conditioning::Class {
+                    null: NullClass::Learned,
+                    ..
+                },
+                _,
+            ) => 1.5,
+            _ => 1.0,
+        }
+    }
+
+    /// Share of the probability to keep (truncation rate) that goes with a `guidance`
+    /// scale in the original's instructions: 0.86 without guidance, with it 0.94 for
+    /// classes. Models with a learned null text keep all.
+    pub fn usual_truncation(&self, guidance: f64) -> f64 {
+        match (self.denoiser.condition, &self.text) {
+            (_, Some(text)) if text.null == NullText::Learned => 1.0,
+            (Conditioning::Class { .. }, _) if guidance != 1.0 => 0.94,
+            _ => 0.86,
+        }
+    }
+
     /// Whether the model uses a subset of the codec's codes, so that it needs the
     /// mapping between the two.
     pub fn needs_code_mapping(&self) -> bool {

@@ -1,41 +1,41 @@
-//! Text to pictures: tokenizer, text tower, denoiser, sampler and codec joined.
+//! Text, a class or nothing to pictures: the parts of a model joined.
+
+pub mod conditioner;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::official::{
-    known_and_ignored, CODEC, CODE_MAPPING, DENOISER, NULL_TEXT, TEXT,
-};
+use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, DENOISER};
 use crate::checkpoint::{Checkpoint, LoadError, LoadReport, Loader};
-use crate::clip::{ClipTokenizer, TextEncoder, TokenizerError};
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::ImageCodec;
 use crate::diffusion::guidance::Prediction;
 use crate::diffusion::sampler::Progress;
 use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::{HostNoise, Sampler, SamplerConfig};
-use crate::model::{ModelConfig, NullText};
+use crate::model::ModelConfig;
 use crate::torch::device::Precision;
-use crate::torch::{Init, Params};
+use crate::torch::Params;
 use crate::transformer::{Condition, Denoiser};
+
+use conditioner::{ConditionError, Conditioner};
+
+pub use conditioner::Subject;
 
 /// One picture to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    pub prompt: String,
+    pub subject: Subject,
     /// Key of all its noise.
     pub seed: u64,
 }
 
-/// A loaded text-to-image model, ready for inference.
+/// A loaded model, ready for inference.
 pub struct Pipeline {
     config: ModelConfig,
-    tokenizer: ClipTokenizer,
-    text: TextEncoder,
-    learned_null: Option<Tensor>, // [1, S, C]
+    conditioner: Conditioner,
     denoiser: Denoiser,
     codec: ImageCodec,
     device: Device,
-    kind: Kind,
     fingerprint: String,
     report: LoadReport,
 }
@@ -66,36 +66,25 @@ impl Pipeline {
     ) -> Result<Self, LoadError> {
         let _no_grad = tch::no_grad_guard();
         let config = checkpoint.config.clone();
-        let tokenizer = ClipTokenizer::new(config.text.vocabulary as usize)
-            .and_then(|tokenizer| tokenizer.with_context_length(config.text.context as usize))
-            .map_err(|e| LoadError::Format {
-                path: checkpoint.path.clone(),
-                problem: format!("text vocabulary: {e}"),
-            })?;
         let mapping = code_mapping(checkpoint, device)?;
 
         let loader = Loader::new(&checkpoint.state, &checkpoint.path);
         let root = Params::new(&loader, device, Kind::Float);
-        let text = TextEncoder::new(&root.at(TEXT), &config.text);
-        let learned_null = (config.null_text == NullText::Learned).then(|| {
-            let shape = [config.denoiser.text_positions, config.denoiser.text_width];
-            root.get(NULL_TEXT, &shape, Init::Normal(1.0)).unsqueeze(0)
-        });
-        let kind = precision.kind();
-        let network = root.at(DENOISER).with_kind(kind);
+        let conditioner = Conditioner::new(&root, &config).map_err(|e| LoadError::Format {
+            path: checkpoint.path.clone(),
+            problem: format!("text vocabulary: {e}"),
+        })?;
+        let network = root.at(DENOISER).with_kind(precision.kind());
         let denoiser = Denoiser::new(&network, &config.denoiser);
         let codec = ImageCodec::new(&root.at(CODEC), &config.codec, mapping);
         let fingerprint = loader.fingerprint();
         let report = loader.finish(known_and_ignored)?;
         Ok(Pipeline {
             config,
-            tokenizer,
-            text,
-            learned_null,
+            conditioner,
             denoiser,
             codec,
             device,
-            kind,
             fingerprint,
             report,
         })
@@ -136,40 +125,25 @@ impl Pipeline {
         )
     }
 
-    /// Text features of `prompts`: `[B, S, C]` f32.
-    pub fn encode_text(&self, prompts: &[&str]) -> Result<Tensor, TokenizerError> {
-        let mut ids: Vec<i64> = Vec::new();
-        for prompt in prompts {
-            let encoding = self.tokenizer.encode(prompt)?;
-            if encoding.truncated {
-                log::warn!("the end of this prompt does not fit the text context: {prompt:?}");
-            }
-            ids.extend(encoding.ids);
-        }
-        let ids = Tensor::from_slice(&ids)
-            .view([prompts.len() as i64, -1])
-            .to_device(self.device);
-        Ok(self.text.forward(&ids))
+    /// The part that makes the condition.
+    pub fn conditioner(&self) -> &Conditioner {
+        &self.conditioner
     }
 
-    /// What stands for "no text": `[1, S, C]` f32.
-    pub fn null_text(&self) -> Result<Tensor, TokenizerError> {
-        match &self.learned_null {
-            Some(learned) => Ok(learned.shallow_clone()),
-            None => self.encode_text(&[""]),
-        }
-    }
-
-    /// The denoiser's condition for `prompts`, with the null text's rows behind them
-    /// if `guidance` is on.
-    pub fn condition(&self, prompts: &[&str], guidance: bool) -> Result<Condition, TokenizerError> {
+    /// The denoiser's condition for `subjects`, with the null condition's rows behind
+    /// them if `guidance` is on.
+    pub fn condition(
+        &self,
+        subjects: &[Subject],
+        guidance: bool,
+    ) -> Result<Condition, ConditionError> {
         let _no_grad = tch::no_grad_guard();
-        let mut features = self.encode_text(prompts)?; // [B, S, C]
+        let mut y = self.conditioner.encode(subjects)?; // [B, S, C] or [B]
         if guidance {
-            let null = self.null_text()?.expand_as(&features);
-            features = Tensor::cat(&[features, null], 0); // [2B, S, C]
+            let null = self.conditioner.null()?.expand_as(&y);
+            y = Tensor::cat(&[y, null], 0); // [2B, S, C] or [2B]
         }
-        Ok(self.denoiser.condition(&features.to_kind(self.kind)))
+        Ok(self.denoiser.condition(&y))
     }
 
     /// Tokens of one picture per request: `[B, L]` int64 below K.
@@ -182,23 +156,23 @@ impl Pipeline {
         sampler: &Sampler,
         requests: &[Request],
         observe: &mut dyn FnMut(usize, Progress),
-    ) -> Result<Tensor, TokenizerError> {
+    ) -> Result<Tensor, ConditionError> {
         let group = match self.device {
             Device::Cpu => 1,
             _ => requests.len().max(1),
         };
-        let mut known: Option<(Vec<&str>, Condition)> = None;
+        let mut known: Option<(Vec<Subject>, Condition)> = None;
         let mut parts = Vec::new();
         for (i, requests) in requests.chunks(group).enumerate() {
-            let prompts: Vec<&str> = requests.iter().map(|r| r.prompt.as_str()).collect();
+            let subjects: Vec<Subject> = requests.iter().map(|r| r.subject.clone()).collect();
             let condition = match known {
-                Some((of, condition)) if of == prompts => condition,
-                _ => self.condition(&prompts, sampler.config().uses_guidance())?,
+                Some((of, condition)) if of == subjects => condition,
+                _ => self.condition(&subjects, sampler.config().uses_guidance())?,
             };
             let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
             let mut observe = |progress: Progress| observe(i * group, progress);
             parts.push(self.sample_group(sampler, &seeds, &condition, &mut observe));
-            known = Some((prompts, condition));
+            known = Some((subjects, condition));
         }
         Ok(Tensor::cat(&parts, 0))
     }

@@ -46,6 +46,9 @@ impl ConfigFile {
                 "neither an official configuration (model.params.diffusion_config) nor ours: {e}"
             ))
         })?;
+        own.model
+            .check()
+            .map_err(|e| format(format!("model: {e}")))?;
         Ok(ConfigFile::Own {
             path: path.to_path_buf(),
             model: Box::new(own.model),

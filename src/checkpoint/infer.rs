@@ -8,11 +8,22 @@ use super::state_dict::StateDict;
 use crate::clip::TextConfig;
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
-use crate::model::{ModelConfig, NullText};
-use crate::transformer::config::{DenoiserConfig, FeedForwardKind, TimestepEmbedding};
+use crate::model::{ModelConfig, NullText, TextCondition};
+use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
+use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// Heads of every released denoiser: the one number that no weight shows.
 pub const RELEASED_HEADS: i64 = 16;
+
+/// Side in pixels of every released model's pictures.
+const RELEASED_SIDE: i64 = 256;
+
+/// Levels at which pictures of [`RELEASED_SIDE`] are one position.
+const LEVELS: i64 = 9;
+
+/// Classes of the released class-conditional models (ImageNet); one row more is their
+/// learned null class.
+const RELEASED_CLASSES: i64 = 1000;
 
 /// Reads shapes of one file and names the tensor when one is not as it must be.
 struct Shapes<'a> {
@@ -44,57 +55,45 @@ impl Shapes<'_> {
 /// The whole model. `heads` overrides the denoiser's number of attention heads.
 pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<ModelConfig, LoadError> {
     let shapes = Shapes { state, path };
-    let null_text = if state.contains(NULL_TEXT) {
-        NullText::Learned
-    } else {
-        NullText::EmptyPrompt
+    let mut denoiser = denoiser(&shapes, heads)?;
+    let table = denoiser.position_table;
+    let mut codec = codec(&shapes)?;
+    let text = match denoiser.condition {
+        Conditioning::Text { .. } => Some(text(&shapes)?),
+        _ => {
+            // The released class and unconditional models use a part of their table.
+            denoiser.grid = table.map(|side| side.min(RELEASED_SIDE / codec.factor()).max(1));
+            None
+        }
     };
-    let denoiser = denoiser(&shapes, heads)?;
-    let codec = codec(&shapes, denoiser.grid[0])?;
+    codec.set_resolution(denoiser.grid[0] * codec.factor());
     Ok(ModelConfig {
-        text: text(&shapes)?,
+        text,
         transition: Transition::released(),
-        null_text,
         denoiser,
         codec,
     })
 }
 
-/// Sets the token grid of `model`, which [`model`] takes to be as large as the
-/// position table. A grid that has more tokens than the table is not taken over.
+/// Sets the token grid of `model`, which no weight shows. A grid that has more tokens
+/// than the position table is not taken over.
 pub fn use_grid(model: &mut ModelConfig, grid: [i64; 2]) {
     let table = model.denoiser.position_table;
     let tokens = grid[0].checked_mul(grid[1]);
     if grid.iter().any(|&side| side < 1) || tokens.is_none_or(|n| n > table[0] * table[1]) {
         return;
     }
-    let codec = &mut model.codec;
-    for side in codec.attention_resolutions.iter_mut() {
-        *side = *side * grid[0] / model.denoiser.grid[0];
-    }
-    codec.resolution = codec.resolution * grid[0] / model.denoiser.grid[0];
+    model.codec.set_resolution(grid[0] * model.codec.factor());
     model.denoiser.grid = grid;
 }
 
 fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadError> {
     let name = |rest: &str| format!("{DENOISER}.{rest}");
     let state = shapes.state;
-    if !state.has_prefix(&name("blocks.0.attn2.")) {
-        let problem = if state.has_prefix(&name("blocks.0.attn.")) {
-            "this is a class-conditional or unconditional model; only text-conditioned ones are read"
-        } else {
-            "no text-conditioned denoiser in it (no tensor 'blocks.0.attn2.*')"
-        };
-        return Err(LoadError::Format {
-            path: shapes.path.to_path_buf(),
-            problem: problem.into(),
-        });
-    }
-    let [classes, width] = shapes.of(&name("content_emb.emb.weight"))?;
+    let [tokens, width] = shapes.of(&name("content_emb.emb.weight"))?;
     let [rows, _] = shapes.of(&name("content_emb.height_emb.weight"))?;
     let [columns, _] = shapes.of(&name("content_emb.width_emb.weight"))?;
-    let [_, text_width] = shapes.of(&name("blocks.0.attn2.key.weight"))?;
-    let [text_positions, _] = shapes.of(&format!("{TEXT}.positional_embedding"))?;
+    let condition = conditioning(shapes)?;
     let table = name("blocks.0.ln1.emb.weight");
     let (timesteps, timestep_embedding) = if state.contains(&table) {
         let [steps, _] = shapes.of(&table)?;
@@ -125,59 +124,105 @@ fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadE
         layers: state.count_indexed(&name("blocks.")),
         width,
         heads,
-        codes: classes - 1,
+        codes: tokens - 1,
         grid: [rows, columns],
         position_table: [rows, columns],
         timesteps,
         timestep_embedding,
         feed_forward,
         expansion: hidden / width,
-        text_width,
-        text_positions,
+        condition,
     })
 }
 
-fn text(shapes: &Shapes) -> Result<TextConfig, LoadError> {
+/// What the blocks take besides tokens and time.
+fn conditioning(shapes: &Shapes) -> Result<Conditioning, LoadError> {
+    let name = |rest: &str| format!("{DENOISER}.blocks.0.{rest}");
+    let state = shapes.state;
+    if state.has_prefix(&name("attn2.")) {
+        let [_, width] = shapes.of(&name("attn2.key.weight"))?;
+        let [positions, _] = shapes.of(&format!("{TEXT}.positional_embedding"))?;
+        return Ok(Conditioning::Text { positions, width });
+    }
+    if !state.has_prefix(&name("attn.")) {
+        return Err(LoadError::Format {
+            path: shapes.path.to_path_buf(),
+            problem: format!(
+                "its denoiser is of an unknown kind (no tensor '{0}1.*' or '{0}.*')",
+                name("attn")
+            ),
+        });
+    }
+    let table = name("ln2.emb.weight");
+    if !state.contains(&table) {
+        return Ok(Conditioning::Unconditional);
+    }
+    let [rows, _] = shapes.of(&table)?;
+    let (classes, null) = match rows - RELEASED_CLASSES {
+        1 => (RELEASED_CLASSES, NullClass::Learned),
+        _ => (rows, NullClass::Mean),
+    };
+    Ok(Conditioning::Class { classes, null })
+}
+
+fn text(shapes: &Shapes) -> Result<TextCondition, LoadError> {
     let name = |rest: &str| format!("{TEXT}.{rest}");
     let [vocabulary, width] = shapes.of(&name("token_embedding.weight"))?;
     let [context, _] = shapes.of(&name("positional_embedding"))?;
     let [hidden, _] = shapes.of(&name("transformer.resblocks.0.mlp.c_fc.weight"))?;
-    Ok(TextConfig {
+    let tower = TextConfig {
         vocabulary,
         context,
         width,
         layers: shapes.state.count_indexed(&name("transformer.resblocks.")),
         heads: (width / 64).max(1),
         hidden,
-    })
+    };
+    let null = if shapes.state.contains(NULL_TEXT) {
+        NullText::Learned
+    } else {
+        NullText::EmptyPrompt
+    };
+    Ok(TextCondition { tower, null })
 }
 
-/// The codec, whose pictures are `grid` tokens high.
-fn codec(shapes: &Shapes, grid: i64) -> Result<CodecConfig, LoadError> {
+/// The codec, as made for pictures of [`RELEASED_SIDE`].
+fn codec(shapes: &Shapes) -> Result<CodecConfig, LoadError> {
     let name = |rest: &str| format!("{CODEC}.{rest}");
     let state = shapes.state;
     let [channels, ..] = shapes.of::<4>(&name("encoder.conv_in.weight"))?;
     let levels = state.count_indexed(&name("encoder.down."));
-    let resolution = grid << (levels - 1).clamp(0, 16);
+    if levels > LEVELS {
+        return Err(LoadError::Format {
+            path: shapes.path.to_path_buf(),
+            problem: format!("its codec has {levels} levels, expected at most {LEVELS}"),
+        });
+    }
     let mut multipliers = Vec::new();
     let mut attention_resolutions = Vec::new();
-    for level in 0..levels {
+    for level in 0..levels.max(1) {
         let down = name(&format!("encoder.down.{level}"));
         let [width, ..] = shapes.of::<4>(&format!("{down}.block.0.conv1.weight"))?;
         multipliers.push(width / channels);
         if state.has_prefix(&format!("{down}.attn.")) {
-            attention_resolutions.push(resolution >> level);
+            attention_resolutions.push(RELEASED_SIDE >> level);
         }
     }
     let [latent_channels, ..] = shapes.of::<4>(&name("encoder.conv_out.weight"))?;
-    let gumbel = name("quantize.embed.weight");
-    let ([codebook, embedding_width], quantizer) = if state.contains(&gumbel) {
-        (shapes.of(&gumbel)?, QuantizerKind::Gumbel)
-    } else {
-        (shapes.of(&name("quantize.embedding"))?, QuantizerKind::Ema)
-    };
+    let tables = [
+        ("embed.weight", QuantizerKind::Gumbel),
+        ("embedding.weight", QuantizerKind::Vector),
+        ("embedding", QuantizerKind::Ema),
+    ]
+    .map(|(table, kind)| (name(&format!("quantize.{table}")), kind));
+    let [.., last] = &tables;
+    let (table, quantizer) = tables
+        .iter()
+        .find(|(table, _)| state.contains(table))
+        .unwrap_or(last);
+    let [codebook, embedding_width] = shapes.of(table)?;
     Ok(CodecConfig {
-        resolution,
+        resolution: RELEASED_SIDE,
         channels,
         multipliers,
         residual_blocks: state.count_indexed(&name("encoder.down.0.block.")),
@@ -185,6 +230,6 @@ fn codec(shapes: &Shapes, grid: i64) -> Result<CodecConfig, LoadError> {
         latent_channels,
         embedding_width,
         codebook,
-        quantizer,
+        quantizer: *quantizer,
     })
 }

@@ -7,8 +7,8 @@ use super::infer;
 use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::open::{is_safetensors, Checkpoint, Layout, OpenOptions};
 use super::state_dict::{read_safetensors, StateDict};
-use crate::model::ModelConfig;
-use crate::transformer::DenoiserConfig;
+use crate::model::{ModelConfig, TextCondition};
+use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// What [`describe`] found.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +112,7 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
         }));
     }
     let (state, kind) = official::read(path, options.weights)?;
-    if state.has_prefix(&format!("{DENOISER}.blocks.0.attn2.")) {
+    if state.has_prefix(&format!("{DENOISER}.")) {
         return Ok(None);
     }
     let layout = match kind {
@@ -122,7 +122,7 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
     Ok(Some(Description {
         layout,
         parts: parts(&state),
-        missing: vec!["a text-conditioned denoiser; this file cannot be sampled from".into()],
+        missing: vec!["a denoiser; this file cannot be sampled from".into()],
         ..Description::default()
     }))
 }
@@ -130,8 +130,8 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
 fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
     let d = &model.denoiser;
     let [height, width] = model.picture_size();
-    vec![
-        ("variant", format!("text-conditioned{}", size_name(d))),
+    let mut facts = vec![
+        ("variant", variant(d)),
         (
             "denoiser",
             format!(
@@ -146,33 +146,51 @@ fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
                 d.grid[0], d.grid[1], d.codes, d.timesteps
             ),
         ),
-        (
+    ];
+    if let Some(TextCondition { tower, null }) = &model.text {
+        facts.push((
             "text",
             format!(
-                "CLIP tower of {} blocks, width {}, vocabulary {}, null text: {:?}",
-                model.text.layers, model.text.width, model.text.vocabulary, model.null_text
+                "CLIP tower of {} blocks, width {}, vocabulary {}, null text: {null:?}",
+                tower.layers, tower.width, tower.vocabulary
             ),
+        ));
+    }
+    if let Conditioning::Class { classes, null } = d.condition {
+        let null = match null {
+            NullClass::Learned => "a learned row",
+            NullClass::Mean => "the mean of the classes",
+        };
+        facts.push(("classes", format!("{classes}, null class: {null}")));
+    }
+    facts.push((
+        "codec",
+        format!(
+            "{:?} quantizer, {} codes, factor {}, {width}×{height} pictures",
+            model.codec.quantizer,
+            model.codec.codebook,
+            model.codec.factor()
         ),
-        (
-            "codec",
-            format!(
-                "{:?} quantizer, {} codes, factor {}, {width}×{height} pictures",
-                model.codec.quantizer,
-                model.codec.codebook,
-                model.codec.factor()
-            ),
-        ),
-    ]
+    ));
+    facts
 }
 
-/// The published name of a size, if it has one.
-fn size_name(config: &DenoiserConfig) -> &'static str {
-    match (config.layers, config.width) {
-        (19, 1024) => ", size B (COCO, CUB-200, Conceptual Captions)",
-        (18, 192) => ", size S",
-        (36, 1408) => ", size L (ITHQ)",
+/// What it is conditioned on, and the published name of its size if it has one.
+fn variant(config: &DenoiserConfig) -> String {
+    let kind = match config.condition {
+        Conditioning::Text { .. } => "text-conditioned",
+        Conditioning::Class { .. } => "class-conditional",
+        Conditioning::Unconditional => "unconditional",
+    };
+    let size = match (config.condition, config.layers, config.width) {
+        (Conditioning::Text { .. }, 19, 1024) => ", size B (COCO, CUB-200, Conceptual Captions)",
+        (Conditioning::Text { .. }, 18, 192) => ", size S",
+        (Conditioning::Text { .. }, 36, 1408) => ", size L (ITHQ)",
+        (Conditioning::Class { .. }, 24, 512) => ", the ImageNet size",
+        (Conditioning::Unconditional, 20, 512) => ", the FFHQ size",
         _ => "",
-    }
+    };
+    format!("{kind}{size}")
 }
 
 fn parts(state: &StateDict) -> Vec<(&'static str, usize, i64)> {

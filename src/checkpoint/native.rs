@@ -47,7 +47,11 @@ pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelC
             header.format_version
         )));
     }
-    serde_json::from_value(header.config).map_err(|e| format(format!("config in the header: {e}")))
+    let in_header = |problem: String| format(format!("config in the header: {problem}"));
+    let config: ModelConfig =
+        serde_json::from_value(header.config).map_err(|e| in_header(e.to_string()))?;
+    config.check().map_err(in_header)?;
+    Ok(config)
 }
 
 /// Writes `state` and `config` to `path` as a file that appears whole or not at all.

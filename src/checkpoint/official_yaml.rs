@@ -9,6 +9,7 @@ use super::error::LoadError;
 use crate::codec::QuantizerKind;
 use crate::model::{ModelConfig, NullText};
 use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
+use crate::transformer::{Conditioning, NullClass};
 
 /// An official YAML file.
 #[derive(Clone, Debug)]
@@ -74,8 +75,6 @@ impl OfficialYaml {
             (format!("{NETWORK}.n_layer"), d.layers),
             (format!("{NETWORK}.n_embd"), d.width),
             (format!("{NETWORK}.n_head"), d.heads),
-            (format!("{NETWORK}.condition_dim"), d.text_width),
-            (format!("{NETWORK}.condition_seq_len"), d.text_positions),
             (format!("{NETWORK}.content_seq_len"), d.tokens()),
             (format!("{NETWORK}.mlp_hidden_times"), d.expansion),
             (
@@ -93,6 +92,7 @@ impl OfficialYaml {
                 self.compare(&key, declared, found, file)?;
             }
         }
+        self.check_condition(model, file)?;
         if let Some(declared) = self.integer(&format!("{CODEC}.quantize_number")) {
             let expected = if declared == 0 {
                 model.codec.codebook
@@ -123,7 +123,6 @@ impl OfficialYaml {
                     TimestepEmbedding::Sinusoid => "adalayernorm_abs",
                 },
             ),
-            (format!("{NETWORK}.attn_type"), "selfcross", "selfcross"),
             (format!("{NETWORK}.block_activate"), "GELU2", "GELU2"),
             (format!("{DIFFUSION}.alpha_init_type"), "alpha1", "alpha1"),
         ];
@@ -134,6 +133,7 @@ impl OfficialYaml {
         let target = self.text("model.params.content_codec_config.target");
         let declared = target.and_then(|name| match name.rsplit('.').next() {
             Some("TamingGumbelVQVAE") => Some(QuantizerKind::Gumbel),
+            Some("TamingVQVAE" | "TamingFFHQVQVAE") => Some(QuantizerKind::Vector),
             Some("PatchVQVAE") => Some(QuantizerKind::Ema),
             _ => None,
         });
@@ -149,10 +149,55 @@ impl OfficialYaml {
                 file,
             )?;
         }
-        if self.boolean(&format!("{DIFFUSION}.learnable_cf")) == Some(true)
-            && model.null_text == NullText::EmptyPrompt
-        {
-            let key = format!("{DIFFUSION}.learnable_cf");
+        Ok(())
+    }
+
+    /// Compares what it says of the condition.
+    fn check_condition(&self, model: &ModelConfig, file: &Path) -> Result<(), LoadError> {
+        let network = |key: &str| format!("{NETWORK}.{key}");
+        let attention = match model.denoiser.condition {
+            Conditioning::Text { .. } => "selfcross",
+            Conditioning::Class { .. } => "selfcondition",
+            Conditioning::Unconditional => "self",
+        };
+        let key = network("attn_type");
+        if let Some(declared) = self.text(&key) {
+            self.compare(&key, declared, attention, file)?;
+        }
+        let mut numbers = Vec::new();
+        match model.denoiser.condition {
+            Conditioning::Text { positions, width } => {
+                numbers.push((network("condition_dim"), width));
+                numbers.push((network("condition_seq_len"), positions));
+            }
+            Conditioning::Class { classes, null } => {
+                let key = network("class_number");
+                let rows = match (null, self.integer(&key)) {
+                    // The original's inference script adds the null class's row in
+                    // code, so that its configuration file lacks it.
+                    (NullClass::Learned, Some(declared)) if declared == classes => classes,
+                    (NullClass::Learned, _) => classes + 1,
+                    (NullClass::Mean, _) => classes,
+                };
+                numbers.push((key, rows));
+                let key = network("class_type");
+                if let Some(declared) = self.text(&key) {
+                    self.compare(&key, declared, "adalayernorm", file)?;
+                }
+            }
+            Conditioning::Unconditional => {}
+        }
+        for (key, found) in numbers {
+            if let Some(declared) = self.integer(&key) {
+                self.compare(&key, declared, found, file)?;
+            }
+        }
+        let learned = model
+            .text
+            .as_ref()
+            .is_none_or(|t| t.null == NullText::Learned);
+        let key = format!("{DIFFUSION}.learnable_cf");
+        if self.boolean(&key) == Some(true) && !learned {
             self.compare(&key, "true", "no empty_text_embed", file)?;
         }
         Ok(())

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum QuantizerKind {
     /// Logits over the codebook, one drawn (OpenImages f8 Gumbel VQGAN).
     Gumbel,
+    /// Nearest entry of a learned codebook (f16 VQGANs of ImageNet and FFHQ).
+    Vector,
     /// Nearest entry of a codebook moved by exponential averages (ITHQ VQ-VAE).
     Ema,
 }
@@ -52,6 +54,46 @@ impl CodecConfig {
             codebook: 8192,
             quantizer: QuantizerKind::Gumbel,
         }
+    }
+
+    /// The f16 VQGAN of ImageNet (`vqgan_imagenet_f16_16384.yaml`).
+    pub fn imagenet_f16() -> Self {
+        CodecConfig {
+            multipliers: vec![1, 1, 2, 2, 4],
+            attention_resolutions: vec![16],
+            codebook: 16384,
+            quantizer: QuantizerKind::Vector,
+            ..Self::openimages_f8()
+        }
+    }
+
+    /// The f16 VQGAN of FFHQ (`vqgan_ffhq_f16_1024.yaml`).
+    pub fn ffhq_f16() -> Self {
+        CodecConfig {
+            codebook: 1024,
+            ..Self::imagenet_f16()
+        }
+    }
+
+    /// The f8 VQ-VAE of ITHQ.
+    pub fn ithq_f8() -> Self {
+        CodecConfig {
+            channels: 64,
+            multipliers: vec![1, 2, 4, 8],
+            embedding_width: 128,
+            codebook: 4096,
+            quantizer: QuantizerKind::Ema,
+            ..Self::openimages_f8()
+        }
+    }
+
+    /// The same network for pictures of another `resolution`, a multiple of the
+    /// factor: attention stays at the same levels.
+    pub fn set_resolution(&mut self, resolution: i64) {
+        for side in &mut self.attention_resolutions {
+            *side = *side * resolution / self.resolution;
+        }
+        self.resolution = resolution;
     }
 
     /// Pixels of a picture's side per token.

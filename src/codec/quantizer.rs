@@ -16,14 +16,17 @@ pub enum Quantizer {
 impl Quantizer {
     pub fn new(p: &Params, config: &CodecConfig) -> Self {
         let (entries, width) = (config.codebook, config.embedding_width);
-        let table = |name| p.get(name, &[entries, width], Init::Normal(1.0));
+        let table = |name, init| p.get(name, &[entries, width], init);
         match config.quantizer {
             QuantizerKind::Gumbel => Quantizer::Gumbel {
                 proj: Conv::pointwise(&p.at("proj"), config.embedding_width, entries),
-                embed: table("embed.weight"),
+                embed: table("embed.weight", Init::Normal(1.0)),
+            },
+            QuantizerKind::Vector => Quantizer::Nearest {
+                embedding: table("embedding.weight", Init::Uniform(1.0 / entries as f64)),
             },
             QuantizerKind::Ema => Quantizer::Nearest {
-                embedding: table("embedding"),
+                embedding: table("embedding", Init::Normal(1.0)),
             },
         }
     }

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::official::{DENOISER, NULL_TEXT, TEXT};
 use crate::clip::TextEncoder;
-use crate::model::{ModelConfig, NullText};
+use crate::model::{ModelConfig, NullText, TextCondition};
 use crate::torch::{Init, Params, WeightSource};
 use crate::transformer::Denoiser;
 
@@ -19,13 +19,16 @@ pub enum TextTraining {
     Trained,
 }
 
-/// Text tower, null embedding and denoiser over trainable weights.
+/// Text tower with its null embedding, and denoiser, over trainable weights.
 pub struct TrainingModel {
-    text: TextEncoder,
-    text_training: TextTraining,
-    learned_null: Option<Tensor>, // [1, S, C]
+    text: Option<TextPart>,
     denoiser: Denoiser,
-    kind: Kind,
+}
+
+struct TextPart {
+    tower: TextEncoder,
+    training: TextTraining,
+    learned_null: Option<Tensor>, // [1, S, C]
 }
 
 impl TrainingModel {
@@ -36,37 +39,48 @@ impl TrainingModel {
         trained: &Params,
         frozen: &dyn WeightSource,
         config: &ModelConfig,
-        text_training: TextTraining,
+        training: TextTraining,
     ) -> Self {
         let single = trained.with_kind(Kind::Float);
-        let text = match text_training {
-            TextTraining::Trained => single.at(TEXT),
-            TextTraining::Frozen => Params::new(frozen, trained.device(), Kind::Float).at(TEXT),
-        };
-        let learned_null = (config.null_text == NullText::Learned).then(|| {
-            let shape = [config.denoiser.text_positions, config.denoiser.text_width];
-            single
-                .get(NULL_TEXT, &shape, Init::Normal(1.0))
-                .unsqueeze(0)
+        let text = config.text.as_ref().map(|config| {
+            let TextCondition { tower, null } = config;
+            let weights = match training {
+                TextTraining::Trained => single.at(TEXT),
+                TextTraining::Frozen => Params::new(frozen, trained.device(), Kind::Float).at(TEXT),
+            };
+            let learned_null = (*null == NullText::Learned).then(|| {
+                let shape = [tower.context, tower.width];
+                let embedding = single.get(NULL_TEXT, &shape, Init::Normal(1.0));
+                embedding.unsqueeze(0)
+            });
+            TextPart {
+                tower: TextEncoder::new(&weights, tower),
+                training,
+                learned_null,
+            }
         });
         TrainingModel {
-            text: TextEncoder::new(&text, &config.text),
-            text_training,
-            learned_null,
+            text,
             denoiser: Denoiser::new(&trained.at(DENOISER), &config.denoiser),
-            kind: trained.kind(),
         }
     }
 
-    /// Text features `[B, S, C]` f32 of `ids` `[B, S]`, the learned null embedding in
-    /// the rows where `dropped` `[B]`. Without one the ids of dropped rows must be the
-    /// empty prompt's.
-    pub fn features(&self, ids: &Tensor, dropped: &Tensor) -> Tensor {
-        let features = match self.text_training {
-            TextTraining::Trained => self.text.forward(ids),
-            TextTraining::Frozen => tch::no_grad(|| self.text.forward(ids)),
+    /// The condition y of a batch: of text ids `[B, S]` their features `[B, S, C]` f32,
+    /// of classes `[B]` they themselves. The rows where `dropped` `[B]` get the learned
+    /// null embedding or the null class; without a learned embedding the ids of dropped
+    /// rows must be the empty prompt's.
+    pub fn features(&self, given: &Tensor, dropped: &Tensor) -> Tensor {
+        let Some(text) = &self.text else {
+            return match self.denoiser.config().condition.null_class() {
+                Some(null) => given.masked_fill(dropped, null),
+                None => given.shallow_clone(),
+            };
         };
-        match &self.learned_null {
+        let features = match text.training {
+            TextTraining::Trained => text.tower.forward(given),
+            TextTraining::Frozen => tch::no_grad(|| text.tower.forward(given)),
+        };
+        match &text.learned_null {
             // `where`, so that the embedding gets a gradient (zero) with nothing dropped.
             Some(null) => null.where_self(&dropped.view([-1, 1, 1]), &features),
             None => features,
@@ -75,7 +89,7 @@ impl TrainingModel {
 
     /// Logits `[B, L, K]` f32 for `x_t` `[B, L]` at `t` `[B]` under `features`.
     pub fn logits(&self, x_t: &Tensor, t: &Tensor, features: &Tensor) -> Tensor {
-        let condition = self.denoiser.condition(&features.to_kind(self.kind));
+        let condition = self.denoiser.condition(features);
         self.denoiser.forward(x_t, t, &condition, None)
     }
 }

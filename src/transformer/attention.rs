@@ -108,8 +108,9 @@ pub struct CrossAttention {
 }
 
 impl CrossAttention {
-    pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
-        let (width, text) = (config.width, config.text_width);
+    /// `text` is the width C of the text features.
+    pub fn new(p: &Params, config: &DenoiserConfig, text: i64) -> Self {
+        let width = config.width;
         CrossAttention {
             query: Linear::new(&p.at("query"), width, width),
             key: Linear::new(&p.at("key"), text, width),

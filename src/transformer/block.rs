@@ -1,31 +1,72 @@
-//! One block of the text-conditioned denoiser: self-attention, cross-attention
-//! and feed-forward part, each behind its norm and around a residual.
+//! One block of the denoiser: self-attention, what it is conditioned on, and the
+//! feed-forward part, each behind its norm and around a residual.
 
 use tch::Tensor;
 
 use super::attention::{CrossAttention, KeyValue, SelfAttention};
-use super::config::DenoiserConfig;
+use super::config::{Conditioning, DenoiserConfig};
 use super::feed_forward::FeedForward;
-use super::norm::{AdaptiveNorm, LayerNorm};
+use super::norm::{Affine, ClassNorm, LayerNorm, TimeNorm};
 use crate::torch::Params;
 
 pub struct Block {
-    ln1: AdaptiveNorm,
-    attn1: SelfAttention,
-    ln1_1: AdaptiveNorm,
-    attn2: CrossAttention,
-    ln2: LayerNorm,
+    ln1: TimeNorm,
+    self_attention: SelfAttention,
+    conditioned: Conditioned,
     mlp: FeedForward,
+}
+
+/// The part between self-attention and feed-forward.
+enum Conditioned {
+    Text {
+        ln1_1: TimeNorm,
+        attn2: CrossAttention,
+        ln2: LayerNorm,
+    },
+    Class {
+        ln2: ClassNorm,
+    },
+    Nothing {
+        ln2: LayerNorm,
+    },
+}
+
+impl Conditioned {
+    fn new(p: &Params, config: &DenoiserConfig) -> Self {
+        let ln2 = p.at("ln2");
+        match config.condition {
+            Conditioning::Text { width, .. } => Conditioned::Text {
+                ln1_1: TimeNorm::new(&p.at("ln1_1"), config),
+                attn2: CrossAttention::new(&p.at("attn2"), config, width),
+                ln2: LayerNorm::new(&ln2, config.width),
+            },
+            Conditioning::Class { classes, null } => Conditioned::Class {
+                ln2: ClassNorm::new(&ln2, config.width, classes, null),
+            },
+            Conditioning::Unconditional => Conditioned::Nothing {
+                ln2: LayerNorm::new(&ln2, config.width),
+            },
+        }
+    }
+}
+
+/// What a block needs to know of the condition, made once per sampling run.
+pub enum BlockCondition {
+    Text(KeyValue),
+    Class(Affine),
+    Nothing,
 }
 
 impl Block {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
+        let attention = match config.condition {
+            Conditioning::Text { .. } => "attn1",
+            _ => "attn",
+        };
         Block {
-            ln1: AdaptiveNorm::new(&p.at("ln1"), config),
-            attn1: SelfAttention::new(&p.at("attn1"), config),
-            ln1_1: AdaptiveNorm::new(&p.at("ln1_1"), config),
-            attn2: CrossAttention::new(&p.at("attn2"), config),
-            ln2: LayerNorm::new(&p.at("ln2"), config.width),
+            ln1: TimeNorm::new(&p.at("ln1"), config),
+            self_attention: SelfAttention::new(&p.at(attention), config),
+            conditioned: Conditioned::new(p, config),
             mlp: FeedForward::new(&p.at("mlp"), config),
         }
     }
@@ -35,9 +76,11 @@ impl Block {
     pub fn prepare(&mut self, is_last: bool) {
         let at_all = !(is_last && self.is_pointwise());
         self.ln1.tabulate();
-        self.ln1_1.tabulate();
-        self.attn1.prepare(at_all);
-        self.attn2.prepare();
+        self.self_attention.prepare(at_all);
+        if let Conditioned::Text { ln1_1, attn2, .. } = &mut self.conditioned {
+            ln1_1.tabulate();
+            attn2.prepare();
+        }
         self.mlp.prepare();
     }
 
@@ -46,20 +89,40 @@ impl Block {
         self.mlp.is_pointwise()
     }
 
-    /// The text's keys and values for this block.
-    pub fn condition(&self, text: &Tensor) -> KeyValue {
-        self.attn2.condition(text)
+    /// What this block needs of `y`: text features `[B, S, C]` or classes int64 `[B]`.
+    pub fn condition(&self, y: &Tensor) -> BlockCondition {
+        match &self.conditioned {
+            Conditioned::Text { attn2, .. } => BlockCondition::Text(attn2.condition(y)),
+            Conditioned::Class { ln2 } => BlockCondition::Class(ln2.condition(y)),
+            Conditioned::Nothing { .. } => BlockCondition::Nothing,
+        }
     }
 
     /// x + SA(AdaLN(x, t)) at `positions` int64 `[B, A]` (all L when `None`):
     /// `x` `[B, L, D]` → `[B, A, D]`.
     pub fn self_attention(&self, x: &Tensor, t: &Tensor, positions: Option<&Tensor>) -> Tensor {
-        self.attn1.forward(&self.ln1.forward(x, t), x, positions)
+        let normed = self.ln1.forward(x, t);
+        self.self_attention.forward(&normed, x, positions)
     }
 
-    /// x + CA(AdaLN(x, t), text), then x + MLP(LN(x)): `[B, A, D]` → `[B, A, D]`.
-    pub fn text_and_feed_forward(&self, x: &Tensor, t: &Tensor, text: &KeyValue) -> Tensor {
-        let x = self.attn2.forward(&self.ln1_1.forward(x, t), x, text);
-        self.mlp.forward(&self.ln2.forward(&x), &x)
+    /// The rest of the block: `[B, A, D]` → `[B, A, D]`.
+    ///
+    /// - text: x + CA(AdaLN(x, t), y), then x + MLP(LN(x));
+    /// - class: x + MLP(AdaLN(x, y));
+    /// - nothing: x + MLP(LN(x)).
+    pub fn condition_and_feed_forward(&self, x: &Tensor, t: &Tensor, y: &BlockCondition) -> Tensor {
+        match (&self.conditioned, y) {
+            (Conditioned::Text { ln1_1, attn2, ln2 }, BlockCondition::Text(text)) => {
+                let x = attn2.forward(&ln1_1.forward(x, t), x, text);
+                self.mlp.forward(&ln2.forward(&x), &x)
+            }
+            (Conditioned::Class { .. }, BlockCondition::Class(class)) => {
+                self.mlp.forward(&class.apply(x), x)
+            }
+            (Conditioned::Nothing { ln2 }, BlockCondition::Nothing) => {
+                self.mlp.forward(&ln2.forward(x), x)
+            }
+            _ => unreachable!("a condition made by another network"),
+        }
     }
 }

@@ -22,7 +22,42 @@ pub enum FeedForwardKind {
     Conv,
 }
 
-/// Shape of the text-conditioned denoiser (official `Text2ImageTransformer`).
+/// What stands for "no class" in guidance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NullClass {
+    /// A learned row behind those of the classes (`class_number` 1001).
+    Learned,
+    /// The mean of the classes' rows, for models trained without one (`class_number` 1000).
+    Mean,
+}
+
+/// What the prediction is conditioned on (`attn_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Conditioning {
+    /// Text features, through cross-attention (`selfcross`): S positions
+    /// (`condition_seq_len`) of width C (`condition_dim`).
+    Text { positions: i64, width: i64 },
+    /// A class below `classes`, through the norm before the feed-forward part
+    /// (`selfcondition`).
+    Class { classes: i64, null: NullClass },
+    /// Nothing (`self`).
+    Unconditional,
+}
+
+impl Conditioning {
+    /// Index that means "no class": one past the last class, as in the original (1000).
+    pub fn null_class(&self) -> Option<i64> {
+        match self {
+            Conditioning::Class { classes, .. } => Some(*classes),
+            _ => None,
+        }
+    }
+}
+
+/// Shape of the denoiser (official `Text2ImageTransformer`,
+/// `Condition2ImageTransformer` and `UnCondition2ImageTransformer`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DenoiserConfig {
@@ -46,10 +81,7 @@ pub struct DenoiserConfig {
     pub feed_forward: FeedForwardKind,
     /// Hidden width of the feed-forward part as a multiple of `width` (`mlp_hidden_times`).
     pub expansion: i64,
-    /// Width C of the text features (`condition_dim`).
-    pub text_width: i64,
-    /// Text positions S (`condition_seq_len`).
-    pub text_positions: i64,
+    pub condition: Conditioning,
 }
 
 impl DenoiserConfig {
@@ -67,8 +99,10 @@ impl DenoiserConfig {
             timestep_embedding: TimestepEmbedding::Table,
             feed_forward: FeedForwardKind::Fc,
             expansion: 4,
-            text_width: 512,
-            text_positions: 77,
+            condition: Conditioning::Text {
+                positions: 77,
+                width: 512,
+            },
         }
     }
 
@@ -78,6 +112,43 @@ impl DenoiserConfig {
             layers: 18,
             width: 192,
             ..Self::base()
+        }
+    }
+
+    /// VQ-Diffusion-L: ITHQ-200M (`configs/ithq.yaml`).
+    pub fn large() -> Self {
+        DenoiserConfig {
+            layers: 36,
+            width: 1408,
+            codes: 4096,
+            ..Self::base()
+        }
+    }
+
+    /// ImageNet (`configs/imagenet.yaml`), with a learned null class or without.
+    /// The position table is larger than the grid, as in the original.
+    pub fn imagenet(null: NullClass) -> Self {
+        DenoiserConfig {
+            layers: 24,
+            width: 512,
+            codes: 974,
+            grid: [16, 16],
+            feed_forward: FeedForwardKind::Conv,
+            condition: Conditioning::Class {
+                classes: 1000,
+                null,
+            },
+            ..Self::base()
+        }
+    }
+
+    /// FFHQ (`configs/ffhq.yaml`); the position table is larger than the grid here too.
+    pub fn ffhq() -> Self {
+        DenoiserConfig {
+            layers: 20,
+            codes: 1024,
+            condition: Conditioning::Unconditional,
+            ..Self::imagenet(NullClass::Mean)
         }
     }
 

@@ -1,19 +1,18 @@
-//! The text-conditioned denoiser (official `Text2ImageTransformer`).
+//! The denoiser, conditioned on text, a class or nothing (official
+//! `Text2ImageTransformer`, `Condition2ImageTransformer`, `UnCondition2ImageTransformer`).
 
 use tch::{Kind, Tensor};
 
-use super::attention::KeyValue;
-use super::block::Block;
+use super::block::{Block, BlockCondition};
 use super::config::DenoiserConfig;
 use super::embedding::{gather_positions, ContentEmbedding};
 use super::norm::LayerNorm;
 use crate::torch::{Linear, Params};
 
-/// What the network needs to know of the texts, made once per prompt: keys and
-/// values of every block. With guidance the batch is twice that of the images,
-/// the null text's rows after the prompts'.
+/// What the network needs to know of the condition y, made once per sampling run. With
+/// guidance its rows are twice those of the images, the null condition's at the end.
 pub struct Condition {
-    blocks: Vec<KeyValue>,
+    blocks: Vec<BlockCondition>,
     rows: i64,
 }
 
@@ -24,6 +23,7 @@ pub struct Denoiser {
     norm: LayerNorm,
     head: Linear, // D → K
     config: DenoiserConfig,
+    kind: Kind,
 }
 
 impl Denoiser {
@@ -39,6 +39,7 @@ impl Denoiser {
             norm: LayerNorm::new(&p.at("to_logits.0"), config.width),
             head: Linear::new(&p.at("to_logits.1"), config.width, config.codes),
             config: config.clone(),
+            kind: p.kind(),
         }
     }
 
@@ -58,19 +59,25 @@ impl Denoiser {
         self.head.pack();
     }
 
-    /// Keys and values of `text` `[B, S, C]` for every block.
-    pub fn condition(&self, text: &Tensor) -> Condition {
+    /// The condition `y`, one row a sample: text features `[B, S, C]` float, or classes
+    /// int64 `[B]` from 0 to [`Conditioning::null_class`](super::Conditioning::null_class);
+    /// of an unconditional network only the number of rows matters.
+    pub fn condition(&self, y: &Tensor) -> Condition {
+        let y = &match y.is_floating_point() {
+            true => y.to_kind(self.kind),
+            false => y.shallow_clone(),
+        };
         Condition {
-            blocks: self.blocks.iter().map(|b| b.condition(text)).collect(),
-            rows: text.size()[0],
+            blocks: self.blocks.iter().map(|b| b.condition(y)).collect(),
+            rows: y.size()[0],
         }
     }
 
     /// Unnormalised log p_θ(x̂_0 | x_t, t, y).
     ///
     /// - `x_t` `[B, L]` int64 in 0…K, `t` int64 `[1]` or `[B]` in 0…T−1;
-    /// - `condition` of B texts, or of 2B for guidance: the parts that do not
-    ///   depend on the text are then computed once;
+    /// - `condition` of B rows, or of 2B for guidance: the parts that do not
+    ///   depend on it are then computed once;
     /// - `positions` `[B, A]` int64: where the prediction is wanted (all when `None`).
     ///
     /// Returns `[rows of condition, A, K]` in f32.
@@ -99,7 +106,7 @@ impl Denoiser {
         let mut t = t.shallow_clone();
         let mut x = self.content_emb.forward(x_t); // [B, L, D]
         observe(&x);
-        for (i, (block, text)) in self.blocks.iter().zip(&condition.blocks).enumerate() {
+        for (i, (block, y)) in self.blocks.iter().zip(&condition.blocks).enumerate() {
             let is_last = i + 1 == self.blocks.len();
             // In the last block only keys and values are needed of the other positions.
             let at = wanted.take_if(|_| is_last && block.is_pointwise());
@@ -110,7 +117,7 @@ impl Denoiser {
                     t = t.repeat([branches]);
                 }
             }
-            x = block.text_and_feed_forward(&x, &t, text);
+            x = block.condition_and_feed_forward(&x, &t, y);
             observe(&x);
         }
         if let Some(positions) = wanted {

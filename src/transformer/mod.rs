@@ -11,5 +11,5 @@ pub mod embedding;
 pub mod feed_forward;
 pub mod norm;
 
-pub use config::DenoiserConfig;
+pub use config::{Conditioning, DenoiserConfig, NullClass};
 pub use denoiser::{Condition, Denoiser};

@@ -1,8 +1,8 @@
-//! Layer norm, plain and modulated by time.
+//! Layer norm, plain and modulated by time or class.
 
 use tch::{Kind, Tensor};
 
-use super::config::{DenoiserConfig, TimestepEmbedding};
+use super::config::{DenoiserConfig, NullClass, TimestepEmbedding};
 use crate::torch::{Init, Linear, Params};
 
 const EPSILON: f64 = 1e-5;
@@ -28,72 +28,136 @@ impl LayerNorm {
     }
 }
 
-/// AdaLN(x, t) = LN(x) ⊙ (1 + s_t) + b_t with [s_t; b_t] = W·SiLU(u_t) + β
-/// (official `AdaLayerNorm`); u_t is a learned row or a sinusoid.
-pub struct AdaptiveNorm {
-    timestep: Tensor, // u [T, D]
-    linear: Linear,   // D → 2D
-    table: Option<ModulationTable>,
-    width: i64,
-    /// Kind of the hidden state; the modulation itself is computed in f32.
+/// 1 + s and b of AdaLN for some rows: `[N, D]` each, in the hidden state's kind.
+pub struct Affine {
+    gain: Tensor,
+    shift: Tensor,
+}
+
+impl Affine {
+    /// LN(x) ⊙ (1 + s) + b: `x` `[B, L, D]`, one row for the batch or one a sample.
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        let rows = self.gain.size()[0];
+        let width = [self.gain.size()[1]];
+        if rows == 1 {
+            // A shared row makes it an ordinary affine layer norm.
+            let (gain, shift) = (self.gain.view(width), self.shift.view(width));
+            return x.layer_norm(width, Some(&gain), Some(&shift), EPSILON, true);
+        }
+        let normed = x.layer_norm(width, None::<&Tensor>, None::<&Tensor>, EPSILON, true);
+        normed * self.gain.unsqueeze(1) + self.shift.unsqueeze(1)
+    }
+
+    fn row(&self, index: &Tensor) -> Self {
+        Affine {
+            gain: self.gain.index_select(0, index),
+            shift: self.shift.index_select(0, index),
+        }
+    }
+}
+
+/// [s; b] = W·SiLU(u) + β (official `AdaLayerNorm`), in f32 whatever the hidden
+/// state's kind.
+struct Modulation {
+    linear: Linear, // D → 2D
     kind: Kind,
 }
 
-/// 1 + s and b of every time index, evaluated once at one fixed shape so that a
-/// row's bits do not depend on how many rows are asked for.
-struct ModulationTable {
-    gain: Tensor,  // [T, D]
-    shift: Tensor, // [T, D]
+impl Modulation {
+    fn new(p: &Params, width: i64) -> Self {
+        let linear = p.with_kind(Kind::Float).at("linear");
+        Modulation {
+            linear: Linear::new(&linear, width, 2 * width),
+            kind: p.kind(),
+        }
+    }
+
+    /// Of rows u `[N, D]`.
+    fn of(&self, u: &Tensor) -> Affine {
+        let both = self.linear.forward(&u.silu()).chunk(2, 1); // [N, D] twice
+        Affine {
+            gain: (&both[0] + 1.0).to_kind(self.kind),
+            shift: both[1].to_kind(self.kind),
+        }
+    }
 }
 
-impl AdaptiveNorm {
+/// AdaLN(x, t) = LN(x) ⊙ (1 + s_t) + b_t; u_t is a learned row or a sinusoid.
+pub struct TimeNorm {
+    timestep: Tensor, // u [T, D]
+    modulation: Modulation,
+    /// Of every time index, evaluated once at one fixed shape so that a row's bits do
+    /// not depend on how many rows are asked for.
+    table: Option<Affine>,
+}
+
+impl TimeNorm {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let (steps, width) = (config.timesteps, config.width);
-        let kind = p.kind();
-        let p = p.with_kind(Kind::Float);
         let timestep = match config.timestep_embedding {
-            TimestepEmbedding::Table => p.get("emb.weight", &[steps, width], Init::Normal(0.02)),
+            TimestepEmbedding::Table => {
+                let p = p.with_kind(Kind::Float);
+                p.get("emb.weight", &[steps, width], Init::Normal(0.02))
+            }
             TimestepEmbedding::Sinusoid => sinusoid(steps, width).to_device(p.device()),
         };
-        AdaptiveNorm {
+        TimeNorm {
             timestep,
-            linear: Linear::new(&p.at("linear"), width, 2 * width),
+            modulation: Modulation::new(p, width),
             table: None,
-            width,
-            kind,
         }
     }
 
     /// Evaluates the modulation of every time index, for inference.
     pub fn tabulate(&mut self) {
-        let (scale, shift) = self.modulation(&self.timestep); // [T, D] each
-        self.table = Some(ModulationTable {
-            gain: (scale + 1.0).to_kind(self.kind),
-            shift: shift.to_kind(self.kind),
-        });
+        self.table = Some(self.modulation.of(&self.timestep));
     }
 
     /// `x` `[B, L, D]`, `t` int64 `[1]` (one time for the batch) or `[B]` → `[B, L, D]`.
     pub fn forward(&self, x: &Tensor, t: &Tensor) -> Tensor {
-        let width = [self.width];
-        if let (Some(table), [1]) = (&self.table, t.size().as_slice()) {
-            // At a shared time the modulation is an ordinary affine layer norm.
-            let gain = table.gain.index_select(0, t).view(width);
-            let shift = table.shift.index_select(0, t).view(width);
-            return x.layer_norm(width, Some(&gain), Some(&shift), EPSILON, true);
+        let affine = match &self.table {
+            Some(table) => table.row(t),
+            None => self.modulation.of(&self.timestep.index_select(0, t)),
+        };
+        affine.apply(x)
+    }
+}
+
+/// AdaLN(x, y) of a class y, before the feed-forward part.
+pub struct ClassNorm {
+    class: Tensor, // u [classes, D], one row more with a learned null class
+    modulation: Modulation,
+    /// Number of classes, where their mean row stands for no class.
+    mean_beyond: Option<i64>,
+}
+
+impl ClassNorm {
+    pub fn new(p: &Params, width: i64, classes: i64, null: NullClass) -> Self {
+        let rows = match null {
+            NullClass::Learned => classes + 1,
+            NullClass::Mean => classes,
+        };
+        let table = p.with_kind(Kind::Float);
+        ClassNorm {
+            class: table.get("emb.weight", &[rows, width], Init::Normal(0.02)),
+            modulation: Modulation::new(p, width),
+            mean_beyond: (null == NullClass::Mean).then_some(classes),
         }
-        let (scale, shift) = self.modulation(&self.timestep.index_select(0, t)); // [B, D]
-        let normed = x.layer_norm(width, None::<&Tensor>, None::<&Tensor>, EPSILON, true);
-        let gain = (scale + 1.0).to_kind(self.kind).unsqueeze(1); // [B, 1, D]
-        normed * gain + shift.to_kind(self.kind).unsqueeze(1)
     }
 
-    fn modulation(&self, timestep: &Tensor) -> (Tensor, Tensor) {
-        let both = self.linear.forward(&timestep.silu()); // [B, 2D]
-        (
-            both.narrow(1, 0, self.width),
-            both.narrow(1, self.width, self.width),
-        )
+    /// Scale and shift of `class` int64 `[B]`; the number of classes means none.
+    ///
+    /// Without a learned row, "none" is the mean of the classes' rows, sample by
+    /// sample. The original decides by the first sample alone: if it has no class, all
+    /// get the mean, and a sample without class elsewhere is an error.
+    pub fn condition(&self, class: &Tensor) -> Affine {
+        let Some(classes) = self.mean_beyond else {
+            return self.modulation.of(&self.class.index_select(0, class));
+        };
+        let rows = self.class.index_select(0, &class.clamp_max(classes - 1)); // [B, D]
+        let mean = self.class.mean_dim(0, true, None::<Kind>); // [1, D]
+        let none = class.ge(classes).unsqueeze(1); // [B, 1]
+        self.modulation.of(&mean.where_self(&none, &rows))
     }
 }
 

@@ -123,7 +123,10 @@ pub fn guidance(case: &mut Case, pipeline: &Pipeline) {
         }
         let null = match kind {
             "zeroshot" => empty_prompt(pipeline),
-            _ => pipeline.null_text().unwrap_or_else(|e| panic!("{e}")),
+            _ => pipeline
+                .conditioner()
+                .null()
+                .unwrap_or_else(|e| panic!("{e}")),
         };
         let both = Tensor::cat(&[&text, &null.expand_as(&text)], 0);
         let logits = denoiser.forward(&x_t, &t, &denoiser.condition(&both), None);

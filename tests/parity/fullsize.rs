@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::codec::{CodecConfig, ImageCodec, QuantizerKind};
 use vqdiffusion::torch::Params;
 use vqdiffusion::transformer::config::{DenoiserConfig, FeedForwardKind, TimestepEmbedding};
-use vqdiffusion::transformer::Denoiser;
+use vqdiffusion::transformer::{Conditioning, Denoiser};
 
 use crate::case::{rows_at, Case};
 use crate::formula::{FormulaWeights, Numbers};
@@ -165,8 +165,10 @@ fn denoiser_config(
         timestep_embedding: TimestepEmbedding::Table,
         feed_forward: FeedForwardKind::Fc,
         expansion: shape("blocks.0.mlp.0.weight")[0] / width,
-        text_width: shape("blocks.0.attn2.key.weight")[1],
-        text_positions: text,
+        condition: Conditioning::Text {
+            positions: text,
+            width: shape("blocks.0.attn2.key.weight")[1],
+        },
     }
 }
 

@@ -10,12 +10,12 @@ use vqdiffusion::diffusion::purity::{self, Revealing};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
 use vqdiffusion::model::NullText;
-use vqdiffusion::pipeline::Pipeline;
+use vqdiffusion::pipeline::{Pipeline, Subject};
 use vqdiffusion::transformer::Condition;
 
 use crate::case::{integers, Case};
 use crate::diffusion::truncation;
-use crate::text::empty_prompt;
+use crate::text::{empty_prompt, encode};
 
 /// Names of the recorded runs.
 pub fn runs(case: &Case) -> Vec<String> {
@@ -69,7 +69,7 @@ struct Settings {
     config: SamplerConfig,
     /// Times skipped by the official fast sampler.
     skip: i64,
-    captions: Vec<String>,
+    subjects: Vec<Subject>,
     null: NullText,
     counts: Option<Vec<usize>>,
 }
@@ -111,10 +111,10 @@ impl Settings {
                 rule: ReverseRule::Official,
             },
             skip,
-            captions: list("captions")
+            subjects: list("captions")
                 .unwrap_or_default()
                 .iter()
-                .filter_map(|c| c.as_str().map(str::to_string))
+                .filter_map(|c| Some(Subject::Text(c.as_str()?.to_string())))
                 .collect(),
             null: match meta["learnable_cf"].as_bool() {
                 Some(true) => NullText::Learned,
@@ -129,21 +129,18 @@ impl Settings {
     }
 
     fn condition(&self, pipeline: &Pipeline) -> Condition {
-        let prompts: Vec<&str> = self.captions.iter().map(String::as_str).collect();
         let guided = self.config.uses_guidance();
-        if !guided || self.null == pipeline.config().null_text {
-            return pipeline
-                .condition(&prompts, guided)
-                .unwrap_or_else(|e| panic!("{e}"));
+        let own_null = pipeline.config().text.as_ref().map(|text| text.null);
+        if !guided || own_null == Some(self.null) {
+            let condition = pipeline.condition(&self.subjects, guided);
+            return condition.unwrap_or_else(|e| panic!("{e}"));
         }
         assert_eq!(
             self.null,
             NullText::EmptyPrompt,
             "the model has no null text"
         );
-        let text = pipeline
-            .encode_text(&prompts)
-            .unwrap_or_else(|e| panic!("{e}"));
+        let text = encode(pipeline, &self.subjects);
         let null = empty_prompt(pipeline).expand_as(&text);
         pipeline
             .denoiser()
@@ -161,7 +158,7 @@ pub fn run(case: &mut Case, pipeline: &Pipeline, run: &str) {
     let meta = case.meta[format!("sample.{run}")].clone();
     let denoiser = pipeline.denoiser();
     let settings = Settings::read(&meta, denoiser.config().timesteps);
-    let batch = settings.captions.len() as i64;
+    let batch = settings.subjects.len() as i64;
     let condition = settings.condition(pipeline);
     let mut sampler = pipeline
         .sampler(&settings.config)

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tch::{Device, Tensor};
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions, WeightSet};
 use vqdiffusion::clip::ClipTokenizer;
-use vqdiffusion::pipeline::Pipeline;
+use vqdiffusion::pipeline::{Pipeline, Subject};
 use vqdiffusion::torch::device::Precision;
 
 use crate::case::Case;
@@ -25,11 +25,15 @@ pub fn load(checkpoint: &Checkpoint) -> Pipeline {
     Pipeline::load(checkpoint, Device::Cpu, Precision::F32).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// The condition y of `subjects`.
+pub fn encode(pipeline: &Pipeline, subjects: &[Subject]) -> Tensor {
+    let y = pipeline.conditioner().encode(subjects);
+    y.unwrap_or_else(|e| panic!("{e}"))
+}
+
 /// Features of the empty string `[1, S, C]`.
 pub fn empty_prompt(pipeline: &Pipeline) -> Tensor {
-    pipeline
-        .encode_text(&[""])
-        .unwrap_or_else(|e| panic!("{e}"))
+    encode(pipeline, &[Subject::Text(String::new())])
 }
 
 pub fn run(case: &mut Case) {
@@ -68,14 +72,15 @@ fn text(case: &mut Case, pipeline: &Pipeline) {
         .filter_map(|c| c["text"].as_str())
         .collect();
 
-    let config = &pipeline.config().text;
+    let config = pipeline.config().text.as_ref();
+    let config = &config.unwrap_or_else(|| panic!("no text tower")).tower;
     let tokenizer = ClipTokenizer::new(config.vocabulary as usize)
         .and_then(|t| t.with_context_length(config.context as usize))
         .unwrap_or_else(|e| panic!("{e}"));
-    let encode = |caption: &str| tokenizer.encode(caption).unwrap_or_else(|e| panic!("{e}"));
+    let tokenize = |caption: &str| tokenizer.encode(caption).unwrap_or_else(|e| panic!("{e}"));
     let table =
         |rows: &[Vec<i64>]| Tensor::from_slice(&rows.concat()).view([rows.len() as i64, -1]);
-    let encodings: Vec<_> = captions.iter().map(|c| encode(c)).collect();
+    let encodings: Vec<_> = captions.iter().map(|c| tokenize(c)).collect();
     let ids: Vec<Vec<i64>> = encodings.iter().map(|e| e.ids.clone()).collect();
     let masks: Vec<Vec<i64>> = encodings
         .iter()
@@ -84,23 +89,23 @@ fn text(case: &mut Case, pipeline: &Pipeline) {
     case.check("expected.text.tokens", &table(&ids));
     case.check("expected.text.mask", &table(&masks));
     if let Some(null) = case.get("input.null_token") {
-        let ours = table(&[encode("").ids]);
+        let ours = table(&[tokenize("").ids]);
         case.also("input.null_token", "empty string", &ours, &null);
     }
 
-    let features = pipeline
-        .encode_text(&captions)
-        .unwrap_or_else(|e| panic!("{e}"));
+    let subjects: Vec<Subject> = captions
+        .iter()
+        .map(|c| Subject::Text(c.to_string()))
+        .collect();
+    let features = encode(pipeline, &subjects);
     case.check("expected.text.embed_fp32_tower", &features);
     // Ours computes in f32 whatever the weights are stored in.
     case.check("expected.text.embed_fp16_tower", &features);
     // One caption at a time, as for single pictures.
     let name = "expected.text.embed_fp32_tower";
     if let Some(expected) = case.get(name) {
-        for (i, caption) in captions.iter().enumerate() {
-            let alone = pipeline
-                .encode_text(&[caption])
-                .unwrap_or_else(|e| panic!("{e}"));
+        for (i, subject) in subjects.iter().enumerate() {
+            let alone = encode(pipeline, std::slice::from_ref(subject));
             let row = expected.narrow(0, i as i64, 1);
             case.also(name, &format!("caption {i} alone"), &alone, &row);
         }

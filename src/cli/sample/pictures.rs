@@ -7,18 +7,27 @@ use std::time::Duration;
 
 use super::film::Film;
 use super::plan::Plan;
-use super::repeat::chunk;
+use super::repeat::{chunk, subject_chunk};
 use super::SampleArgs;
 use crate::cli::progress::Progress;
 use crate::cli::CliResult;
 use crate::codec::image_codec::to_bytes;
 use crate::picture::{grid, write_gif, write_png, Picture};
-use crate::pipeline::{Pipeline, Request};
+use crate::pipeline::{Pipeline, Request, Subject};
 
-/// `SEED-WORDS-OF-THE-PROMPT.png`
+/// `SEED-WORDS-OF-THE-PROMPT.png`, `SEED-class-INDEX.png` or `SEED.png`.
 pub fn file_name(request: &Request) -> String {
-    let words: String = request
-        .prompt
+    let seed = request.seed;
+    match &request.subject {
+        Subject::Text(prompt) => format!("{seed}-{}.png", slug(prompt)),
+        Subject::Class(class) => format!("{seed}-class-{class}.png"),
+        Subject::Anything => format!("{seed}.png"),
+    }
+}
+
+/// The first words of `text`, joined by hyphens.
+fn slug(text: &str) -> String {
+    let words: String = text
         .chars()
         .map(|c| {
             if c.is_alphanumeric() {
@@ -32,7 +41,7 @@ pub fn file_name(request: &Request) -> String {
     if let Some((end, _)) = slug.char_indices().nth(40) {
         slug.truncate(end);
     }
-    format!("{}-{}.png", request.seed, slug.trim_end_matches('-'))
+    slug.trim_end_matches('-').to_string()
 }
 
 /// Samples, decodes and writes all pictures of `plan` under `names`.
@@ -64,12 +73,12 @@ pub fn make_pictures(
         let decoded = to_bytes(&pipeline.decode(&tokens), plan.options.rounding);
         for (i, (request, name)) in requests.iter().zip(names).enumerate() {
             let picture = Picture::from_tensor(&decoded.get(i as i64));
-            let texts = [
-                (chunk::PROMPT, request.prompt.clone()),
+            let mut texts = Vec::from_iter(subject_chunk(&request.subject));
+            texts.extend([
                 (chunk::SEED, request.seed.to_string()),
                 (chunk::OPTIONS, options.clone()),
                 (chunk::MODEL, pipeline.fingerprint().to_string()),
-            ];
+            ]);
             write_png(name, &picture, &texts)?;
             if args.animate {
                 let frames = film.frames(i, pipeline, plan.options.rounding);

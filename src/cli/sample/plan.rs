@@ -9,8 +9,8 @@ use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::truncation::Truncation;
 use crate::diffusion::{ReverseRule, SamplerConfig};
-use crate::model::{ModelConfig, NullText};
-use crate::pipeline::Request;
+use crate::model::ModelConfig;
+use crate::pipeline::{Request, Subject};
 use crate::torch::device::Precision;
 
 /// Everything in a PNG that repeats it, besides prompt, seed and model.
@@ -61,7 +61,7 @@ pub fn planned(
         .flat_map(|prompt| std::iter::repeat_n(prompt, args.count as usize))
         .enumerate()
         .map(|(i, prompt)| Request {
-            prompt: prompt.clone(),
+            subject: Subject::Text(prompt.clone()),
             seed: args.seed + i as u64,
         })
         .collect();
@@ -73,16 +73,19 @@ pub fn planned(
 }
 
 fn options(args: &SampleArgs, model: &ModelConfig, device: tch::Device) -> Options {
-    let learned = model.null_text == NullText::Learned;
-    let (rule, rounding, guidance, rate) = match args.compat {
-        None | Some(Compat::Official) => {
-            let (guidance, rate) = if learned { (5.0, 1.0) } else { (1.0, 0.86) };
-            match args.compat {
-                None => (ReverseRule::Exact, Rounding::Nearest, guidance, rate),
-                _ => (ReverseRule::Official, Rounding::Truncate, guidance, rate),
-            }
+    let usual = model.usual_guidance();
+    let (rule, rounding, guidance) = match args.compat {
+        None => (ReverseRule::Exact, Rounding::Nearest, usual),
+        Some(Compat::Official) => (ReverseRule::Official, Rounding::Truncate, usual),
+        Some(Compat::Diffusers) => {
+            let guidance = if model.text.is_some() { 5.0 } else { usual };
+            (ReverseRule::Diffusers, Rounding::Nearest, guidance)
         }
-        Some(Compat::Diffusers) => (ReverseRule::Diffusers, Rounding::Nearest, 5.0, 1.0),
+    };
+    let guidance = args.guidance.unwrap_or(guidance);
+    let rate = match args.compat {
+        Some(Compat::Diffusers) => 1.0,
+        _ => model.usual_truncation(guidance),
     };
     let truncation = match (args.top_k, args.truncation.unwrap_or(rate)) {
         (Some(k), _) => Truncation::TopK(k),
@@ -97,7 +100,7 @@ fn options(args: &SampleArgs, model: &ModelConfig, device: tch::Device) -> Optio
     Options {
         sampler: SamplerConfig {
             steps: args.steps.unwrap_or(model.denoiser.timesteps as usize),
-            guidance: args.guidance.unwrap_or(guidance),
+            guidance,
             truncation,
             revealing,
             rule,
