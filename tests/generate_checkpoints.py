@@ -340,6 +340,152 @@ def write_old_views():
     assert swapped != out.getvalue()
     (FOLDER / "big_endian_legacy.pth").write_bytes(swapped)
 
+# One storage for all weights of the small model below keeps its files small.
+WEIGHTS = torch.randn(10_000, generator=torch.Generator().manual_seed(5)) * 0.2
+
+
+def weights(*shape, dtype=torch.float32):
+    count = int(numpy.prod(shape))
+    start = (7 * shape[0] + 3 * len(shape)) % (len(WEIGHTS) - count)
+    return WEIGHTS[start : start + count].reshape(shape).to(dtype)
+
+
+def layer(name, *shape, dtype=torch.float32):
+    return {f"{name}.weight": weights(*shape, dtype=dtype), f"{name}.bias": weights(shape[0], dtype=dtype)}
+
+
+def norm(name, width):
+    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+
+
+def clip_tower():
+    """A text tower in the names of CLIP: dense layers in half precision, as released."""
+    half = torch.float16
+    tower = {
+        "token_embedding.weight": weights(520, 16),
+        "positional_embedding": weights(77, 16),
+        **norm("ln_final", 16),
+        "text_projection": weights(16, 16, dtype=half),
+    }
+    block = "transformer.resblocks.0"
+    tower[f"{block}.attn.in_proj_weight"] = weights(48, 16, dtype=half)
+    tower[f"{block}.attn.in_proj_bias"] = weights(48, dtype=half)
+    for name, shape in (("attn.out_proj", (16, 16)), ("mlp.c_fc", (64, 16)), ("mlp.c_proj", (16, 64))):
+        tower.update(layer(f"{block}.{name}", *shape, dtype=half))
+    for name in ("ln_1", "ln_2"):
+        tower.update(norm(f"{block}.{name}", 16))
+    return tower
+
+
+def denoiser():
+    """One block of width 16 over 4 x 4 tokens of 10 codes, 6 time steps."""
+    names = {
+        "content_emb.emb.weight": weights(11, 16),
+        "content_emb.height_emb.weight": weights(4, 16),
+        "content_emb.width_emb.weight": weights(4, 16),
+        **norm("blocks.0.ln2", 16),
+        **layer("blocks.0.mlp.0", 64, 16),
+        **layer("blocks.0.mlp.2", 16, 64),
+        **norm("to_logits.0", 16),
+        **layer("to_logits.1", 10, 16),
+    }
+    for part in ("ln1", "ln1_1"):
+        names[f"blocks.0.{part}.emb.weight"] = weights(6, 16)
+        names.update(layer(f"blocks.0.{part}.linear", 32, 16))
+    for part in ("attn1", "attn2"):
+        for name in ("query", "key", "value", "proj"):
+            names.update(layer(f"blocks.0.{part}.{name}", 16, 16))
+    return names
+
+
+def residual(name):
+    return {
+        **norm(f"{name}.norm1", 32), **layer(f"{name}.conv1", 32, 32, 3, 3),
+        **norm(f"{name}.norm2", 32), **layer(f"{name}.conv2", 32, 32, 3, 3),
+    }
+
+
+def half_codec(side, level, blocks, inputs, outputs):
+    names = {
+        **layer(f"{side}.conv_in", 32, inputs, 3, 3),
+        **norm(f"{side}.norm_out", 32),
+        **layer(f"{side}.conv_out", outputs, 32, 3, 3),
+        **norm(f"{side}.mid.attn_1.norm", 32),
+    }
+    for name in ("q", "k", "v", "proj_out"):
+        names.update(layer(f"{side}.mid.attn_1.{name}", 32, 32, 1, 1))
+    for name in ["mid.block_1", "mid.block_2"] + [f"{level}.0.block.{n}" for n in range(blocks)]:
+        names.update(residual(f"{side}.{name}"))
+    return names
+
+
+def codec():
+    return {
+        **half_codec("encoder", "down", 1, 3, 8),
+        **half_codec("decoder", "up", 2, 8, 3),
+        **layer("quant_conv", 8, 8, 1, 1),
+        **layer("post_quant_conv", 8, 8, 1, 1),
+        "quantize.embedding": weights(10, 8),
+    }
+
+
+class Part(torch.nn.Module):
+    """Parameters and parts by dotted names."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        parts = collections.defaultdict(dict)
+        for name, tensor in tensors.items():
+            first, _, rest = name.partition(".")
+            if rest:
+                parts[first][rest] = tensor
+            elif tensor.is_floating_point():
+                setattr(self, first, torch.nn.Parameter(tensor))
+            else:
+                self.register_buffer(first, tensor)
+        for name, members in parts.items():
+            setattr(self, name, Part(members))
+
+
+def in_halves(tensors):
+    for name, tensor in tensors.items():
+        part = name.split(".")[0]
+        for half, members in (("enc", ("encoder", "quant_conv", "quantize")),
+                              ("dec", ("decoder", "post_quant_conv", "quantize"))):
+            if part in members:
+                yield f"content_codec.{half}.{name}", tensor
+
+
+def write_models():
+    """One small text-to-image model in the ways that its parts are found in: whole in the old
+    pickle format, and in three files: split, Lightning's and TorchScript."""
+    tower = clip_tower()
+    network = {f"transformer.transformer.{k}": v for k, v in denoiser().items()}
+    whole = {
+        **dict(in_halves(codec())),
+        **network,
+        **{f"transformer.condition_emb.{k}": v for k, v in tower.items()},
+    }
+    state = {"last_epoch": 1, "last_iter": 2, "model": whole}
+    torch.save(state, FOLDER / "model_legacy.pth", _use_new_zipfile_serialization=False)
+
+    out = io.BytesIO()
+    torch.save({"last_epoch": 1, "last_iter": 2, "model": network}, out)
+    data = out.getvalue()
+    half = len(data) // 2
+    (FOLDER / "model_split.pth_aa").write_bytes(data[:half])
+    (FOLDER / "model_split.pth_ab").write_bytes(data[half:])
+
+    lightning = lightning_state()
+    lightning["state_dict"] = {**codec(), "loss.discriminator.main.0.weight": weights(4, 4)}
+    torch.save(lightning, FOLDER / "codec_lightning.ckpt")
+
+    scalars = {name: torch.tensor(n) for name, n in (
+        ("input_resolution", 224), ("context_length", 77), ("vocab_size", 520))}
+    archive = {**tower, **scalars, "logit_scale": torch.tensor(1.0), "visual.conv1.weight": weights(4, 4)}
+    torch.jit.save(torch.jit.script(Part(archive)), str(FOLDER / "clip_script.pt"))
+
+
 
 def main():
     FOLDER.mkdir(exist_ok=True)
@@ -350,6 +496,7 @@ def main():
     write_zip_variants()
     write_malicious()
     write_old_views()
+    write_models()
     lines = [f"{json.dumps(name)}: {json.dumps(EXPECTED[name])}" for name in sorted(EXPECTED)]
     (FOLDER / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

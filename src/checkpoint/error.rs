@@ -47,6 +47,17 @@ pub enum LoadError {
         remedy: String,
     },
 
+    /// A model on the Hugging Face Hub cannot be had.
+    #[error("{name}: no such file or folder; on the Hugging Face Hub: {problem}")]
+    Hub { name: String, problem: String },
+
+    /// The model cannot be written in a layout.
+    #[error("cannot be written in the {layout} layout: {problem}")]
+    Unsupported {
+        layout: &'static str,
+        problem: String,
+    },
+
     /// The weights do not fit the model.
     #[error("{0}")]
     Weights(Box<LoadReport>),

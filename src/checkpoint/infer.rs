@@ -5,7 +5,7 @@ use std::path::Path;
 use super::error::LoadError;
 use super::official::{CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::state_dict::StateDict;
-use crate::clip::TextConfig;
+use crate::clip::{TextConfig, TokenRule};
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
@@ -177,6 +177,7 @@ fn text(shapes: &Shapes) -> Result<TextCondition, LoadError> {
         layers: shapes.state.count_indexed(&name("transformer.resblocks.")),
         heads: (width / 64).max(1),
         hidden,
+        tokens: TokenRule::Official,
     };
     let null = if shapes.state.contains(NULL_TEXT) {
         NullText::Learned

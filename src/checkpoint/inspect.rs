@@ -43,6 +43,7 @@ fn whole_model(checkpoint: &Checkpoint) -> Description {
     let layout = match checkpoint.layout {
         Layout::Native => "vqdiffusion (safetensors with configuration)".to_string(),
         Layout::Official { has_ema, used } => training_layout(has_ema, used),
+        Layout::Diffusers => "diffusers folder (VQDiffusionPipeline)".to_string(),
     };
     Description {
         layout,

@@ -1,16 +1,22 @@
-//! Files of models: PyTorch pickles and safetensors, the layouts in them, and the
-//! model shapes that follow from the tensors.
+//! Files of models: PyTorch pickles and safetensors, the layouts in them (our own, the
+//! official one, diffusers', CLIP's), and the model shapes that follow from the tensors.
 
+pub mod clip_archive;
 pub mod config_file;
+mod derived;
+pub mod diffusers;
 pub mod error;
+pub mod hub;
 pub mod infer;
 pub mod inspect;
 pub mod load;
 pub mod native;
 pub mod official;
+pub mod official_export;
 pub mod official_yaml;
 pub mod open;
 pub mod pytorch;
+mod safetensors_file;
 pub mod state_dict;
 
 pub use error::LoadError;

@@ -4,16 +4,15 @@
 //! [`ModelConfig`]. Tensors have canonical names (see [`super::official`]) and
 //! their original number formats.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::LoadError;
 use super::official::is_recomputed;
-use super::state_dict::{safetensors_dtype, Entry, StateDict};
+use super::safetensors_file;
+use super::state_dict::StateDict;
 use crate::model::ModelConfig;
 use crate::new_file;
 
@@ -71,63 +70,8 @@ pub fn write(path: &Path, config: &ModelConfig, state: &StateDict) -> Result<(),
     };
     let header = serde_json::to_string(&header).map_err(json)?;
     let metadata = HashMap::from([(ENTRY.to_string(), header)]);
-    let failure = Mutex::new(None);
-    let views: Vec<(&str, LazyView)> = state
-        .iter()
-        .filter(|(name, _)| !is_recomputed(name))
-        .map(|(name, entry)| {
-            let view = LazyView {
-                entry,
-                shape: entry.shape.iter().map(|&n| n as usize).collect(),
-                failure: &failure,
-            };
-            (name, view)
-        })
-        .collect();
-
     let temporary = new_file::beside(path).map_err(io)?;
-    safetensors::serialize_to_file(views, Some(metadata), temporary.path()).map_err(|e| {
-        LoadError::Format {
-            path: path.to_path_buf(),
-            problem: format!("could not be written: {e}"),
-        }
-    })?;
-    let failure = failure.into_inner().unwrap_or_else(|e| e.into_inner());
-    if let Some(error) = failure {
-        return Err(error);
-    }
+    let tensors = state.iter().filter(|(name, _)| !is_recomputed(name));
+    safetensors_file::write(temporary.path(), tensors, metadata)?;
     new_file::commit(temporary, path).map_err(io)
-}
-
-/// An entry that is read when its turn to be written comes.
-struct LazyView<'a> {
-    entry: &'a Entry,
-    shape: Vec<usize>,
-    failure: &'a Mutex<Option<LoadError>>,
-}
-
-impl safetensors::View for LazyView<'_> {
-    fn dtype(&self) -> safetensors::Dtype {
-        safetensors_dtype(self.entry.dtype)
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match self.entry.bytes() {
-            Ok(bytes) => bytes.into(),
-            Err(error) => {
-                // The trait cannot fail: `write` discards the file.
-                let mut failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
-                failure.get_or_insert(error);
-                vec![0; self.data_len()].into()
-            }
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        self.entry.numel() as usize * self.entry.dtype.size()
-    }
 }

@@ -169,7 +169,7 @@ pub fn read_mapping(path: &Path) -> Result<Entry, LoadError> {
 }
 
 /// Adds the tensors of the dict `node` under the names that `rename` gives their keys.
-fn collect(
+pub(super) fn collect(
     file: &Arc<TorchFile>,
     node: NodeId,
     state: &mut StateDict,
@@ -183,7 +183,7 @@ fn collect(
     Ok(())
 }
 
-fn entry(file: &Arc<TorchFile>, key: &str, tensor: TensorRef) -> Entry {
+pub(super) fn entry(file: &Arc<TorchFile>, key: &str, tensor: TensorRef) -> Entry {
     Entry {
         dtype: tensor.dtype,
         shape: tensor.shape.iter().map(|&n| n as i64).collect(),

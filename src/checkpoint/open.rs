@@ -3,12 +3,17 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::clip_archive::read_text_tower;
 use super::config_file::ConfigFile;
+use super::diffusers;
 use super::error::LoadError;
+use super::hub::HubName;
 use super::infer;
 use super::native;
-use super::official::{self, OfficialKind, WeightSet, CODEC, CODE_MAPPING, DENOISER};
+use super::official::{self, OfficialKind, WeightSet, CODEC, CODE_MAPPING, DENOISER, TEXT};
+use super::official_export::mapping_name;
 use super::official_yaml::resolve;
+use super::pytorch::PartsReader;
 use super::state_dict::{read_safetensors, StateDict};
 use crate::model::ModelConfig;
 
@@ -19,6 +24,8 @@ pub enum Layout {
     Native,
     /// PyTorch file of the official solver.
     Official { has_ema: bool, used: WeightSet },
+    /// Folder of diffusers' `VQDiffusionPipeline`.
+    Diffusers,
 }
 
 /// What to open, and where the things are that a checkpoint cannot hold.
@@ -31,6 +38,8 @@ pub struct OpenOptions {
     pub mapping: Option<PathBuf>,
     /// Codec file, where the checkpoint holds none.
     pub codec: Option<PathBuf>,
+    /// CLIP file to take the text tower from, where the checkpoint holds none.
+    pub text_encoder: Option<PathBuf>,
 }
 
 /// An opened model file: its shape, and its tensors by canonical name, not yet read.
@@ -57,19 +66,32 @@ pub fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
 }
 
 impl Checkpoint {
-    /// Opens a model file of any layout; split files by their first part or their stem.
+    /// Opens a model of any layout: a file, split files by their first part or their
+    /// stem, a diffusers folder, or a name on the Hugging Face Hub.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, LoadError> {
-        if path.is_dir() {
-            return Err(LoadError::Format {
-                path: path.to_path_buf(),
-                problem: "is a folder, expected a checkpoint file (.pth or .safetensors)".into(),
-            });
-        }
+        let on_hub = match PartsReader::open(path) {
+            Err(_) => HubName::parse(path),
+            Ok(_) => None,
+        };
+        let folder = on_hub.map(|name| name.folder()).transpose()?;
+        let path = folder.as_deref().unwrap_or(path);
         let config = options
             .config
             .as_deref()
             .map(ConfigFile::read)
             .transpose()?;
+        if path.is_dir() {
+            let (model, state) = diffusers::open(path)?;
+            if let Some(config) = &config {
+                config.check(&model, path)?;
+            }
+            return Ok(Checkpoint {
+                path: path.to_path_buf(),
+                layout: Layout::Diffusers,
+                config: model,
+                state,
+            });
+        }
         if path.is_file() && is_safetensors(path)? {
             let (state, metadata) = read_safetensors(path)?;
             let model = native::config(path, &metadata)?;
@@ -106,6 +128,12 @@ impl Checkpoint {
         }
         if !state.has_prefix(&format!("{CODEC}.")) {
             add_codec(&mut state, path, options, config)?;
+        }
+        let text = format!("{TEXT}.token_embedding.");
+        if let (Some(file), false) = (&options.text_encoder, state.has_prefix(&text)) {
+            for (name, entry) in read_text_tower(file)?.iter() {
+                state.insert(name, entry.clone());
+            }
         }
         let mut model = infer::model(&state, path, config.and_then(ConfigFile::heads))?;
         if let Some(grid) = config.and_then(ConfigFile::grid) {
@@ -195,7 +223,9 @@ fn add_mapping(
     let found = options
         .mapping
         .clone()
-        .or_else(|| resolve(named, config.map(ConfigFile::path), path));
+        .or_else(|| resolve(named, config.map(ConfigFile::path), path))
+        // Where converting leaves it.
+        .or_else(|| Some(path.with_file_name(mapping_name(model))).filter(|file| file.is_file()));
     let Some(mapping) = found else {
         return Err(LoadError::Missing {
             path: path.to_path_buf(),

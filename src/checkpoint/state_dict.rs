@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,14 @@ pub enum Source {
     /// A tensor of a PyTorch file.
     Torch(Arc<TorchFile>, TensorRef),
     /// A byte range of a safetensors file.
-    Safetensors(Arc<File>, std::ops::Range<usize>),
+    Safetensors(Arc<File>, Range<usize>),
+    /// Other entries, one after the other.
+    Joined(Vec<Entry>),
+    /// A byte range of another entry.
+    Part(Box<Entry>, Range<usize>),
+    /// Another entry in this one's number format.
+    Cast(Box<Entry>),
+    Memory(Arc<[u8]>),
 }
 
 /// One tensor of a file.
@@ -51,6 +59,16 @@ impl Entry {
                     })?;
                 Ok(bytes)
             }
+            Source::Joined(parts) => {
+                let mut bytes = Vec::with_capacity(self.numel() as usize * self.dtype.size());
+                for part in parts {
+                    bytes.extend(part.bytes()?);
+                }
+                Ok(bytes)
+            }
+            Source::Part(whole, range) => Ok(whole.bytes()?[range.clone()].to_vec()),
+            Source::Cast(inner) => self.cast_bytes(inner),
+            Source::Memory(bytes) => Ok(bytes.to_vec()),
         }
     }
 
@@ -99,6 +117,17 @@ impl StateDict {
     /// The shape of `name`, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[i64]> {
         self.get(name).map(|e| e.shape.as_slice())
+    }
+
+    /// The same names with other entries.
+    pub fn map(&self, change: impl Fn(&Entry) -> Entry) -> Self {
+        let changed = self
+            .entries
+            .iter()
+            .map(|(name, e)| (name.clone(), change(e)));
+        StateDict {
+            entries: changed.collect(),
+        }
     }
 
     /// Names and entries in alphabetical order.

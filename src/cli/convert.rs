@@ -1,48 +1,163 @@
-//! `vqdiffusion convert`: any readable model file to the own format.
+//! `vqdiffusion convert`: any readable model to another layout.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::model_source::ModelSource;
 use super::CliResult;
-use crate::checkpoint::native;
+use crate::checkpoint::official_export::mapping_name;
+use crate::checkpoint::pytorch::DType;
+use crate::checkpoint::{diffusers, native, official_export, Checkpoint};
 use crate::pipeline::check_weights;
 
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  vqdiffusion convert coco_learnable.pth_aa coco.safetensors --mapping taming_vqvae_2887.pt")]
+Examples:
+  vqdiffusion convert coco_learnable.pth_aa coco.safetensors --mapping taming_vqvae_2887.pt
+  vqdiffusion convert microsoft/vq-diffusion-ithq ithq.pth
+  vqdiffusion convert coco.safetensors coco-diffusers --to diffusers --dtype f16")]
 pub struct ConvertArgs {
-    /// Model file to read.
+    /// Model to read: a file, a diffusers folder, or a name on the Hugging Face Hub.
     input: PathBuf,
 
-    /// File to write (.safetensors).
+    /// File or folder to write.
     output: PathBuf,
 
     #[command(flatten)]
     model: ModelSource,
+
+    /// Layout to write [default: by the output's name: native for .safetensors,
+    /// official for .pth].
+    #[arg(long, value_enum)]
+    to: Option<Target>,
+
+    /// Number format of the weights [default: as they are, bit by bit].
+    #[arg(long, value_enum)]
+    dtype: Option<StoredKind>,
 
     /// Replace the output if it exists.
     #[arg(long)]
     overwrite: bool,
 }
 
+/// A layout to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// One safetensors file that holds everything.
+    Native,
+    /// A PyTorch file for the original code; a code mapping goes to a file beside it.
+    Official,
+    /// A folder for diffusers' VQDiffusionPipeline.
+    Diffusers,
+}
+
+/// A number format of stored weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StoredKind {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl StoredKind {
+    fn dtype(self) -> DType {
+        match self {
+            StoredKind::F32 => DType::F32,
+            StoredKind::F16 => DType::F16,
+            StoredKind::Bf16 => DType::BF16,
+        }
+    }
+}
+
 pub fn run(args: &ConvertArgs) -> CliResult {
-    let output = args.output.display();
-    if args.output.extension().is_none_or(|e| e != "safetensors") {
-        return Err(format!("{output}: expected a name ending in .safetensors").into());
+    let target = target(args)?;
+    refuse_replacing(args, &args.output)?;
+    let mut checkpoint = args.model.open(&args.input)?;
+    if target == Target::Official && checkpoint.config.needs_code_mapping() {
+        refuse_replacing(args, &mapping_file(args, &checkpoint))?;
     }
-    if args.output.exists() && !args.overwrite {
-        return Err(format!("{output}: exists already; give another name or --overwrite").into());
-    }
-    let checkpoint = args.model.open(&args.input)?;
     let report = check_weights(&checkpoint)?;
-    native::write(&args.output, &checkpoint.config, &checkpoint.state)?;
+    if let Some(kind) = args.dtype {
+        checkpoint.state = checkpoint.state.map(|entry| entry.cast(kind.dtype()));
+    }
+    let (model, state) = (&checkpoint.config, &checkpoint.state);
     let mut out = std::io::stdout();
-    writeln!(out, "{report}")?;
-    writeln!(out, "wrote {output}")?;
+    match target {
+        Target::Native => {
+            native::write(&args.output, model, state)?;
+            writeln!(out, "{report}")?;
+        }
+        Target::Official => {
+            let mapping = official_export::write(&args.output, model, state)?;
+            writeln!(out, "{report}")?;
+            if let Some(mapping) = mapping {
+                writeln!(out, "wrote {} (the code mapping)", mapping.display())?;
+            }
+        }
+        Target::Diffusers => {
+            let left_out = diffusers::write(&args.output, model, state)?;
+            writeln!(out, "{report}")?;
+            for tensor in left_out {
+                writeln!(out, "left out: {tensor}")?;
+            }
+        }
+    }
+    writeln!(out, "wrote {}", args.output.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The wanted layout, checked against the output's name.
+fn target(args: &ConvertArgs) -> Result<Target, String> {
+    let ending = args.output.extension().and_then(|e| e.to_str());
+    let output = args.output.display();
+    let named = match ending {
+        Some("safetensors") => Some(Target::Native),
+        Some("pth") => Some(Target::Official),
+        _ => None,
+    };
+    match (args.to, named) {
+        (None, Some(target)) => Ok(target),
+        (None, None) => Err(format!(
+            "{output}: expected a name ending in .safetensors (native) or .pth (official), or --to"
+        )),
+        (Some(Target::Native), Some(Target::Native)) => Ok(Target::Native),
+        (Some(Target::Native), _) => {
+            Err(format!("{output}: expected a name ending in .safetensors"))
+        }
+        (Some(Target::Official), named) if named != Some(Target::Native) => Ok(Target::Official),
+        (Some(Target::Diffusers), None) => Ok(Target::Diffusers),
+        (Some(target), _) => Err(format!(
+            "{output}: the name is not that of the {target:?} layout given with --to"
+        )),
+    }
+}
+
+fn refuse_replacing(args: &ConvertArgs, path: &Path) -> Result<(), String> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let path_name = path.display();
+    if !args.overwrite {
+        return Err(format!(
+            "{path_name}: exists already; give another name or --overwrite"
+        ));
+    }
+    // Nothing but what this command writes is ever replaced.
+    let is_pipeline = diffusers::is_folder(path);
+    if path.is_dir() && (args.to != Some(Target::Diffusers) || !is_pipeline) {
+        return Err(format!(
+            "{path_name}: is a folder, and no diffusers pipeline to replace"
+        ));
+    }
+    if path.is_file() && args.to == Some(Target::Diffusers) {
+        return Err(format!("{path_name}: is a file, expected a folder"));
+    }
+    Ok(())
+}
+
+fn mapping_file(args: &ConvertArgs, checkpoint: &Checkpoint) -> PathBuf {
+    args.output.with_file_name(mapping_name(&checkpoint.config))
 }

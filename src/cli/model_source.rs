@@ -26,6 +26,11 @@ pub struct ModelSource {
     /// (original: OUTPUT/pretrained_model/taming_dvae/taming_f8_8192_openimages_last.pth).
     #[arg(long, value_name = "FILE")]
     pub codec: Option<PathBuf>,
+
+    /// CLIP file to take the text tower from, where the checkpoint holds none: OpenAI's
+    /// ViT-B-32.pt, a state dict of it, or the text encoder of transformers.
+    #[arg(long, value_name = "FILE")]
+    pub text_encoder: Option<PathBuf>,
 }
 
 impl ModelSource {
@@ -36,6 +41,7 @@ impl ModelSource {
             weights: self.weights,
             mapping: self.mapping.clone(),
             codec: self.codec.clone(),
+            text_encoder: self.text_encoder.clone(),
         }
     }
 

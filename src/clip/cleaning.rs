@@ -27,6 +27,14 @@ pub fn clean(text: &str) -> String {
         .to_lowercase()
 }
 
+/// The cleaning of transformers' `CLIPTokenizer` (with ftfy): repairs `text`, reduces
+/// white space and lower-cases.
+pub fn clean_once(text: &str) -> String {
+    collapse_whitespace(&text_repair::repair(text))
+        .trim_matches(is_python_space)
+        .to_lowercase()
+}
+
 /// The characters that `str.strip` removes: Unicode white space and the four
 /// ASCII separators.
 fn is_python_space(c: char) -> bool {

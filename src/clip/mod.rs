@@ -3,7 +3,9 @@
 mod cleaning;
 pub mod text;
 mod text_repair;
+mod token_rule;
 pub mod tokenizer;
 
 pub use text::{TextConfig, TextEncoder};
+pub use token_rule::TokenRule;
 pub use tokenizer::{ClipTokenizer, TokenizerError};

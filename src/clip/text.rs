@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::token_rule::TokenRule;
 use crate::torch::linear::gelu2;
 use crate::torch::{Init, Linear, Params};
 
@@ -24,6 +25,9 @@ pub struct TextConfig {
     pub heads: i64,
     /// Hidden width of the feed-forward parts.
     pub hidden: i64,
+    /// How its token ids are made.
+    #[serde(default, skip_serializing_if = "TokenRule::is_official")]
+    pub tokens: TokenRule,
 }
 
 impl TextConfig {
@@ -36,6 +40,7 @@ impl TextConfig {
             layers: 12,
             heads: 8,
             hidden: 2048,
+            tokens: TokenRule::Official,
         }
     }
 }

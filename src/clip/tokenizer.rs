@@ -17,6 +17,7 @@ use tokenizers::models::bpe::{Vocab, BPE};
 use tokenizers::Model;
 
 use super::cleaning;
+use super::token_rule::TokenRule;
 
 /// Entries of the vocabulary that the released CLIP towers were trained with.
 pub const FULL_VOCABULARY: usize = 49_408;
@@ -82,7 +83,7 @@ pub enum TokenizerError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
     /// `context_length` ids in `0..vocab_size`: start marker, tokens, end marker,
-    /// then [`PAD_ID`].
+    /// then the padding ([`ClipTokenizer::pad_id`]).
     pub ids: Vec<i64>,
     /// `context_length` flags, true for everything up to the end marker.
     pub mask: Vec<bool>,
@@ -100,6 +101,7 @@ pub struct ClipTokenizer {
     symbol_bytes: HashMap<char, u8>,
     vocab_size: usize,
     context_length: usize,
+    rule: TokenRule,
 }
 
 impl ClipTokenizer {
@@ -130,6 +132,7 @@ impl ClipTokenizer {
             symbol_bytes: (0..=255u8).map(|b| (byte_symbols[b as usize], b)).collect(),
             vocab_size,
             context_length: CONTEXT_LENGTH,
+            rule: TokenRule::Official,
         })
     }
 
@@ -144,6 +147,12 @@ impl ClipTokenizer {
         }
         self.context_length = positions;
         Ok(self)
+    }
+
+    /// The same tokeniser with another rule.
+    pub fn with_rule(mut self, rule: TokenRule) -> Self {
+        self.rule = rule;
+        self
     }
 
     /// Number of entries, markers included.
@@ -166,8 +175,17 @@ impl ClipTokenizer {
         self.vocab_size as i64 - 1
     }
 
-    /// Cleans and encodes `text`. A text that is too long keeps its first ids, and
-    /// the last position is overwritten with the end marker.
+    /// Id written after the end marker.
+    pub fn pad_id(&self) -> i64 {
+        match self.rule {
+            TokenRule::DiffusersEndPadding => self.end_id(),
+            TokenRule::Official | TokenRule::Diffusers => PAD_ID,
+        }
+    }
+
+    /// Cleans and encodes `text` by the tokeniser's [`TokenRule`]. A text that is too
+    /// long keeps its first ids; by the official rule the last position is overwritten
+    /// with the end marker.
     ///
     /// # Errors
     ///
@@ -181,10 +199,12 @@ impl ClipTokenizer {
         let truncated = ids.len() > self.context_length;
         if truncated {
             ids.truncate(self.context_length);
-            ids[self.context_length - 1] = self.end_id();
+            if self.rule == TokenRule::Official {
+                ids[self.context_length - 1] = self.end_id();
+            }
         }
         let mask = (0..self.context_length).map(|i| i < ids.len()).collect();
-        ids.resize(self.context_length, PAD_ID);
+        ids.resize(self.context_length, self.pad_id());
         Ok(Encoding {
             ids,
             mask,
@@ -199,9 +219,43 @@ impl ClipTokenizer {
     ///
     /// As for [`ClipTokenizer::encode`].
     pub fn tokenize(&self, text: &str) -> Result<Vec<i64>, TokenizerError> {
-        let text = cleaning::clean(text);
         let mut ids = Vec::new();
-        for piece in self.pieces.find_iter(&text) {
+        match self.rule {
+            TokenRule::Official => self.push_words(&cleaning::clean(text), &mut ids)?,
+            TokenRule::DiffusersEndPadding => self.push_segments(text, &mut ids)?,
+            TokenRule::Diffusers => {
+                for (i, segment) in text.split('!').enumerate() {
+                    if i > 0 {
+                        ids.push(PAD_ID);
+                    }
+                    self.push_segments(segment, &mut ids)?;
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Appends the ids of `text` as transformers does: it takes the markers out before
+    /// it cleans what is between them.
+    fn push_segments(&self, text: &str, ids: &mut Vec<i64>) -> Result<(), TokenizerError> {
+        let mut rest = text;
+        loop {
+            let next = [(START_MARKER, self.start_id()), (END_MARKER, self.end_id())]
+                .into_iter()
+                .filter_map(|(marker, id)| Some((rest.find(marker)?, marker, id)))
+                .min();
+            let Some((at, marker, id)) = next else {
+                return self.push_words(&cleaning::clean_once(rest), ids);
+            };
+            self.push_words(&cleaning::clean_once(&rest[..at]), ids)?;
+            ids.push(id);
+            rest = &rest[at + marker.len()..];
+        }
+    }
+
+    /// Appends the ids of the words of a cleaned text.
+    fn push_words(&self, text: &str, ids: &mut Vec<i64>) -> Result<(), TokenizerError> {
+        for piece in self.pieces.find_iter(text) {
             match piece.as_str() {
                 START_MARKER => ids.push(self.start_id()),
                 END_MARKER => ids.push(self.end_id()),
@@ -215,7 +269,24 @@ impl ClipTokenizer {
                 }
             }
         }
-        Ok(ids)
+        Ok(())
+    }
+
+    /// The vocabulary in the order of its ids, markers included.
+    pub fn vocabulary(&self) -> Vec<String> {
+        let words = (0..self.vocab_size as u32 - 2).filter_map(|id| self.model.id_to_token(id));
+        words
+            .chain([START_MARKER.to_string(), END_MARKER.to_string()])
+            .collect()
+    }
+
+    /// The merge rules in order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClipTokenizer::new`].
+    pub fn merges(&self) -> Result<Vec<(String, String)>, TokenizerError> {
+        read_merges(self.vocab_size - FIXED_ENTRIES)
     }
 
     /// The cleaned text behind `ids`, with one space between words. A leading start
@@ -255,9 +326,15 @@ impl ClipTokenizer {
     }
 
     /// Position of the last end marker: only padding follows it, while an earlier
-    /// one was written in the text.
+    /// one was written in the text. Where end markers are the padding, the first of the
+    /// last ones.
     fn last_end(&self, ids: &[i64]) -> Option<usize> {
-        ids.iter().rposition(|&id| id == self.end_id())
+        let last = ids.iter().rposition(|&id| id == self.end_id())?;
+        if self.rule != TokenRule::DiffusersEndPadding {
+            return Some(last);
+        }
+        let text = ids[..last].iter().rposition(|&id| id != self.end_id());
+        Some(text.map_or(0, |at| at + 1))
     }
 
     /// Appends the text of one id and says whether a word ends there.

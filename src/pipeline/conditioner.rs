@@ -140,7 +140,8 @@ impl TextSource {
     fn new(root: &Params, config: &TextCondition) -> Result<Self, TokenizerError> {
         let TextCondition { tower, null } = config;
         let tokenizer = ClipTokenizer::new(tower.vocabulary as usize)?
-            .with_context_length(tower.context as usize)?;
+            .with_context_length(tower.context as usize)?
+            .with_rule(tower.tokens);
         let encoder = TextEncoder::new(&root.at(TEXT), tower);
         let learned_null = (*null == NullText::Learned).then(|| {
             let shape = [tower.context, tower.width];

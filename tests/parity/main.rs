@@ -7,6 +7,7 @@
 
 mod case;
 mod codec;
+mod diffusers;
 mod diffusion;
 mod formula;
 mod fullsize;
@@ -24,6 +25,8 @@ use case::Case;
 enum Kind {
     /// Text-to-image model with its checkpoint and official configuration.
     Text,
+    /// A pipeline saved by diffusers.
+    Diffusers,
     /// Network and decoder of full size, weights made by a formula.
     FullSize,
 }
@@ -37,6 +40,9 @@ impl Kind {
         let formula = ["decoder", "transformer"]
             .iter()
             .all(|part| case.meta[*part]["parameters"].is_array());
+        if case.path.join(diffusers::FOLDER).is_dir() {
+            return Some(Kind::Diffusers);
+        }
         if selfcross && case.path.join("last.pth").is_file() && case.has("expected.log_pred") {
             Some(Kind::Text)
         } else if formula && case.meta["rule"].is_string() {
@@ -82,6 +88,7 @@ fn recorded_cases() {
         let start = std::time::Instant::now();
         match Kind::of(&case) {
             Some(Kind::Text) => text::run(&mut case),
+            Some(Kind::Diffusers) => diffusers::run(&mut case),
             Some(Kind::FullSize) => fullsize::run(&mut case),
             None => {
                 say(&format!(

@@ -1,4 +1,4 @@
-//! Reading PyTorch checkpoint files without Python.
+//! Reading and writing PyTorch checkpoint files without Python.
 //!
 //! [`TorchFile`] opens what `torch.save` and `torch.jit.save` write, in the zip format and in the
 //! older sequential one, also when the file is split into parts. Nothing in a checkpoint is ever
@@ -14,6 +14,7 @@ mod pickle;
 mod signature;
 mod tensor_ref;
 mod torch_file;
+mod write;
 mod zip_format;
 
 pub use dtype::DType;
@@ -22,3 +23,4 @@ pub use parts::{PartsError, PartsReader};
 pub use pickle::{Limits, Node, NodeId, Object, Pickle, Source};
 pub use tensor_ref::{StorageRef, TensorRef};
 pub use torch_file::{Format, TorchFile};
+pub use write::{Saved, SavedTensor, TorchWriter};

@@ -1,0 +1,185 @@
+//! Our model as a diffusers folder.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::super::error::LoadError;
+use super::super::official::{known_and_ignored, CODEC, CODE_MAPPING};
+use super::super::safetensors_file;
+use super::super::state_dict::{Entry, StateDict};
+use super::config::has_learned_null;
+use super::describe::{files, representable};
+use super::key_map::{to_theirs, Form};
+use super::layout::Component;
+use crate::clip::ClipTokenizer;
+use crate::codec::image_codec::CodeMapping;
+use crate::codec::QuantizerKind;
+use crate::model::ModelConfig;
+use crate::new_file;
+
+const VOCABULARY: &str = "tokenizer/vocab.json";
+const MERGES: &str = "tokenizer/merges.txt";
+
+/// The layout's name in messages.
+const LAYOUT: &str = "diffusers";
+
+/// Writes the model to the folder `path`, which appears whole or not at all; one that
+/// is there is replaced.
+///
+/// The codec's quantizer becomes the one that this layout has, which looks codes up:
+/// a mapping of codes is applied to the rows of the codebook, and a Gumbel quantizer's
+/// projection, which only encoding needs, is left out. Sampling is not affected.
+/// Returns what was left out.
+///
+/// # Errors
+///
+/// [`LoadError::Unsupported`] for a model that this layout cannot hold.
+pub fn write(
+    path: &Path,
+    model: &ModelConfig,
+    state: &StateDict,
+) -> Result<Vec<String>, LoadError> {
+    let unsupported = |problem: String| LoadError::Unsupported {
+        layout: LAYOUT,
+        problem,
+    };
+    let io = |source| LoadError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let text = representable(model).map_err(unsupported)?;
+    let tokenizer = ClipTokenizer::new(text.tower.vocabulary as usize)
+        .map_err(|e| unsupported(format!("text vocabulary: {e}")))?;
+    let (parts, notes) = components(model, state)?;
+
+    let folder = new_file::folder_beside(path).map_err(io)?;
+    let file = |name: &str| folder.path().join(name);
+    let write_text = |name: &str, content: String| {
+        std::fs::write(file(name), content).map_err(|source| LoadError::Io {
+            path: path.join(name),
+            source,
+        })
+    };
+    for name in Component::ALL.map(Component::name) {
+        std::fs::create_dir(file(name)).map_err(io)?;
+    }
+    for name in ["scheduler", "tokenizer"] {
+        std::fs::create_dir(file(name)).map_err(io)?;
+    }
+    let dtype = parts[&Component::TextEncoder]
+        .values()
+        .map(|entry| entry.dtype)
+        .max_by_key(|dtype| dtype.size())
+        .map_or("float32", |dtype| dtype.name());
+    for (name, value) in files(model, text, dtype) {
+        write_text(&name, format!("{value:#}\n"))?;
+    }
+    write_text(VOCABULARY, vocabulary(&tokenizer))?;
+    let merges = tokenizer
+        .merges()
+        .map_err(|e| unsupported(format!("text vocabulary: {e}")))?;
+    let lines = merges
+        .iter()
+        .map(|(left, right)| format!("{left} {right}\n"));
+    write_text(
+        MERGES,
+        format!("#version: 0.2\n{}", lines.collect::<String>()),
+    )?;
+    for (component, tensors) in &parts {
+        let tensors = tensors.iter().map(|(name, entry)| (name.as_str(), entry));
+        // transformers refuses a file that does not say this.
+        let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+        safetensors_file::write(&file(&component.safetensors()), tensors, metadata)?;
+    }
+    new_file::commit_folder(folder, path).map_err(io)?;
+    Ok(notes)
+}
+
+type Parts = BTreeMap<Component, BTreeMap<String, Entry>>;
+
+/// The tensors of every component by their names there, and what was left out.
+fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<String>), LoadError> {
+    let mut parts: Parts = Component::ALL.map(|c| (c, BTreeMap::new())).into();
+    let mut notes = Vec::new();
+    let levels = model.codec.multipliers.len();
+    let codebook = format!(
+        "{CODEC}.quantize.{}",
+        match model.codec.quantizer {
+            QuantizerKind::Gumbel => "embed.weight",
+            QuantizerKind::Vector => "embedding.weight",
+            QuantizerKind::Ema => "embedding",
+        }
+    );
+    let projection = format!("{CODEC}.quantize.proj.");
+    let mapping = state.get(CODE_MAPPING);
+    for (name, entry) in state.iter() {
+        if name.starts_with(&projection) {
+            notes.push(format!("{name} (only encoding pictures needs it)"));
+            continue;
+        }
+        if name == CODE_MAPPING {
+            notes.push(format!("{name} (applied to the codebook)"));
+            continue;
+        }
+        if let Some(reason) = known_and_ignored(name) {
+            notes.push(format!("{name} ({reason})"));
+            continue;
+        }
+        let (name, entry) = match mapping {
+            _ if name != codebook => (name, entry.clone()),
+            None => ("content_codec.quantize.embedding", entry.clone()),
+            Some(mapping) => {
+                let problem = |problem: String| LoadError::Tensor {
+                    file: mapping.file.clone(),
+                    key: mapping.key.clone(),
+                    problem,
+                };
+                let codes =
+                    CodeMapping::new(&mapping.read()?, model.denoiser.codes).map_err(problem)?;
+                let rows: Vec<i64> = codes
+                    .reduced_to_full()
+                    .try_into()
+                    .map_err(|e: tch::TchError| problem(e.to_string()))?;
+                ("content_codec.quantize.embedding", entry.rows(&rows)?)
+            }
+        };
+        let places = to_theirs(name, levels);
+        if places.is_empty() {
+            return Err(LoadError::Unsupported {
+                layout: LAYOUT,
+                problem: format!("it has no place for the tensor '{name}'"),
+            });
+        }
+        for (component, theirs, form) in places {
+            let stored = match form {
+                Form::Same => entry.clone(),
+                Form::Pointwise => entry.reshaped(&entry.shape[..2.min(entry.shape.len())])?,
+                Form::Third(index) => entry.part(index, 3)?,
+            };
+            if let Some(tensors) = parts.get_mut(&component) {
+                tensors.insert(theirs, stored);
+            }
+        }
+    }
+    if !has_learned_null(model) {
+        // The component has this parameter all the same, without elements.
+        let empty = Entry::in_memory(
+            "embeddings",
+            &Tensor::zeros([0], (Kind::Float, Device::Cpu)),
+        )?;
+        let tensors = parts.entry(Component::NullText).or_default();
+        tensors.insert("embeddings".into(), empty);
+    }
+    Ok((parts, notes))
+}
+
+/// vocab.json: ids by token, in the order of ids.
+fn vocabulary(tokenizer: &ClipTokenizer) -> String {
+    let entries = tokenizer.vocabulary().into_iter().enumerate();
+    let lines: Vec<String> = entries
+        .map(|(id, token)| format!("{}: {id}", serde_json::Value::String(token)))
+        .collect();
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
+}

@@ -1,0 +1,13 @@
+//! The folder that diffusers' `VQDiffusionPipeline` saves and loads: one sub-folder a
+//! component, each with a JSON configuration and weights.
+
+mod config;
+mod describe;
+mod export;
+mod import;
+mod key_map;
+mod layout;
+
+pub use export::write;
+pub use import::{open, rename};
+pub use layout::{is_folder, missing_file, wanted_files, Component, INDEX};

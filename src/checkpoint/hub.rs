@@ -1,0 +1,146 @@
+//! Models by their name on the Hugging Face Hub.
+//!
+//! The cache is the one that the Python libraries use (`HF_HUB_CACHE`, else
+//! `HF_HOME`/hub, else ~/.cache/huggingface/hub). A model that is whole in it is taken
+//! from there without asking the hub; `HF_HUB_OFFLINE` forbids to ask at all. `HF_TOKEN`,
+//! else the token that `huggingface-cli login` keeps, is sent along; `HF_ENDPOINT` names
+//! another hub.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::diffusers::{is_folder, missing_file, wanted_files, INDEX};
+use super::error::LoadError;
+
+const OFFLINE: &str = "HF_HUB_OFFLINE";
+const CACHE: &str = "HF_HUB_CACHE";
+const TOKEN: &str = "HF_TOKEN";
+
+/// A model on the hub: `owner/name`, with `@revision` for another than `main`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubName {
+    name: String,
+    revision: String,
+}
+
+impl HubName {
+    /// What `path` names on the hub, if it is no path of this machine.
+    pub fn parse(path: &Path) -> Option<Self> {
+        if path.exists() {
+            return None;
+        }
+        let text = path.to_str()?;
+        let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let allowed = |part: &str, more: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        };
+        let (owner, model) = name.split_once('/')?;
+        // Files of a model never are names of one.
+        let is_file = ["pth", "pt", "ckpt", "bin", "safetensors"]
+            .iter()
+            .any(|ending| model.ends_with(&format!(".{ending}")) || model.contains(".pth_"));
+        let valid = allowed(owner, "-_.") && allowed(model, "-_.") && allowed(revision, "-_./");
+        (valid && !is_file && !Path::new(owner).exists()).then(|| HubName {
+            name: name.to_string(),
+            revision: revision.to_string(),
+        })
+    }
+
+    /// The folder of the model in the cache, brought there if it is not whole.
+    ///
+    /// # Errors
+    ///
+    /// No connection, no such model or no permission, a repository that is no
+    /// `VQDiffusionPipeline`, or offline mode with a model that is not whole.
+    pub fn folder(&self) -> Result<PathBuf, LoadError> {
+        let cache = match std::env::var_os(CACHE) {
+            Some(path) => Cache::new(path.into()),
+            None => Cache::from_env(),
+        };
+        let repo = Repo::with_revision(self.name.clone(), RepoType::Model, self.revision.clone());
+        let cached = cache
+            .repo(repo.clone())
+            .get(INDEX)
+            .and_then(|index| index.parent().map(Path::to_path_buf));
+        let lacks = match &cached {
+            Some(folder) if is_folder(folder) => missing_file(folder),
+            _ => Some(INDEX.to_string()),
+        };
+        let Some(lacks) = lacks else {
+            return Ok(cached.unwrap_or_default());
+        };
+        if is_set(OFFLINE) {
+            return Err(self.problem(format!(
+                "{OFFLINE} is set, and the cache {} lacks its {lacks}",
+                cache.path().display()
+            )));
+        }
+        self.download(cache, repo)
+    }
+
+    fn download(&self, cache: Cache, repo: Repo) -> Result<PathBuf, LoadError> {
+        let failed = |what: String, e: ApiError| {
+            let hint = match &e {
+                ApiError::RequestError(inner) => match inner.as_ref() {
+                    ureq::Error::StatusCode(401 | 403 | 404) => {
+                        " (no such model, or a token is needed: HF_TOKEN)"
+                    }
+                    ureq::Error::StatusCode(_) => "",
+                    _ => " (is there a network? a whole copy in the cache, or a folder, works without)",
+                },
+                _ => "",
+            };
+            self.problem(format!("{what}: {e}{hint}"))
+        };
+        let mut builder = ApiBuilder::from_cache(cache.clone());
+        if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
+            builder = builder.with_endpoint(endpoint);
+        }
+        if let Ok(token) = std::env::var(TOKEN) {
+            builder = builder.with_token(Some(token));
+        }
+        let api = builder
+            .build()
+            .map_err(|e| failed("cannot start".into(), e))?
+            .repo(repo);
+        let info = api
+            .info()
+            .map_err(|e| failed("cannot ask the hub".into(), e))?;
+        let files: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
+        if !files.iter().any(|file| file == INDEX) {
+            return Err(self.problem(format!("has no {INDEX}, so it is no diffusers pipeline")));
+        }
+        let mut folder = PathBuf::new();
+        for file in wanted_files(&files) {
+            let path = api
+                .get(file)
+                .map_err(|e| failed(format!("cannot bring {file}"), e))?;
+            if file == INDEX {
+                folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+            }
+        }
+        Ok(folder)
+    }
+
+    fn problem(&self, problem: String) -> LoadError {
+        LoadError::Hub {
+            name: match self.revision.as_str() {
+                "main" => self.name.clone(),
+                revision => format!("{}@{revision}", self.name),
+            },
+            problem,
+        }
+    }
+}
+
+/// Whether a variable is set the way Python's hub library reads switches.
+fn is_set(variable: &str) -> bool {
+    std::env::var(variable)
+        .is_ok_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str()))
+}

@@ -1,0 +1,177 @@
+//! Our model as an official checkpoint: a file that `torch.load` reads and the original
+//! solver loads strictly, constants and the quantizer's second copy included.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Kind, Tensor};
+
+use super::error::LoadError;
+use super::official::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
+use super::pytorch::{Saved, SavedTensor, TorchWriter};
+use super::state_dict::{Entry, StateDict};
+use crate::clip::TokenRule;
+use crate::diffusion::posterior::LogSchedule;
+use crate::diffusion::Transition;
+use crate::model::ModelConfig;
+use crate::new_file;
+use crate::transformer::Conditioning;
+
+/// The layout's name in messages.
+const LAYOUT: &str = "official";
+
+/// Writes the model to `path`: its weights under `model`, without a moving average, so
+/// that they are the ones that every reader takes. A code mapping goes to a file of its
+/// own beside it, named as in the original; its path is returned.
+///
+/// # Errors
+///
+/// [`LoadError::Unsupported`] for a model that the original cannot be.
+pub fn write(
+    path: &Path,
+    model: &ModelConfig,
+    state: &StateDict,
+) -> Result<Option<PathBuf>, LoadError> {
+    representable(model).map_err(|problem| LoadError::Unsupported {
+        layout: LAYOUT,
+        problem,
+    })?;
+    let mut tensors: Vec<(String, Entry)> = state
+        .iter()
+        .filter(|(name, _)| !is_recomputed(name) && *name != CODE_MAPPING)
+        .flat_map(|(name, entry)| {
+            let names = official_names(name);
+            names.into_iter().map(|name| (name, entry.clone()))
+        })
+        .collect();
+    tensors.extend(constants(model, state)?);
+    let root = |weights| {
+        Saved::Dict(vec![
+            ("last_epoch".into(), Saved::Int(0)),
+            ("last_iter".into(), Saved::Int(0)),
+            ("model".into(), weights),
+        ])
+    };
+    let mapping = match state.get(CODE_MAPPING) {
+        Some(entry) => {
+            let file = path.with_file_name(mapping_name(model));
+            save(&file, |tensor| tensor, &[(String::new(), entry.clone())])?;
+            Some(file)
+        }
+        None => None,
+    };
+    save(path, root, &tensors)?;
+    Ok(mapping)
+}
+
+/// The original's name of the file with the code mapping.
+pub fn mapping_name(model: &ModelConfig) -> String {
+    format!("taming_vqvae_{}.pt", model.denoiser.codes)
+}
+
+fn representable(model: &ModelConfig) -> Result<(), String> {
+    if model.transition != Transition::released() {
+        return Err("its noise is another than the original's (transition)".into());
+    }
+    match &model.text {
+        Some(text) if text.tower.tokens == TokenRule::DiffusersEndPadding => Err(
+            "its text is padded with the end marker, the original pads with 0 \
+             (text.tower.tokens)"
+                .into(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The official names of a canonical one: the codec is in two halves, and both have the
+/// quantizer.
+fn official_names(name: &str) -> Vec<String> {
+    let Some(rest) = name.strip_prefix(CODEC).and_then(|r| r.strip_prefix('.')) else {
+        return vec![name.to_string()];
+    };
+    let part = rest.split('.').next().unwrap_or("");
+    let halves: &[&str] = match part {
+        "encoder" | "quant_conv" => &["enc"],
+        "decoder" | "post_quant_conv" => &["dec"],
+        "quantize" => &["enc", "dec"],
+        _ => return vec![name.to_string()],
+    };
+    let in_half = |half| format!("{CODEC}.{half}.{rest}");
+    halves.iter().map(in_half).collect()
+}
+
+/// The buffers that the original's modules have: schedule, loss history, and the mask
+/// that cross-attention never uses.
+fn constants(model: &ModelConfig, state: &StateDict) -> Result<Vec<(String, Entry)>, LoadError> {
+    let logs = LogSchedule::new(&model.schedule(), Device::Cpu);
+    let history = Tensor::zeros([model.denoiser.timesteps], (Kind::Float, Device::Cpu));
+    let mut buffers = Vec::new();
+    for (name, values) in [
+        ("log_at", &logs.log_at),
+        ("log_bt", &logs.log_bt),
+        ("log_ct", &logs.log_ct),
+        ("log_1_min_ct", &logs.log_1_min_ct),
+        ("log_cumprod_at", &logs.log_cumprod_at),
+        ("log_cumprod_bt", &logs.log_cumprod_bt),
+        ("log_cumprod_ct", &logs.log_cumprod_ct),
+        ("log_1_min_cumprod_ct", &logs.log_1_min_cumprod_ct),
+        ("Lt_history", &history),
+        ("Lt_count", &history),
+    ] {
+        let name = format!("transformer.{name}");
+        if !state.contains(&name) || is_recomputed(&name) {
+            let entry = Entry::in_memory(&name, values)?;
+            buffers.push((name, entry));
+        }
+    }
+    if matches!(model.denoiser.condition, Conditioning::Text { .. }) {
+        let tokens = model.denoiser.tokens();
+        let mask = Tensor::ones([1, 1, tokens, tokens], (Kind::Float, Device::Cpu)).tril(0);
+        let mask = Entry::in_memory("attn2.mask", &mask)?;
+        for i in 0..model.denoiser.layers {
+            buffers.push((format!("{DENOISER}.blocks.{i}.attn2.mask"), mask.clone()));
+        }
+    }
+    Ok(buffers)
+}
+
+/// Writes a PyTorch file that appears whole or not at all: `root` of the dict of
+/// `tensors`, or of the one tensor without a name. Entries of the same name in their own
+/// file share a storage.
+fn save(
+    path: &Path,
+    root: impl Fn(Saved) -> Saved,
+    tensors: &[(String, Entry)],
+) -> Result<(), LoadError> {
+    let io = |source| LoadError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut storages: Vec<&Entry> = Vec::new();
+    let mut known = HashMap::new();
+    let mut values = Vec::new();
+    for (name, entry) in tensors {
+        let storage = *known.entry((&entry.file, &entry.key)).or_insert_with(|| {
+            storages.push(entry);
+            storages.len() - 1
+        });
+        let tensor = Saved::Tensor(SavedTensor {
+            storage,
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+        });
+        values.push((name.clone(), tensor));
+    }
+    let value = match &mut values[..] {
+        [(name, tensor)] if name.is_empty() => tensor.clone(),
+        _ => Saved::Dict(values),
+    };
+    let temporary = new_file::beside(path).map_err(io)?;
+    let file = temporary.as_file().try_clone().map_err(io)?;
+    let mut writer = TorchWriter::new(file, &root(value)).map_err(io)?;
+    for (index, entry) in storages.iter().enumerate() {
+        writer.storage(index, &entry.bytes()?).map_err(io)?;
+    }
+    writer.finish().map_err(io)?;
+    new_file::commit(temporary, path).map_err(io)
+}

@@ -1,0 +1,70 @@
+//! Writing safetensors files, one tensor in memory at a time.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::error::LoadError;
+use super::state_dict::{safetensors_dtype, Entry};
+
+/// Writes `tensors` to `path`, replacing what is there.
+pub fn write<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Entry)>,
+    metadata: HashMap<String, String>,
+) -> Result<(), LoadError> {
+    let failure = Mutex::new(None);
+    let views: Vec<(&str, LazyView)> = tensors
+        .into_iter()
+        .map(|(name, entry)| {
+            let view = LazyView {
+                entry,
+                shape: entry.shape.iter().map(|&n| n as usize).collect(),
+                failure: &failure,
+            };
+            (name, view)
+        })
+        .collect();
+    let written = safetensors::serialize_to_file(views, Some(metadata), path);
+    if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        return Err(error);
+    }
+    written.map_err(|e| LoadError::Format {
+        path: path.to_path_buf(),
+        problem: format!("could not be written: {e}"),
+    })
+}
+
+/// An entry that is read when its turn to be written comes.
+struct LazyView<'a> {
+    entry: &'a Entry,
+    shape: Vec<usize>,
+    failure: &'a Mutex<Option<LoadError>>,
+}
+
+impl safetensors::View for LazyView<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        safetensors_dtype(self.entry.dtype)
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self.entry.bytes() {
+            Ok(bytes) => bytes.into(),
+            Err(error) => {
+                // The trait cannot fail: `write` gives the error.
+                let mut failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+                failure.get_or_insert(error);
+                vec![0; self.data_len()].into()
+            }
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        self.entry.numel() as usize * self.entry.dtype.size()
+    }
+}
