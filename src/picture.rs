@@ -1,6 +1,7 @@
 //! Pictures as files: PNG with text chunks, grids, GIF animations, and pictures read,
 //! resized and cropped.
 
+mod bicubic;
 mod read;
 mod resize;
 

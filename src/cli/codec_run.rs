@@ -30,11 +30,11 @@ pub struct CodecArgs {
     /// Draw each code from the quantizer's distribution, as in the original's
     /// training, instead of taking the likeliest; Gumbel codecs only.
     #[arg(long)]
-    sampled: bool,
+    pub sampled: bool,
 
     /// Seed of the first image's draws; image i has seed + i [default: 0].
-    #[arg(long, requires = "sampled")]
-    seed: Option<u64>,
+    #[arg(long)]
+    pub seed: Option<u64>,
 
     /// cpu, cuda or cuda:N [default: cuda if there is one].
     #[arg(long)]
@@ -70,6 +70,9 @@ impl CodecArgs {
         codec: &LoadedCodec,
         i: usize,
     ) -> Result<(Picture, Tensor), Box<dyn Error>> {
+        if self.seed.is_some() && !self.sampled {
+            return Err("--seed: nothing is drawn without --sampled".into());
+        }
         let [height, width] = codec.picture_size().map(|side| side as u32);
         let picture = read_picture(&self.images[i])?.cover(width, height);
         let image = picture.to_tensor().unsqueeze(0).to_device(codec.device);

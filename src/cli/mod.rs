@@ -13,6 +13,7 @@ mod out_folder;
 mod progress;
 mod reconstruct;
 mod sample;
+mod token_cache;
 mod tokenize;
 
 use std::error::Error;
@@ -37,8 +38,8 @@ enum Command {
     Sample(Box<sample::SampleArgs>),
     /// Send pictures through the image codec and back, and say how well they fare.
     Reconstruct(reconstruct::ReconstructArgs),
-    /// Write the image tokens of pictures as JSON.
-    Tokenize(tokenize::TokenizeArgs),
+    /// Write the image tokens of pictures as JSON, or of a data set as a cache for training.
+    Tokenize(Box<tokenize::TokenizeArgs>),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
     /// Write a model file in the own format (.safetensors).

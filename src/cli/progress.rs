@@ -38,7 +38,13 @@ impl Progress {
     /// One step is done; `what` names the piece of work it belongs to.
     pub fn step(&mut self, what: &str) {
         self.bar.set_message(what.to_string());
-        self.bar.inc(1);
+        self.reach(self.bar.position() + 1);
+    }
+
+    /// `done` steps are done.
+    pub fn reach(&mut self, done: u64) {
+        self.bar.set_position(done);
+        let what = self.bar.message();
         let done = self.bar.length() == Some(self.bar.position());
         if self.plain && (done || self.last_line.elapsed() >= LINE_EVERY) {
             self.last_line = Instant::now();

@@ -1,4 +1,4 @@
-//! `vqdiffusion tokenize`: pictures to image tokens, as JSON.
+//! `vqdiffusion tokenize`: pictures to image tokens, as JSON, and data sets to caches.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,31 @@ use clap::Args;
 use serde::Serialize;
 
 use super::codec_run::CodecArgs;
+use super::token_cache::{self, CacheArgs};
 use super::CliResult;
 use crate::new_file;
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  vqdiffusion tokenize cat.jpg --checkpoint model.safetensors
+  vqdiffusion tokenize pets/ --checkpoint codec.safetensors --out pets.tokens --views 4
+
+A folder, a .jsonl or a .csv in place of IMAGE is a data set, whose tokens become a
+cache for training: a folder of pictures with captions in .txt files beside them,
+captions.jsonl (file, caption), a CSV (file,caption), or MSCOCO 2014, CUB-200 and
+ImageNet as the original lays them out.")]
 pub struct TokenizeArgs {
     #[command(flatten)]
     codec: CodecArgs,
 
-    /// File for the tokens, one JSON object a line [default: standard output].
-    #[arg(long, value_name = "FILE")]
+    /// File for the tokens, one JSON object a line [default: standard output]; for a
+    /// data set the cache's folder. An interrupted run goes on where it was.
+    #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// One line of output.
@@ -34,6 +48,14 @@ struct TokenizedImage<'a> {
 }
 
 pub fn run(args: &TokenizeArgs) -> CliResult {
+    if let [source] = args.codec.images.as_slice() {
+        if token_cache::is_data_set(source) {
+            return token_cache::write(source, &args.codec, args.out.as_deref(), &args.cache);
+        }
+    }
+    if let Some(option) = args.cache.given() {
+        return Err(format!("{option} is for data sets (a folder, .jsonl or .csv)").into());
+    }
     let codec = args.codec.codec()?;
     let mut lines = Vec::new();
     for (i, image) in args.codec.images.iter().enumerate() {

@@ -50,6 +50,11 @@ impl CodeMapping {
         })
     }
 
+    /// `[N]` int64: the reduced code of every code.
+    pub fn full_to_reduced(&self) -> &Tensor {
+        &self.full_to_reduced
+    }
+
     /// `[K]` int64: the full index that each reduced code is decoded as.
     pub fn reduced_to_full(&self) -> &Tensor {
         &self.reduced_to_full
@@ -84,6 +89,11 @@ impl ImageCodec {
 
     pub fn config(&self) -> &CodecConfig {
         &self.config
+    }
+
+    /// The mapping between the codebook's codes and the tokens, if they differ.
+    pub fn mapping(&self) -> Option<&CodeMapping> {
+        self.mapping.as_ref()
     }
 
     /// Encoder output before quantization: `image` `[B, 3, H, W]` float in 0…255

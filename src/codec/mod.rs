@@ -9,6 +9,7 @@ pub mod encoder;
 pub mod image_codec;
 pub mod layers;
 pub mod quantizer;
+pub mod usage;
 
 pub use config::{CodecConfig, QuantizerKind};
 pub use image_codec::{ImageCodec, Rounding};

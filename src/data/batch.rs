@@ -1,11 +1,13 @@
 //! Batches of image tokens as a pure function of (seed, global sample index): there
 //! is no position or generator state to save, and any process can make any batch.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rand_chacha::rand_core::RngCore;
 use tch::{Kind, Tensor};
 
+use super::cached::CachedSamples;
+use super::error::DataError;
+use super::order::Order;
 use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
 
 /// Samples of one training step; tensors are on the CPU.
@@ -20,20 +22,6 @@ pub struct Batch {
     pub dropped: Tensor,
     /// Global sample indices in the run: epoch · samples per epoch + position.
     pub samples: Vec<u64>,
-}
-
-/// Why no batch can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    #[error("{}: {problem}", path.display())]
-    Format { path: PathBuf, problem: String },
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{0}")]
-    Invalid(String),
 }
 
 /// All samples of a data set, held in memory.
@@ -93,27 +81,50 @@ impl Samples {
     }
 }
 
-/// Draws batches from [`Samples`] in an order shuffled anew every epoch.
+/// Where samples come from.
+enum Source {
+    Memory(Samples),
+    Cache(CachedSamples),
+}
+
+/// Draws batches in an order shuffled anew every epoch.
 pub struct TokenLoader {
-    data: Samples,
+    source: Source,
+    order: Order,
     seed: u64,
     drop_rate: f64,
 }
 
 impl TokenLoader {
-    /// `drop_rate` in 0…1 is the share of samples whose condition is dropped.
+    /// From samples in memory; `drop_rate` in 0…1 is the share of samples whose
+    /// condition is dropped.
     pub fn new(data: Samples, seed: u64, drop_rate: f64) -> Result<Self, DataError> {
         data.check().map_err(DataError::Invalid)?;
-        Ok(TokenLoader {
-            data,
+        let rows = data.tokens.size()[0] as u64;
+        Ok(Self::over(Source::Memory(data), rows, seed, drop_rate))
+    }
+
+    /// From a token cache: view and caption are drawn for every sample.
+    pub fn from_cache(data: CachedSamples, seed: u64, drop_rate: f64) -> Self {
+        let rows = data.len();
+        Self::over(Source::Cache(data), rows, seed, drop_rate)
+    }
+
+    fn over(source: Source, rows: u64, seed: u64, drop_rate: f64) -> Self {
+        TokenLoader {
+            source,
+            order: Order::new(seed, rows),
             seed,
             drop_rate,
-        })
+        }
     }
 
     /// Samples per epoch.
     pub fn len(&self) -> u64 {
-        self.data.tokens.size()[0] as u64
+        match &self.source {
+            Source::Memory(data) => data.tokens.size()[0] as u64,
+            Source::Cache(data) => data.len(),
+        }
     }
 
     /// Never: an empty data set is refused.
@@ -123,21 +134,16 @@ impl TokenLoader {
 
     /// Tokens per image L.
     pub fn tokens_per_image(&self) -> i64 {
-        self.data.tokens.size()[1]
+        match &self.source {
+            Source::Memory(data) => data.tokens.size()[1],
+            Source::Cache(data) => data.cache().tokens_per_image() as i64,
+        }
     }
 
     /// The samples `first_global_sample` … + `size`, which may span epochs.
     pub fn batch(&self, first_global_sample: u64, size: usize) -> Result<Batch, DataError> {
         let samples: Vec<u64> = (first_global_sample..).take(size).collect();
-        let mut rows = Vec::with_capacity(size);
-        let mut order: Option<(u64, Vec<i64>)> = None;
-        for &sample in &samples {
-            let (epoch, position) = (sample / self.len(), sample % self.len());
-            let known = order.take().filter(|(of, _)| *of == epoch);
-            let (_, permutation) =
-                order.insert(known.unwrap_or_else(|| (epoch, self.permutation(epoch))));
-            rows.push(permutation[position as usize]);
-        }
+        let rows = self.order.rows(&samples);
         let dropped: Vec<bool> = samples
             .iter()
             .map(|&sample| {
@@ -145,38 +151,46 @@ impl TokenLoader {
                 unit(&mut generator) < self.drop_rate
             })
             .collect();
-        let rows = Tensor::from_slice(&rows);
-        let select = |t: &Tensor| t.index_select(0, &rows);
+        self.select(&rows, &dropped, samples, false)
+    }
+
+    /// The first `size` samples in stored order, nothing dropped, the first view and
+    /// caption of each: for validation.
+    pub fn fixed(&self, size: usize) -> Result<Batch, DataError> {
+        let size = (size as u64).clamp(1, self.len());
+        let rows: Vec<u64> = (0..size).collect();
+        self.select(&rows, &vec![false; rows.len()], rows.clone(), true)
+    }
+
+    fn select(
+        &self,
+        rows: &[u64],
+        dropped: &[bool],
+        samples: Vec<u64>,
+        first_of_each: bool,
+    ) -> Result<Batch, DataError> {
+        let (tokens, text_ids, labels) = match &self.source {
+            Source::Memory(data) => {
+                let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+                let rows = Tensor::from_slice(&rows);
+                let select = |t: &Tensor| t.index_select(0, &rows);
+                (
+                    select(&data.tokens),
+                    data.text_ids.as_ref().map(select),
+                    data.labels.as_ref().map(select),
+                )
+            }
+            Source::Cache(data) => {
+                let drawn = (!first_of_each).then_some((self.seed, samples.as_slice()));
+                data.select(rows, dropped, drawn)?
+            }
+        };
         Ok(Batch {
-            tokens: select(&self.data.tokens),
-            text_ids: self.data.text_ids.as_ref().map(select),
-            labels: self.data.labels.as_ref().map(select),
-            dropped: Tensor::from_slice(&dropped),
+            tokens,
+            text_ids,
+            labels,
+            dropped: Tensor::from_slice(dropped),
             samples,
         })
-    }
-
-    /// The first `size` samples in stored order, nothing dropped: for validation.
-    pub fn fixed(&self, size: usize) -> Batch {
-        let size = (size as u64).clamp(1, self.len());
-        let first = |t: &Tensor| t.narrow(0, 0, size as i64);
-        Batch {
-            tokens: first(&self.data.tokens),
-            text_ids: self.data.text_ids.as_ref().map(first),
-            labels: self.data.labels.as_ref().map(first),
-            dropped: Tensor::zeros([size as i64], (Kind::Bool, tch::Device::Cpu)),
-            samples: (0..size).collect(),
-        }
-    }
-
-    /// Fisher–Yates shuffle of the rows.
-    fn permutation(&self, epoch: u64) -> Vec<i64> {
-        let mut generator = sample_generator(self.seed, epoch, TrainingDraw::Order);
-        let mut rows: Vec<i64> = (0..self.len() as i64).collect();
-        for i in (1..rows.len()).rev() {
-            // The bias of the remainder is below 2⁻³² for any data set in memory.
-            rows.swap(i, (generator.next_u64() % (i as u64 + 1)) as usize);
-        }
-        rows
     }
 }

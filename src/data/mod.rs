@@ -1,5 +1,22 @@
-//! What the trainer reads: batches of image tokens with their conditions.
+//! What the trainer reads: data sets of pictures with captions or labels, the squares
+//! made of them, the token cache, and batches of tokens with their conditions.
 
 pub mod batch;
+pub mod cache;
+pub mod cached;
+pub mod dataset;
+pub mod decode;
+pub mod error;
+pub mod layout;
+pub mod order;
+pub mod pictures;
+pub mod prefetch;
+pub mod transform;
 
-pub use batch::{Batch, DataError, Samples, TokenLoader};
+pub use batch::{Batch, Samples, TokenLoader};
+pub use cache::TokenCache;
+pub use cached::{CachedSamples, Conditions};
+pub use dataset::{Dataset, Item, Split};
+pub use error::{DataError, Skipped};
+pub use pictures::{PictureBatch, PictureLoader};
+pub use transform::{CropRule, Transform};

@@ -83,6 +83,10 @@ pub enum TrainingDraw {
     Flip = 6,
     /// The noise of the codec's sampled codes.
     Codec = 7,
+    /// Which of the cached views of an image is taken.
+    View = 8,
+    /// Which image takes the place of one that cannot be read.
+    Substitute = 9,
 }
 
 /// The generator of one decision for one sample of a training run: `index` is the

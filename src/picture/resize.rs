@@ -1,34 +1,14 @@
 //! Resizing and cropping with the arithmetic of Pillow, as the original prepares
 //! its pictures.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
+use super::bicubic::bicubic;
 use super::Picture;
 
 impl Picture {
-    /// Bicubic (a = −0.5) with a support widened when shrinking, horizontal then
-    /// vertical with 8-bit values in between: Pillow's default `resize`.
+    /// Bicubic (a = −0.5) with a support widened when shrinking: Pillow's default
+    /// `resize`, bit for bit. Both sides are at least 1.
     pub fn resize(&self, width: u32, height: u32) -> Picture {
-        if (width, height) == (self.width, self.height) {
-            return self.clone();
-        }
-        let mut resized = Image::new(width, height, PixelType::U8x3);
-        let options =
-            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-        ImageRef::new(self.width, self.height, &self.rgb, PixelType::U8x3)
-            .map_err(|e| e.to_string())
-            .and_then(|source| {
-                Resizer::new()
-                    .resize(&source, &mut resized, &options)
-                    .map_err(|e| e.to_string())
-            })
-            .expect("a picture holds three bytes a pixel");
-        Picture {
-            width,
-            height,
-            rgb: resized.into_vec(),
-        }
+        bicubic(self, width, height)
     }
 
     /// The `width` × `height` pixels from (`left`, `top`) on, which must lie inside.

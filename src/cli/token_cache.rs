@@ -1,0 +1,142 @@
+//! The data-set side of `vqdiffusion tokenize`: a token cache for training.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::codec_run::CodecArgs;
+use super::progress::Progress;
+use super::CliResult;
+use crate::data::cache::{self, codec_identity, CodeChoice, Recipe};
+use crate::data::{CropRule, Dataset, Split, Transform};
+
+#[derive(Args)]
+pub struct CacheArgs {
+    /// Data sets: squares taken of each picture [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    views: Option<u32>,
+
+    /// Data sets: which squares [default: random].
+    #[arg(long, value_enum)]
+    crop: Option<CropRule>,
+
+    /// Data sets: mirror every other square.
+    #[arg(long)]
+    flip: bool,
+
+    /// Data sets with parts: which one [default: train].
+    #[arg(long, value_enum)]
+    split: Option<Split>,
+
+    /// Data sets: stop at the first item that cannot be used instead of skipping it.
+    #[arg(long)]
+    strict: bool,
+
+    /// Data sets: squares encoded together [default: 16].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: Option<u16>,
+}
+
+impl CacheArgs {
+    /// An option that was given, if any.
+    pub fn given(&self) -> Option<&'static str> {
+        let options = [
+            (self.views.is_some(), "--views"),
+            (self.crop.is_some(), "--crop"),
+            (self.flip, "--flip"),
+            (self.split.is_some(), "--split"),
+            (self.strict, "--strict"),
+            (self.batch_size.is_some(), "--batch-size"),
+        ];
+        options
+            .iter()
+            .find(|(given, _)| *given)
+            .map(|(_, name)| *name)
+    }
+}
+
+/// Whether `path` names a data set rather than a picture.
+pub fn is_data_set(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str());
+    path.is_dir() || matches!(extension, Some("jsonl" | "csv"))
+}
+
+pub fn write(
+    source: &Path,
+    codec_args: &CodecArgs,
+    out: Option<&Path>,
+    args: &CacheArgs,
+) -> CliResult {
+    let out = out.ok_or("--out: a data set needs a folder for its token cache")?;
+    let dataset = Dataset::open(source, args.split.unwrap_or_default(), args.strict)?;
+    let loaded = codec_args.codec()?;
+    let [height, width] = loaded.picture_size();
+    if height != width {
+        let problem = format!("the codec's pictures are {width} by {height}, expected squares");
+        return Err(problem.into());
+    }
+    let recipe = Recipe {
+        transform: Transform {
+            size: u32::try_from(height)?,
+            crop: args.crop.unwrap_or(CropRule::Random),
+            flip: args.flip,
+        },
+        views: args.views.unwrap_or(1),
+        choice: match codec_args.sampled {
+            true => CodeChoice::Sampled,
+            false => CodeChoice::Argmax,
+        },
+        seed: codec_args.seed.unwrap_or(0),
+    };
+    let identity = codec_identity(&loaded.fingerprint, &loaded.codec)?;
+    let codec = cache::Codec {
+        codec: &loaded.codec,
+        fingerprint: &identity,
+        codes: loaded.codes,
+        device: loaded.device,
+    };
+    let items = dataset.items.len();
+    let mut progress = Progress::new(items as u64, "tokenize", false);
+    let batch = args.batch_size.unwrap_or(16).into();
+    let summary = cache::write(
+        out,
+        dataset,
+        &codec,
+        &recipe,
+        batch,
+        args.strict,
+        &mut |done| {
+            progress.reach(done as u64);
+        },
+    )?;
+    progress.finish();
+
+    let mut stdout = std::io::stdout();
+    writeln!(
+        stdout,
+        "{}: {} pictures of {items}, {} views each{}",
+        out.display(),
+        summary.items,
+        recipe.views,
+        match summary.kept {
+            0 => String::new(),
+            kept => format!(" ({kept} from a former run)"),
+        },
+    )?;
+    writeln!(
+        stdout,
+        "codes used: {} of {}, perplexity {:.1}",
+        summary.usage.iter().filter(|&&count| count > 0).count(),
+        summary.usage.len(),
+        crate::codec::usage::perplexity(&summary.usage),
+    )?;
+    if !summary.skipped.is_empty() {
+        writeln!(stdout, "skipped {}:", summary.skipped.len())?;
+        for skipped in &summary.skipped {
+            writeln!(stdout, "  {skipped}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,313 @@
+//! Writing a token cache, shard by shard.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use tch::Device;
+
+use super::{
+    sha256, shard_name, CodeChoice, Header, Recipe, ShardEntry, ShardHeader, ENTRY, HEADER, SHARD,
+    TOKENS, VERSION,
+};
+use crate::codec::ImageCodec;
+use crate::data::dataset::Dataset;
+use crate::data::error::{DataError, Skipped};
+use crate::data::pictures::{load, stack};
+use crate::data::prefetch::prefetch;
+use crate::diffusion::noise::{training_uniform, TrainingDraw};
+use crate::new_file;
+use crate::picture::Picture;
+
+/// A codec with what identifies it.
+pub struct Codec<'a> {
+    pub codec: &'a ImageCodec,
+    /// SHA-256 of weights and code mapping.
+    pub fingerprint: &'a str,
+    /// Codes K behind the mapping.
+    pub codes: i64,
+    pub device: Device,
+}
+
+/// What a run wrote.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    pub items: usize,
+    /// Items that a former run had written.
+    pub kept: usize,
+    pub skipped: Vec<Skipped>,
+    /// How often each code below K occurs in all views.
+    pub usage: Vec<u64>,
+}
+
+/// Writes the tokens of `dataset` to the folder `out`; shards of an interrupted run with
+/// the same codec, recipe and items are kept. `batch` pictures are encoded together;
+/// `observe` is told how many of the items are done.
+///
+/// # Errors
+///
+/// A folder that holds another cache, a picture that cannot be read if `strict`, and no
+/// readable picture at all.
+pub fn write(
+    out: &Path,
+    dataset: Dataset,
+    codec: &Codec,
+    recipe: &Recipe,
+    batch: usize,
+    strict: bool,
+    observe: &mut dyn FnMut(usize),
+) -> Result<Summary, DataError> {
+    let side = i64::from(recipe.transform.size) / codec.codec.config().factor();
+    let listed = serde_json::to_vec(&dataset.items).map_err(|e| DataError::format(out, e))?;
+    let mut header = Header {
+        format_version: VERSION,
+        codec: codec.fingerprint.to_string(),
+        codes: codec.codes,
+        grid: [side, side],
+        recipe: recipe.clone(),
+        layout: dataset.layout,
+        epoch: dataset.epoch,
+        dataset: sha256(&listed),
+        shards: Vec::new(),
+        skipped: dataset.skipped.clone(),
+    };
+    std::fs::create_dir_all(out).map_err(DataError::io(out))?;
+    header.check_folder(out)?;
+    let cache = header.identity(out)?;
+
+    let mut summary = Summary {
+        usage: vec![0; codec.codes as usize],
+        ..Summary::default()
+    };
+    let dataset = std::sync::Arc::new(dataset);
+    for (n, first) in (0..dataset.items.len()).step_by(SHARD).enumerate() {
+        let range = first..dataset.items.len().min(first + SHARD);
+        let path = out.join(shard_name(n));
+        let (shard, tokens) = match super::read::finished_shard(&path, &cache)? {
+            Some(finished) => {
+                summary.kept += finished.0.items.len();
+                finished
+            }
+            None => {
+                let made = tokens(
+                    &dataset,
+                    codec,
+                    recipe,
+                    range.clone(),
+                    batch,
+                    strict,
+                    observe,
+                )?;
+                let shard = ShardHeader {
+                    format_version: VERSION,
+                    cache: cache.clone(),
+                    items: made
+                        .items
+                        .iter()
+                        .map(|&i| dataset.items[i].clone())
+                        .collect(),
+                    skipped: made.skipped,
+                };
+                write_shard(
+                    &path,
+                    &shard,
+                    &made.tokens,
+                    [recipe.views.into(), side * side],
+                )?;
+                (shard, made.tokens)
+            }
+        };
+        observe(range.end);
+        for &token in &tokens {
+            match summary.usage.get_mut(usize::from(token)) {
+                Some(count) => *count += 1,
+                None => {
+                    let problem = format!("token {token}, expected below {}", codec.codes);
+                    return Err(DataError::format(&path, problem));
+                }
+            }
+        }
+        let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
+        header.shards.push(ShardEntry {
+            file: shard_name(n),
+            items: shard.items.len(),
+            sha256: sha256(&bytes),
+        });
+        summary.items += shard.items.len();
+        header.skipped.extend(shard.skipped);
+    }
+    if summary.items == 0 {
+        let first = header.skipped.first().map(Skipped::to_string);
+        return Err(DataError::Unusable {
+            path: dataset.root.clone(),
+            problem: format!("no picture could be read; {}", first.unwrap_or_default()),
+        });
+    }
+    let path = out.join(HEADER);
+    let text = serde_json::to_string_pretty(&header).map_err(|e| DataError::format(&path, e))?;
+    write_whole(&path, |file| std::fs::write(file, text + "\n"))?;
+    summary.skipped = header.skipped;
+    Ok(summary)
+}
+
+impl Header {
+    /// SHA-256 of everything that is known before the first shard.
+    fn identity(&self, out: &Path) -> Result<String, DataError> {
+        let bytes = serde_json::to_vec(self).map_err(|e| DataError::format(out, e))?;
+        Ok(sha256(&bytes))
+    }
+
+    /// Refuses a folder whose finished cache is another one.
+    fn check_folder(&self, out: &Path) -> Result<(), DataError> {
+        let path = out.join(HEADER);
+        if !path.exists() {
+            return Ok(());
+        }
+        let found = super::read::header(out)?;
+        let other = |what: &str| {
+            let problem = format!("is the cache of another {what}; give another folder");
+            Err(DataError::format(out, problem))
+        };
+        if found.codec != self.codec {
+            return other("codec");
+        }
+        if found.recipe != self.recipe {
+            return other("recipe (crop, views, seed or choice of codes)");
+        }
+        if found.dataset != self.dataset {
+            return other("data set");
+        }
+        Ok(())
+    }
+}
+
+/// Tokens of a range of items: `[items, views, L]` in one vector.
+struct Made {
+    tokens: Vec<u16>,
+    items: Vec<usize>,
+    skipped: Vec<Skipped>,
+}
+
+/// Decodes ahead on other threads and encodes here.
+fn tokens(
+    dataset: &std::sync::Arc<Dataset>,
+    codec: &Codec,
+    recipe: &Recipe,
+    range: Range<usize>,
+    batch: usize,
+    strict: bool,
+    observe: &mut dyn FnMut(usize),
+) -> Result<Made, DataError> {
+    let views = recipe.views as usize;
+    let per_batch = batch.div_ceil(views).max(1);
+    let decoded = {
+        let (dataset, recipe, range) = (dataset.clone(), recipe.clone(), range.clone());
+        prefetch(2, move |n| {
+            let first = range.start + n as usize * per_batch;
+            let part = first..range.end.min(first + per_batch);
+            (!part.is_empty()).then(|| decode_views(&dataset, &recipe, part))
+        })
+    };
+    let mut made = Made {
+        tokens: Vec::new(),
+        items: Vec::new(),
+        skipped: Vec::new(),
+    };
+    let mut done = range.start;
+    for part in decoded {
+        let mut pictures = Vec::new();
+        let mut samples = Vec::new();
+        done += part.len();
+        for (place, loaded) in part {
+            match loaded {
+                Ok(squares) => {
+                    let first = (place * views) as u64;
+                    samples.extend(first..first + views as u64);
+                    pictures.extend(squares);
+                    made.items.push(place);
+                }
+                Err(skipped) if strict => return Err(DataError::Strict { skipped }),
+                Err(skipped) => made.skipped.push(skipped),
+            }
+        }
+        for (pictures, samples) in pictures.chunks(batch).zip(samples.chunks(batch)) {
+            made.tokens.extend(encode(codec, recipe, pictures, samples));
+        }
+        observe(done);
+    }
+    Ok(made)
+}
+
+type Decoded = Vec<(usize, Result<Vec<Picture>, Skipped>)>;
+
+fn decode_views(dataset: &Dataset, recipe: &Recipe, places: Range<usize>) -> Decoded {
+    let views = u64::from(recipe.views);
+    let decode = |place: usize| {
+        let samples = place as u64 * views..(place as u64 + 1) * views;
+        (
+            place,
+            load(dataset, place, &recipe.transform, recipe.seed, samples),
+        )
+    };
+    places.into_par_iter().map(decode).collect()
+}
+
+/// `[B · L]` tokens of `pictures`, row-major.
+fn encode(codec: &Codec, recipe: &Recipe, pictures: &[Picture], samples: &[u64]) -> Vec<u16> {
+    let _no_grad = tch::no_grad_guard();
+    let images = stack(pictures)
+        .to_device(codec.device)
+        .to_kind(tch::Kind::Float)
+        .contiguous(); // [B, 3, H, W]
+    let tokens = match recipe.choice {
+        CodeChoice::Argmax => codec.codec.encode(&images), // [B, L]
+        CodeChoice::Sampled => {
+            let config = codec.codec.config();
+            let side = i64::from(recipe.transform.size) / config.factor();
+            let count = side * side * config.codebook;
+            let uniform = training_uniform(recipe.seed, samples, TrainingDraw::Codec, count);
+            let exponential = (1.0f64 - uniform).log().neg();
+            let exponential = exponential.view([-1, side * side, config.codebook]); // [B, L, N]
+            codec
+                .codec
+                .encode_sampled(&images, &exponential.to_device(codec.device))
+        }
+    };
+    let tokens = tokens
+        .to_device(Device::Cpu)
+        .to_kind(tch::Kind::Int)
+        .reshape([-1]);
+    let mut out = vec![0i32; tokens.numel()];
+    tokens.copy_data(&mut out, tokens.numel());
+    out.into_iter().map(|token| token as u16).collect()
+}
+
+fn write_shard(
+    path: &Path,
+    header: &ShardHeader,
+    tokens: &[u16],
+    [views, length]: [i64; 2],
+) -> Result<(), DataError> {
+    let problem = |e: &dyn ToString| DataError::format(path, e.to_string());
+    let entry = serde_json::to_string(header).map_err(|e| problem(&e))?;
+    let bytes: Vec<u8> = tokens
+        .iter()
+        .flat_map(|token| token.to_le_bytes())
+        .collect();
+    let shape = vec![header.items.len(), views as usize, length as usize];
+    let view = TensorView::new(Dtype::U16, shape, &bytes).map_err(|e| problem(&e))?;
+    let metadata = HashMap::from([(ENTRY.to_string(), entry)]);
+    let file = safetensors::serialize([(TOKENS, view)], Some(metadata)).map_err(|e| problem(&e))?;
+    write_whole(path, |temporary| std::fs::write(temporary, file))
+}
+
+fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<(), DataError> {
+    let file = new_file::beside(path).map_err(DataError::io(path))?;
+    write(file.path()).map_err(DataError::io(path))?;
+    new_file::commit(file, path).map_err(DataError::io(path))
+}

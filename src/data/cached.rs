@@ -1,0 +1,144 @@
+//! Samples of a token cache with the conditions of a model.
+
+use tch::Tensor;
+
+use super::cache::TokenCache;
+use super::dataset::{samples, Epoch};
+use super::error::DataError;
+use super::order::below;
+use crate::clip::ClipTokenizer;
+use crate::diffusion::noise::{sample_generator, TrainingDraw};
+
+/// What a model is conditioned on.
+pub enum Conditions {
+    /// Captions, as ids of the tokenizer.
+    Text(Box<ClipTokenizer>),
+    /// Labels.
+    Class,
+    Nothing,
+}
+
+/// Tokens `[B, L]`, text ids `[B, S]` and labels `[B]`, all int64.
+pub type Selected = (Tensor, Option<Tensor>, Option<Tensor>);
+
+/// A token cache whose items have what the model is conditioned on.
+pub struct CachedSamples {
+    cache: TokenCache,
+    conditions: Conditions,
+    /// First row of each item, where every caption is a row.
+    starts: Option<Vec<u64>>,
+}
+
+impl CachedSamples {
+    /// # Errors
+    ///
+    /// Items without the caption or label that the model needs.
+    pub fn new(cache: TokenCache, conditions: Conditions) -> Result<Self, DataError> {
+        let items = cache.items();
+        let (what, lacking) = match conditions {
+            Conditions::Text(_) => (
+                "caption",
+                items.iter().filter(|i| i.captions.is_empty()).count(),
+            ),
+            Conditions::Class => ("label", items.iter().filter(|i| i.label.is_none()).count()),
+            Conditions::Nothing => ("", 0),
+        };
+        if lacking > 0 {
+            let problem = format!("{lacking} of {} pictures have no {what}", items.len());
+            return Err(DataError::format(cache.folder(), problem));
+        }
+        let by_caption =
+            matches!(conditions, Conditions::Text(_)) && cache.header().epoch == Epoch::Captions;
+        let starts = by_caption.then(|| {
+            items
+                .iter()
+                .scan(0, |next, item| {
+                    let start = *next;
+                    *next += item.captions.len() as u64;
+                    Some(start)
+                })
+                .collect()
+        });
+        Ok(CachedSamples {
+            cache,
+            conditions,
+            starts,
+        })
+    }
+
+    pub fn cache(&self) -> &TokenCache {
+        &self.cache
+    }
+
+    /// Samples per epoch.
+    pub fn len(&self) -> u64 {
+        let epoch = match self.starts {
+            Some(_) => Epoch::Captions,
+            None => Epoch::Pictures,
+        };
+        samples(epoch, self.cache.items())
+    }
+
+    /// Never: a cache without items is refused.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The samples at `rows`; the text of those in `dropped` is empty. View and caption
+    /// are drawn for (seed, global sample indices), or the first ones.
+    pub fn select(
+        &self,
+        rows: &[u64],
+        dropped: &[bool],
+        drawn: Option<(u64, &[u64])>,
+    ) -> Result<Selected, DataError> {
+        let choose = |n: usize, draw: TrainingDraw, count: usize| match drawn {
+            Some((seed, samples)) => {
+                below(&mut sample_generator(seed, samples[n], draw), count as u64) as usize
+            }
+            None => 0,
+        };
+        let views = self.cache.header().recipe.views as usize;
+        let mut tokens = Vec::with_capacity(rows.len() * self.cache.tokens_per_image());
+        let (mut ids, mut labels) = (Vec::new(), Vec::new());
+        for (n, &row) in rows.iter().enumerate() {
+            let (place, caption) = match &self.starts {
+                Some(starts) => {
+                    let place = starts.partition_point(|&start| start <= row) - 1;
+                    (place, Some((row - starts[place]) as usize))
+                }
+                None => (row as usize, None),
+            };
+            tokens.extend(
+                self.cache
+                    .tokens(place, choose(n, TrainingDraw::View, views))?,
+            );
+            let item = &self.cache.items()[place];
+            match &self.conditions {
+                Conditions::Text(tokenizer) => {
+                    let captions = &item.captions;
+                    let caption =
+                        caption.unwrap_or_else(|| choose(n, TrainingDraw::Caption, captions.len()));
+                    let caption = match dropped[n] {
+                        true => "",
+                        false => captions[caption].as_str(),
+                    };
+                    let encoding = tokenizer.encode(caption).map_err(|source| {
+                        let caption = caption.to_string();
+                        DataError::Caption { caption, source }
+                    })?;
+                    ids.extend(encoding.ids);
+                }
+                Conditions::Class => labels.extend(item.label),
+                Conditions::Nothing => {}
+            }
+        }
+        let batch = rows.len() as i64;
+        let rows_of = |values: &[i64]| Tensor::from_slice(values).view([batch, -1]);
+        Ok((
+            rows_of(&tokens),
+            (!ids.is_empty()).then(|| rows_of(&ids)),
+            (!labels.is_empty()).then(|| Tensor::from_slice(&labels)),
+        ))
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong between a data set and a batch.
+
+use std::path::{Path, PathBuf};
+
+/// Why a data set, a token cache or a batch could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+
+    /// A file is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Format { path: PathBuf, problem: String },
+
+    /// An item cannot be used, and the run is strict.
+    #[error("{skipped}; strict reading stops at the first such item")]
+    Strict { skipped: Skipped },
+
+    /// Too many items of a data set cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Unusable { path: PathBuf, problem: String },
+
+    #[error("{0}")]
+    Invalid(String),
+
+    #[error("caption {caption:?}: {source}")]
+    Caption {
+        caption: String,
+        source: crate::clip::TokenizerError,
+    },
+}
+
+impl DataError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| DataError::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(super) fn format(path: &Path, problem: impl ToString) -> Self {
+        DataError::Format {
+            path: path.to_path_buf(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// An item of a data set that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Skipped {
+    /// The picture, or the place in the list that names it.
+    pub what: String,
+    pub reason: String,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}

@@ -1,0 +1,594 @@
+//! Data sets in their true layouts, damaged files, preprocessing against Pillow, and the
+//! keyed draws.
+
+use std::collections::HashSet;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use vqdiffusion::data::dataset::{Epoch, Layout};
+use vqdiffusion::data::decode::decode;
+use vqdiffusion::data::order::{below, shuffled};
+use vqdiffusion::data::{CropRule, DataError, Dataset, PictureLoader, Split, Transform};
+use vqdiffusion::diffusion::noise::{sample_generator, TrainingDraw};
+use vqdiffusion::picture::Picture;
+
+/// A picture whose values depend on the position, different for every `seed`.
+fn sample_image(width: u32, height: u32, seed: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let value = |c: u32| ((x * (7 + c) + y * (13 - c) + seed * 31) % 256) as u8;
+        Rgb([value(0), value(1), value(2)])
+    })
+}
+
+fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image
+        .write_to(&mut bytes, format)
+        .expect("it can be encoded");
+    bytes.into_inner()
+}
+
+fn put(path: &Path, bytes: impl AsRef<[u8]>) {
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+    std::fs::write(path, bytes).expect("a file");
+}
+
+fn picture(root: &Path, name: &str, seed: u32) {
+    let format = match name.ends_with("png") {
+        true => ImageFormat::Png,
+        false => ImageFormat::Jpeg,
+    };
+    put(
+        &root.join(name),
+        encoded(&sample_image(40, 30, seed), format),
+    );
+}
+
+fn open(root: &Path, split: Split) -> Dataset {
+    Dataset::open(root, split, false).expect("a data set")
+}
+
+fn names(dataset: &Dataset) -> Vec<String> {
+    let name = |item: &vqdiffusion::data::Item| item.picture.display().to_string();
+    dataset.items.iter().map(name).collect()
+}
+
+/// (what, reason) of every skipped item.
+fn skipped(dataset: &Dataset) -> Vec<(&str, &str)> {
+    let pairs = dataset.skipped.iter();
+    pairs
+        .map(|s| (s.what.as_str(), s.reason.as_str()))
+        .collect()
+}
+
+#[test]
+fn folder_with_sidecars() {
+    let root = TempDir::new().unwrap();
+    let at = root.path();
+    for name in [
+        "b.png",
+        "a.jpg",
+        "deep/c.JPEG",
+        "lonely.png",
+        "bad.png",
+        "blank.png",
+    ] {
+        picture(at, name, 1);
+    }
+    put(&at.join("a.txt"), "a cat\r\n\r\n  two cats \r\n");
+    put(&at.join("b.txt"), "\u{feff}ein Hündchen");
+    put(&at.join("deep/c.txt"), "deep");
+    put(&at.join("bad.txt"), b"caf\xe9");
+    put(&at.join("blank.txt"), " \n");
+    put(&at.join("notes.md"), "no picture");
+    put(&at.join(".hidden.png"), "no picture");
+    let dataset = open(at, Split::Train);
+    assert_eq!(dataset.layout, Layout::Folder);
+    assert_eq!(names(&dataset), ["a.jpg", "b.png", "deep/c.JPEG"]);
+    assert_eq!(dataset.items[0].captions, ["a cat", "two cats"]);
+    assert_eq!(dataset.items[1].captions, ["ein Hündchen"]);
+    let skipped = skipped(&dataset);
+    let expected = [
+        ("bad.png", "caption file bad.txt: not UTF-8 (byte 3)"),
+        ("blank.png", "caption file blank.txt: holds no caption"),
+    ];
+    assert_eq!(skipped[..2], expected);
+    assert_eq!(skipped[2].0, "lonely.png");
+    assert_eq!(skipped.len(), 3);
+    let error = Dataset::open(at, Split::Train, true).unwrap_err();
+    assert!(matches!(error, DataError::Strict { .. }), "{error}");
+}
+
+#[test]
+fn folder_of_pictures_alone() {
+    let root = TempDir::new().unwrap();
+    picture(root.path(), "x/2.png", 2);
+    picture(root.path(), "x/1.png", 1);
+    let dataset = open(root.path(), Split::Train);
+    assert_eq!(names(&dataset), ["x/1.png", "x/2.png"]);
+    assert!(dataset.items.iter().all(|item| item.captions.is_empty()));
+
+    let empty = TempDir::new().unwrap();
+    let error = Dataset::open(empty.path(), Split::Train, false).unwrap_err();
+    assert!(error.to_string().contains("no pictures"), "{error}");
+}
+
+#[test]
+fn json_lines() {
+    let root = TempDir::new().unwrap();
+    let lines: [&[u8]; 8] = [
+        br#"{"file": "a.png", "caption": " red heart ", "style": "flat", "label": 3}"#,
+        br#"{"file_name": "b.png", "captions": ["one", "two", ""]}"#,
+        b"",
+        br#"{"file": "a.png", "text": "heart"}"#,
+        b"{\"file\": \"c.png\", \"caption\": \"caf\xe9\"}",
+        br#"{"file": "d.png"}"#,
+        br#"{"caption": "no file"}"#,
+        br#"{"file": "e.png", "caption": "x", "label": "cat"}"#,
+    ];
+    put(&root.path().join("captions.jsonl"), lines.join(&b'\n'));
+    let dataset = open(root.path(), Split::Train);
+    assert_eq!(dataset.layout, Layout::JsonLines);
+    assert_eq!(dataset.epoch, Epoch::Pictures);
+    assert_eq!(names(&dataset), ["a.png", "b.png"]);
+    assert_eq!(dataset.items[0].captions, ["red heart", "heart"]);
+    assert_eq!(dataset.items[0].label, Some(3));
+    assert_eq!(dataset.items[1].captions, ["one", "two"]);
+    let reasons = skipped(&dataset);
+    let places: Vec<&str> = reasons.iter().map(|(what, _)| *what).collect();
+    let expected = [5, 7, 8, 6].map(|n| format!("captions.jsonl line {n}"));
+    assert_eq!(places, expected);
+    assert!(reasons[0].1.contains("not UTF-8"), "{reasons:?}");
+    assert!(reasons[1].1.contains("missing field `file`"), "{reasons:?}");
+    assert_eq!(reasons[3].1, "no caption for d.png");
+    // The list itself names the same data set.
+    let by_list = open(&root.path().join("captions.jsonl"), Split::Train);
+    assert_eq!((by_list.root, by_list.items), (dataset.root, dataset.items));
+}
+
+#[test]
+fn comma_separated_values() {
+    let root = TempDir::new().unwrap();
+    let list = root.path().join("pets.csv");
+    let rows: [&[u8]; 5] = [
+        b"file,caption,label\n",
+        b"a.jpg,\"a \"\"big\"\" cat,\nasleep\",7\n",
+        b"b.jpg,caf\xe9,\n",
+        b"a.jpg,second,\n",
+        b"c.jpg,third,seven\n",
+    ];
+    put(&list, rows.concat());
+    let dataset = open(&list, Split::Train);
+    assert_eq!(dataset.layout, Layout::Csv);
+    assert_eq!(names(&dataset), ["a.jpg"]);
+    assert_eq!(
+        dataset.items[0].captions,
+        ["a \"big\" cat,\nasleep", "second"]
+    );
+    assert_eq!(dataset.items[0].label, Some(7));
+    let reasons = skipped(&dataset);
+    assert_eq!(reasons[0].0, "pets.csv line 4");
+    assert!(reasons[0].1.contains("not UTF-8"), "{reasons:?}");
+    assert_eq!(
+        reasons[1],
+        ("pets.csv line 6", "label is 'seven', expected an integer")
+    );
+
+    put(&list, "path,caption\na.jpg,x\n");
+    let error = Dataset::open(&list, Split::Train, false)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no column 'file', only: path, caption"),
+        "{error}"
+    );
+}
+
+#[test]
+fn mscoco() {
+    let root = TempDir::new().unwrap();
+    let at = root.path();
+    for (split, ids) in [("train", [9u64, 581_929]), ("val", [42, 73])] {
+        let captions = serde_json::json!({
+            "info": {"year": 2014},
+            "images": [],
+            "annotations": [
+                {"image_id": ids[1], "id": 1, "caption": "A man on a horse."},
+                {"image_id": ids[0], "id": 2, "caption": "Food.\n"},
+                {"image_id": ids[1], "id": 3, "caption": "A horse."},
+            ],
+        });
+        put(
+            &at.join(format!("annotations/captions_{split}2014.json")),
+            captions.to_string(),
+        );
+        for id in ids {
+            let name = format!("{split}2014/{split}2014/COCO_{split}2014_{id:012}.jpg");
+            picture(at, &name, id as u32);
+        }
+    }
+    let dataset = open(at, Split::Train);
+    assert_eq!(dataset.layout, Layout::Coco);
+    let expected = ["000000000009", "000000581929"]
+        .map(|id| format!("train2014/train2014/COCO_train2014_{id}.jpg"));
+    assert_eq!(names(&dataset), expected);
+    assert_eq!(dataset.items[1].captions, ["A man on a horse.", "A horse."]);
+    assert_eq!(dataset.items[0].captions, ["Food."]);
+    assert_eq!(dataset.samples(), 3, "one sample a caption");
+    for item in open(at, Split::Val).items.iter().chain(&dataset.items) {
+        assert!(
+            at.join(&item.picture).exists(),
+            "{}",
+            item.picture.display()
+        );
+    }
+    let error = Dataset::open(at, Split::Test, false)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("captions_test2014.json"), "{error}");
+}
+
+#[test]
+fn cub_200() {
+    let root = TempDir::new().unwrap();
+    let at = root.path();
+    let birds = [
+        "001.Albatross/Albatross_0001",
+        "002.Auk/Auk_0007",
+        "002.Auk/Auk_0009",
+    ];
+    // Protocol 0, as Python 2 writes a list of strings.
+    let pickle = |names: &[&str]| {
+        let entries = names.iter().enumerate();
+        let entries: String = entries
+            .map(|(n, name)| format!("S'{name}'\np{}\na", n + 1))
+            .collect();
+        format!("(lp0\n{entries}.")
+    };
+    put(&at.join("train/filenames.pickle"), pickle(&birds));
+    put(&at.join("test/filenames.pickle"), pickle(&birds[..1]));
+    for bird in &birds {
+        picture(at, &format!("images/{bird}.jpg"), 5);
+    }
+    for bird in &birds[..2] {
+        let captions: String = (0..10).map(|n| format!("bird {n} of {bird}\n")).collect();
+        put(&at.join(format!("text/text/{bird}.txt")), captions);
+    }
+    let dataset = open(at, Split::Train);
+    assert_eq!(dataset.layout, Layout::Cub);
+    assert_eq!(dataset.items.len(), 2);
+    assert_eq!(dataset.samples(), 2, "one sample a picture");
+    assert_eq!(dataset.items[1].captions.len(), 10);
+    assert_eq!(dataset.items[1].captions[3], "bird 3 of 002.Auk/Auk_0007");
+    assert!(at.join(&dataset.items[1].picture).exists());
+    assert_eq!(skipped(&dataset)[0].0, "text/text/002.Auk/Auk_0009.txt");
+    assert_eq!(open(at, Split::Test).items.len(), 1);
+
+    put(&at.join("train/filenames.pickle"), "(dp0\n.");
+    let error = Dataset::open(at, Split::Train, false)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("pickled list of file names"), "{error}");
+}
+
+#[test]
+fn imagenet() {
+    let root = TempDir::new().unwrap();
+    let at = root.path();
+    let list = "n02000002/x_1.JPEG\nn01000001/y_2.JPEG\n\nnonsense\n";
+    put(&at.join("ILSVRC2012_name_train.txt"), list);
+    put(&at.join("ILSVRC2012_name_val.txt"), "n02000002/v.JPEG\n");
+    for name in [
+        "n02000002/x_1.JPEG",
+        "n01000001/y_2.JPEG",
+        "n01500000/z.JPEG",
+    ] {
+        picture(at, &format!("train/{name}"), 3);
+    }
+    let dataset = open(at, Split::Train);
+    assert_eq!(dataset.layout, Layout::ImageNet);
+    let labels: Vec<_> = dataset.items.iter().map(|item| item.label).collect();
+    assert_eq!(
+        labels,
+        [Some(2), Some(0)],
+        "places among the three sorted classes"
+    );
+    assert_eq!(names(&dataset)[0], "train/n02000002/x_1.JPEG");
+    assert_eq!(
+        skipped(&dataset),
+        [(
+            "ILSVRC2012_name_train.txt line 4",
+            "'nonsense' is not wnid/file"
+        )]
+    );
+    assert_eq!(
+        open(at, Split::Val).items[0].label,
+        Some(2),
+        "labels as in training"
+    );
+}
+
+#[test]
+fn lists_that_are_none() {
+    let root = TempDir::new().unwrap();
+    let error = Dataset::open(&root.path().join("nowhere"), Split::Train, false).unwrap_err();
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    put(&root.path().join("list.xml"), "<xml/>");
+    let error = Dataset::open(&root.path().join("list.xml"), Split::Train, false).unwrap_err();
+    assert!(error.to_string().contains("(.jsonl or .csv)"), "{error}");
+}
+
+/// A JPEG header that says what follows has `components` colour components.
+fn jpeg_header(bits: u8, components: u8) -> Vec<u8> {
+    let mut bytes = vec![
+        0xFF,
+        0xD8,
+        0xFF,
+        0xC0,
+        0,
+        8 + 3 * components,
+        bits,
+        0,
+        8,
+        0,
+        8,
+        components,
+    ];
+    for n in 1..=components {
+        bytes.extend([n, 0x11, 0]);
+    }
+    bytes.extend([0xFF, 0xDA, 0, 2, 1, 2, 3, 0xFF, 0xD9]);
+    bytes
+}
+
+#[test]
+fn damaged_and_unusual_pictures_are_refused_by_name() {
+    let image = sample_image(40, 30, 1);
+    let jpeg = encoded(&image, ImageFormat::Jpeg);
+    let png = encoded(&image, ImageFormat::Png);
+    let sixteen = {
+        let image = image::ImageBuffer::<Rgb<u16>, _>::from_pixel(4, 4, Rgb([1, 2, 3]));
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    };
+    let mut huge = png.clone();
+    huge[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]); // 30000 × 30000
+    let crc = crc(&huge[12..29]);
+    huge[29..33].copy_from_slice(&crc.to_be_bytes());
+    let cases: [(&[u8], &str); 9] = [
+        (b"", "the file is empty"),
+        (
+            b"not a picture at all",
+            "not a picture, expected PNG or JPEG",
+        ),
+        (&jpeg[..jpeg.len() / 2], "the JPEG data end too early"),
+        (&jpeg[..jpeg.len() - 2], "the JPEG data end too early"),
+        (&jpeg[..30], "the JPEG data end too early"),
+        (&jpeg_header(8, 4), "CMYK colours, expected RGB or grey"),
+        (&jpeg_header(12, 3), "12 bits a channel, expected 8"),
+        (&sixteen, "16 bits a channel, expected 8"),
+        (
+            &huge,
+            "30000 by 30000 pixels, expected at most 89478485 in all",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(decode(bytes).unwrap_err(), expected);
+    }
+    assert!(decode(&png[..png.len() / 2]).is_err());
+    assert_eq!(decode(&png).unwrap().rgb, image.into_raw());
+    assert_eq!(decode(&jpeg).unwrap().width, 40);
+}
+
+/// CRC-32 of a PNG chunk.
+fn crc(bytes: &[u8]) -> u32 {
+    let mut hasher = flate2::Crc::new();
+    hasher.update(bytes);
+    hasher.sum()
+}
+
+#[test]
+fn grey_and_transparent_pictures() {
+    let grey = image::GrayImage::from_pixel(2, 1, image::Luma([9]));
+    let mut bytes = Cursor::new(Vec::new());
+    grey.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    assert_eq!(decode(bytes.get_ref()).unwrap().rgb, [9; 6]);
+
+    let pixels = [[10, 20, 30, 0], [10, 20, 30, 255], [10, 20, 30, 51]];
+    let clear = image::RgbaImage::from_raw(3, 1, pixels.concat()).unwrap();
+    let mut bytes = Cursor::new(Vec::new());
+    clear.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    let expected = [255, 255, 255, 10, 20, 30, 206, 208, 210]; // c/5 + 255·4/5
+    assert_eq!(decode(bytes.get_ref()).unwrap().rgb, expected);
+}
+
+#[test]
+fn resizing_equals_pillow() {
+    let text = include_str!("resize/pillow.json");
+    let recorded: serde_json::Value = serde_json::from_str(text).unwrap();
+    let (width, height) = (97u32, 64u32);
+    let mut state = 12345u64; // the sequence of tests/resize/generate.py
+    let rgb = (0..3 * width * height)
+        .map(|_| {
+            state = (1_103_515_245 * state + 12345) % (1 << 31);
+            (state >> 16) as u8
+        })
+        .collect();
+    let source = Picture { width, height, rgb };
+    let cases = recorded["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 10);
+    for case in cases {
+        let side = |name: &str| case[name].as_u64().unwrap() as u32;
+        let resized = source.resize(side("width"), side("height"));
+        let first: Vec<u64> = resized.rgb.iter().take(24).map(|&v| v.into()).collect();
+        let name = format!("{} x {}", side("width"), side("height"));
+        assert_eq!(serde_json::json!(first), case["first"], "{name}");
+        let hash: String = Sha256::digest(&resized.rgb)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert_eq!(hash, case["sha256"].as_str().unwrap(), "{name}");
+    }
+}
+
+/// A picture whose red and green values are the column and the row.
+fn ruler(width: u32, height: u32) -> Picture {
+    let pixel = |n: u32| [(n % width) as u8, (n / width) as u8, 0];
+    let rgb = (0..width * height).flat_map(pixel).collect();
+    Picture { width, height, rgb }
+}
+
+#[test]
+fn training_crops_follow_the_rule() {
+    // Short side = target: neither resized nor cropped again, so the first pixel tells
+    // the offset. Slack 40: offsets 15 to 24.
+    let transform = Transform {
+        size: 64,
+        crop: CropRule::Random,
+        flip: false,
+    };
+    let wide = ruler(104, 64);
+    let mut offsets = HashSet::new();
+    for sample in 0..400 {
+        let square = transform.apply(&wide, 11, sample);
+        assert_eq!((square.width, square.height), (64, 64));
+        assert_eq!(square.rgb[1], 0);
+        offsets.insert(square.rgb[0]);
+        assert_eq!(
+            square,
+            transform.apply(&wide, 11, sample),
+            "a function of its key"
+        );
+    }
+    let mut offsets: Vec<u8> = offsets.into_iter().collect();
+    offsets.sort();
+    assert_eq!(offsets, (15..25).collect::<Vec<u8>>());
+
+    // A larger square picture: sizes 64 to 72, so at the first pixel up to 8 pixels are
+    // cropped away, and the scale is between 200/72 and 200/64.
+    let large = ruler(200, 200);
+    for sample in 0..200 {
+        let square = transform.apply(&large, 11, sample);
+        assert!(square.rgb[0] <= 25, "{}", square.rgb[0]);
+        let span = f64::from(square.rgb[3 * 63]) - f64::from(square.rgb[0]);
+        let scale = span / 63.0;
+        assert!(
+            (200.0 / 72.0 - 0.05..200.0 / 64.0 + 0.05).contains(&scale),
+            "{scale}"
+        );
+    }
+}
+
+#[test]
+fn validation_takes_the_centre_and_flips_mirror() {
+    let mut transform = Transform {
+        size: 64,
+        crop: CropRule::Center,
+        flip: false,
+    };
+    let square = transform.apply(&ruler(105, 64), 0, 0);
+    assert_eq!(square.rgb[..3], [20, 0, 0], "(105 − 64) / 2, rounded down");
+    let tall = transform.apply(&ruler(64, 101), 0, 0);
+    assert_eq!(tall.rgb[..3], [0, 18, 0]);
+    // Long side truncated: 99 · 64 / 70 = 90.5.
+    let expected = ruler(99, 70).resize(90, 64);
+    let square = transform.apply(&ruler(99, 70), 0, 0);
+    assert_eq!(square.rgb[..3], expected.rgb[3 * 13..3 * 14]);
+
+    transform.flip = true;
+    let plain = ruler(64, 64);
+    let mut mirrored = 0;
+    for sample in 0..1000 {
+        let square = transform.apply(&plain, 3, sample);
+        if square.rgb[0] == 63 {
+            mirrored += 1;
+            assert_eq!(square.rgb[3 * 63], 0);
+            assert_eq!(square.rgb[3 * 64 + 1], 1, "rows stay");
+        } else {
+            assert_eq!(square, plain);
+        }
+    }
+    // Five standard deviations of Binomial(1000, ½).
+    assert!((421..=579).contains(&mirrored), "{mirrored}");
+}
+
+#[test]
+fn orders_are_permutations() {
+    for count in [1u32, 2, 3, 1000] {
+        let mut order = shuffled(5, 0, count);
+        order.sort();
+        assert_eq!(order, (0..count).collect::<Vec<u32>>());
+    }
+    assert_ne!(shuffled(5, 0, 1000), shuffled(5, 1, 1000), "by epoch");
+    assert_ne!(shuffled(5, 0, 1000), shuffled(6, 0, 1000), "by seed");
+    // All 24 orders of four rows, each about equally often: chi-square with 23 degrees
+    // of freedom, 99.99 % quantile 57.
+    let mut counts = std::collections::HashMap::new();
+    for epoch in 0..2400 {
+        *counts.entry(shuffled(5, epoch, 4)).or_insert(0u32) += 1;
+    }
+    let chi: f64 = counts
+        .values()
+        .map(|&n| (f64::from(n) - 100.0).powi(2) / 100.0)
+        .sum();
+    assert_eq!(counts.len(), 24);
+    assert!(chi < 57.0, "{chi}");
+}
+
+#[test]
+fn choices_are_uniform() {
+    let mut counts = [0u32; 10];
+    for sample in 0..10_000 {
+        let mut generator = sample_generator(1, sample, TrainingDraw::Caption);
+        counts[below(&mut generator, 10) as usize] += 1;
+    }
+    // 9 degrees of freedom, 99.99 % quantile 34.
+    let chi: f64 = counts
+        .iter()
+        .map(|&n| (f64::from(n) - 1000.0).powi(2) / 1000.0)
+        .sum();
+    assert!(chi < 34.0, "{counts:?}");
+}
+
+#[test]
+fn picture_batches_are_functions_of_the_sample() {
+    let root = TempDir::new().unwrap();
+    for n in 0..5 {
+        picture(root.path(), &format!("{n}.png"), n);
+    }
+    put(&root.path().join("5.png"), b"");
+    let transform = Transform {
+        size: 16,
+        crop: CropRule::Random,
+        flip: true,
+    };
+    let loader = |strict| PictureLoader::new(open(root.path(), Split::Train), transform, 9, strict);
+    let whole = loader(false).batch(0, 24).unwrap();
+    assert_eq!(whole.pictures.size(), [24, 3, 16, 16]);
+    assert_eq!(whole.samples, (0..24).collect::<Vec<u64>>());
+    // In parts, out of order, in another process's loader: the same.
+    let other = loader(false);
+    for first in [17, 3, 10] {
+        let part = other.batch(first, 7).unwrap();
+        let expected = whole.pictures.narrow(0, first as i64, 7);
+        assert!(part.pictures.equal(&expected), "samples from {first}");
+        assert_eq!(part.items, whole.items[first as usize..][..7]);
+    }
+    // Every readable picture once an epoch, and the unreadable one replaced and listed.
+    for epoch in whole.items.chunks(6) {
+        let seen: HashSet<usize> = epoch.iter().copied().collect();
+        assert_eq!(seen, (0..5).collect(), "{epoch:?}");
+    }
+    let listed = other.skipped();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (listed[0].what.as_str(), listed[0].reason.as_str()),
+        ("5.png", "the file is empty")
+    );
+    let error = loader(true).batch(0, 6).map(|_| ()).unwrap_err();
+    assert!(matches!(error, DataError::Strict { .. }), "{error}");
+}
