@@ -84,7 +84,7 @@ impl Samples {
 /// Where samples come from.
 enum Source {
     Memory(Samples),
-    Cache(CachedSamples),
+    Cache(Box<CachedSamples>),
 }
 
 /// Draws batches in an order shuffled anew every epoch.
@@ -107,7 +107,7 @@ impl TokenLoader {
     /// From a token cache: view and caption are drawn for every sample.
     pub fn from_cache(data: CachedSamples, seed: u64, drop_rate: f64) -> Self {
         let rows = data.len();
-        Self::over(Source::Cache(data), rows, seed, drop_rate)
+        Self::over(Source::Cache(Box::new(data)), rows, seed, drop_rate)
     }
 
     fn over(source: Source, rows: u64, seed: u64, drop_rate: f64) -> Self {

@@ -23,7 +23,7 @@ use crate::codec::ImageCodec;
 /// Version of both headers.
 const VERSION: u32 = 1;
 /// Items in a shard.
-const SHARD: usize = 1024;
+const SHARD: usize = 256;
 const HEADER: &str = "cache.json";
 /// Metadata entry of a shard.
 const ENTRY: &str = "vqdiffusion-tokens";

@@ -1,0 +1,460 @@
+//! Token caches through the real binary and the library: contents against the codec,
+//! interruption, damage, other codecs, and batches as functions of the sample.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tch::{Device, Tensor};
+use tempfile::TempDir;
+use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
+use vqdiffusion::clip::ClipTokenizer;
+use vqdiffusion::codec::usage::{perplexity, reduction};
+use vqdiffusion::data::cache::codec_identity;
+use vqdiffusion::data::{CachedSamples, Conditions, TokenCache, TokenLoader};
+use vqdiffusion::picture::{read_picture, write_png, Picture};
+use vqdiffusion::pipeline::LoadedCodec;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tiny")
+}
+
+/// Arguments that name the tiny model, whose pictures are 64 × 64 and 64 tokens.
+fn model_arguments() -> Vec<String> {
+    let path = |name: &str| fixture().join(name).display().to_string();
+    vec![
+        "--checkpoint".into(),
+        path("last.pth"),
+        "--config".into(),
+        path("config.yaml"),
+    ]
+}
+
+fn codec() -> LoadedCodec {
+    let options = OpenOptions {
+        config: Some(fixture().join("config.yaml")),
+        ..OpenOptions::default()
+    };
+    let checkpoint = Checkpoint::open(&fixture().join("last.pth"), &options).unwrap();
+    LoadedCodec::load(&checkpoint, Device::Cpu).unwrap()
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"));
+    command
+        .arg("tokenize")
+        .args(args)
+        .args(model_arguments())
+        .current_dir(folder)
+        .env("OMP_NUM_THREADS", "1");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn tokenize(folder: &Path, args: &[&str]) -> String {
+    let output = command(folder, args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
+    let Output { status, stderr, .. } = command(folder, args).output().unwrap();
+    let message = text(&stderr);
+    assert_eq!(status.code(), Some(2), "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    for word in words {
+        assert!(
+            message.contains(word),
+            "{args:?}: {word:?} not in: {message}"
+        );
+    }
+}
+
+fn draw_picture(path: &Path, n: u32) {
+    let (width, height) = (20 + n % 3 * 10, 20);
+    let value = |i: u32| ((i / 3 * (n + 3) + i % 3 * 50) % 256) as u8;
+    let rgb = (0..3 * width * height).map(value).collect();
+    write_png(path, &Picture { width, height, rgb }, &[]).unwrap();
+}
+
+/// `count` pictures with captions and labels.
+fn data_set(count: u32) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    let mut list = String::new();
+    for n in 0..count {
+        let name = format!("{n:03}.png");
+        draw_picture(&folder.path().join("data").join(&name), n);
+        let captions = [
+            format!("number {n}"),
+            format!("picture {n}"),
+            "third".into(),
+        ];
+        let line = serde_json::json!({"file": name, "captions": captions, "label": n % 7});
+        list += &format!("{line}\n");
+    }
+    std::fs::write(folder.path().join("data/captions.jsonl"), list).unwrap();
+    folder
+}
+
+/// All files of a folder.
+fn contents(folder: &Path) -> HashMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let read = |file: std::fs::DirEntry| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        (name, std::fs::read(file.path()).unwrap())
+    };
+    files.map(read).collect()
+}
+
+#[test]
+fn tokens_are_the_codecs() {
+    let folder = data_set(5);
+    let at = folder.path();
+    std::fs::write(at.join("data/002.png"), b"").unwrap();
+    let out = tokenize(at, &["data", "--out", "c", "--crop", "center"]);
+    assert!(out.contains("c: 4 pictures of 5, 1 views each"), "{out}");
+    assert!(
+        out.contains("skipped 1:\n  002.png: the file is empty"),
+        "{out}"
+    );
+
+    let codec = codec();
+    let cache = TokenCache::open(&at.join("c")).unwrap();
+    assert_eq!(cache.items().len(), 4);
+    assert_eq!(cache.items()[2].captions[0], "number 3");
+    assert_eq!(cache.items()[2].label, Some(3));
+    let mut usage = vec![0u64; codec.codes as usize];
+    for (place, item) in cache.items().iter().enumerate() {
+        let picture = read_picture(&at.join("data").join(&item.picture)).unwrap();
+        let image = picture.cover(64, 64).to_tensor().unsqueeze(0);
+        let expected = Vec::<i64>::try_from(codec.codec.encode(&image).view([-1])).unwrap();
+        assert_eq!(
+            cache.tokens(place, 0).unwrap(),
+            expected,
+            "{}",
+            item.picture.display()
+        );
+        expected
+            .iter()
+            .for_each(|&token| usage[token as usize] += 1);
+    }
+    let used = usage.iter().filter(|&&count| count > 0).count();
+    let line = format!(
+        "codes used: {used} of {}, perplexity {:.1}",
+        codec.codes,
+        perplexity(&usage)
+    );
+    assert!(out.contains(&line), "{out}");
+
+    // The codec is known by its weights and its code mapping.
+    let identity = codec_identity(&codec.fingerprint, &codec.codec).unwrap();
+    assert_ne!(identity, codec.fingerprint, "the tiny codec has a mapping");
+    cache.check_codec(&identity).unwrap();
+    let other = cache.check_codec("0123").unwrap_err().to_string();
+    assert!(other.contains("but the model's is 0123"), "{other}");
+
+    refuse(
+        at,
+        &["data", "--out", "d", "--strict"],
+        &["002.png: the file is empty", "strict"],
+    );
+    assert!(!at.join("d/cache.json").exists());
+}
+
+#[test]
+fn views_and_drawn_codes_are_functions_of_the_seed() {
+    let folder = data_set(3);
+    let at = folder.path();
+    let make = |out: &str, more: &[&str]| {
+        let args = [&["data", "--out", out, "--views", "3", "--sampled"], more].concat();
+        tokenize(at, &args);
+        contents(&at.join(out))
+    };
+    let first = make("a", &[]);
+    assert_eq!(
+        first,
+        make("b", &["--batch-size", "2"]),
+        "whatever the batch"
+    );
+    let other = make("c", &["--seed", "1"]);
+    assert_ne!(
+        first["tokens-00000.safetensors"],
+        other["tokens-00000.safetensors"]
+    );
+    let cache = TokenCache::open(&at.join("a")).unwrap();
+    assert_ne!(cache.tokens(0, 0).unwrap(), cache.tokens(0, 1).unwrap());
+}
+
+#[test]
+fn an_interrupted_run_goes_on() {
+    let folder = data_set(520);
+    let at = folder.path();
+    tokenize(at, &["data", "--out", "whole"]);
+    let whole = contents(&at.join("whole"));
+    assert_eq!(whole.len(), 4, "three shards and the header");
+
+    let mut run = command(at, &["data", "--out", "killed"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !at.join("killed/tokens-00000.safetensors").exists() {
+        assert!(
+            run.try_wait().unwrap().is_none(),
+            "it ended without a shard"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let error = TokenCache::open(&at.join("killed"))
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("not a finished token cache"),
+        "{error}"
+    );
+    // A shard torn by a full disk is made again.
+    std::fs::write(at.join("killed/tokens-00002.safetensors"), b"torn").unwrap();
+    let out = tokenize(at, &["data", "--out", "killed"]);
+    assert!(out.contains("520 pictures of 520"), "{out}");
+    assert!(out.contains("from a former run"), "{out}");
+    let mut after = contents(&at.join("killed"));
+    after.retain(|name, _| !name.starts_with('.')); // the killed run's temporary file
+    assert_eq!(after, whole);
+
+    for (args, word) in [
+        (["--views", "2"], "another recipe"),
+        (["--seed", "5"], "another recipe"),
+        (["--crop", "center"], "another recipe"),
+    ] {
+        refuse(
+            at,
+            &["data", "--out", "whole", args[0], args[1]],
+            &["whole", word],
+        );
+    }
+    std::fs::remove_file(at.join("data/captions.jsonl")).unwrap();
+    refuse(at, &["data", "--out", "whole"], &["another data set"]);
+    assert_eq!(contents(&at.join("whole")), whole);
+}
+
+#[test]
+fn damage_is_detected() {
+    let folder = data_set(4);
+    let at = folder.path();
+    tokenize(at, &["data", "--out", "c"]);
+    let shard = at.join("c/tokens-00000.safetensors");
+    let good = std::fs::read(&shard).unwrap();
+    let open = || {
+        TokenCache::open(&at.join("c"))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    let mut flipped = good.clone();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    for bytes in [&flipped[..], &good[..good.len() - 2], b""] {
+        std::fs::write(&shard, bytes).unwrap();
+        assert!(
+            open().contains("its SHA-256 is not the one recorded"),
+            "{}",
+            open()
+        );
+    }
+    std::fs::remove_file(&shard).unwrap();
+    assert!(open().contains("tokens-00000.safetensors"));
+    std::fs::write(at.join("c/cache.json"), "{}").unwrap();
+    assert!(open().contains("cache.json: missing field"), "{}", open());
+}
+
+#[test]
+fn bad_options() {
+    let folder = data_set(1);
+    let at = folder.path();
+    refuse(at, &["data"], &["--out", "needs a folder"]);
+    refuse(
+        at,
+        &["data/000.png", "--views", "2"],
+        &["--views is for data sets"],
+    );
+    refuse(
+        at,
+        &["data/000.png", "--strict"],
+        &["--strict is for data sets"],
+    );
+    refuse(at, &["data", "--out", "c", "--views", "0"], &["--views"]);
+    refuse(at, &["nowhere.jsonl", "--out", "c"], &["nowhere.jsonl"]);
+}
+
+fn loader(at: &Path, conditions: Conditions, drop_rate: f64) -> TokenLoader {
+    let cache = TokenCache::open(at).unwrap();
+    TokenLoader::from_cache(
+        CachedSamples::new(cache, conditions).unwrap(),
+        17,
+        drop_rate,
+    )
+}
+
+fn text_conditions() -> Conditions {
+    Conditions::Text(Box::new(ClipTokenizer::new(1000).unwrap()))
+}
+
+#[test]
+fn batches_are_functions_of_the_sample() {
+    let folder = data_set(7);
+    tokenize(folder.path(), &["data", "--out", "c", "--views", "2"]);
+    let at = folder.path().join("c");
+    let whole = loader(&at, text_conditions(), 0.3).batch(0, 28).unwrap();
+    let other = loader(&at, text_conditions(), 0.3);
+    assert_eq!((other.len(), other.tokens_per_image()), (7, 64));
+    for first in [19, 3, 12, 0] {
+        let part = other.batch(first, 8).unwrap();
+        let rows = |t: &Tensor| t.narrow(0, first as i64, 8);
+        assert!(part.tokens.equal(&rows(&whole.tokens)));
+        let ids = (part.text_ids.unwrap(), whole.text_ids.as_ref().unwrap());
+        assert!(ids.0.equal(&rows(ids.1)));
+        assert!(part.dropped.equal(&rows(&whole.dropped)));
+        assert_eq!(part.samples, whole.samples[first as usize..][..8]);
+    }
+    // Every picture once an epoch, whichever view; labels and tokens belong together.
+    let cache = TokenCache::open(&at).unwrap();
+    let labelled = loader(&at, Conditions::Class, 0.0).batch(0, 28).unwrap();
+    let labels = Vec::<i64>::try_from(labelled.labels.unwrap()).unwrap();
+    for epoch in labels.chunks(7) {
+        let mut sorted = epoch.to_vec();
+        sorted.sort();
+        assert_eq!(sorted, (0..7).collect::<Vec<i64>>());
+    }
+    let mut views = [0; 2];
+    for (row, &label) in labels.iter().enumerate() {
+        let tokens = Vec::<i64>::try_from(labelled.tokens.get(row as i64)).unwrap();
+        let view = (0..2).find(|&v| cache.tokens(label as usize, v).unwrap() == tokens);
+        views[view.expect("one of the two views")] += 1;
+    }
+    assert!(views[0] > 3 && views[1] > 3, "{views:?}");
+}
+
+#[test]
+fn captions_are_drawn_uniformly_and_dropped_ones_empty() {
+    let folder = data_set(2);
+    tokenize(folder.path(), &["data", "--out", "c"]);
+    let at = folder.path().join("c");
+    let loader = loader(&at, text_conditions(), 0.25);
+    let tokenizer = ClipTokenizer::new(1000).unwrap();
+    let ids = |caption: &str| tokenizer.encode(caption).unwrap().ids;
+    let known: Vec<Vec<i64>> = ["number 0", "picture 0", "number 1", "picture 1", "third"]
+        .map(ids)
+        .to_vec();
+    let batch = loader.batch(0, 6000).unwrap();
+    let dropped = Vec::<bool>::try_from(&batch.dropped).unwrap();
+    let rows = Vec::<i64>::try_from(batch.text_ids.unwrap().view([-1])).unwrap();
+    let mut counts = [0u32; 5];
+    for (row, dropped) in rows.chunks(77).zip(&dropped) {
+        if *dropped {
+            assert_eq!(row, ids(""));
+        } else {
+            counts[known.iter().position(|k| k == row).expect("a caption")] += 1;
+        }
+    }
+    // Kept: Binomial(6000, ¾), σ = 34; captions: a sixth each, "third" twice.
+    let kept: u32 = counts.iter().sum();
+    assert!((4330..=4670).contains(&kept), "{kept}");
+    let shares = [1.0, 1.0, 1.0, 1.0, 2.0].map(|n| n / 6.0 * f64::from(kept));
+    let chi: f64 = counts
+        .iter()
+        .zip(shares)
+        .map(|(&n, e)| (f64::from(n) - e).powi(2) / e)
+        .sum();
+    assert!(
+        chi < 23.5,
+        "4 degrees of freedom, 99.99 % quantile: {counts:?}"
+    );
+
+    let fixed = loader.fixed(2).unwrap();
+    let rows = Vec::<i64>::try_from(fixed.text_ids.unwrap().view([-1])).unwrap();
+    assert_eq!(rows, [ids("number 0"), ids("number 1")].concat());
+}
+
+#[test]
+fn an_epoch_of_captions_has_each_once() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let pictures = at.join("coco/train2014/train2014");
+    std::fs::create_dir_all(&pictures).unwrap();
+    std::fs::create_dir(at.join("coco/annotations")).unwrap();
+    let mut annotations = Vec::new();
+    for n in 0..3 {
+        draw_picture(&pictures.join(format!("COCO_train2014_{n:012}.jpg")), n);
+        for caption in 0..=n {
+            annotations.push(serde_json::json!({
+                "image_id": n, "id": annotations.len(), "caption": format!("{n} {caption}")
+            }));
+        }
+    }
+    let json = serde_json::json!({ "annotations": annotations }).to_string();
+    std::fs::write(at.join("coco/annotations/captions_train2014.json"), json).unwrap();
+    tokenize(at, &["coco", "--out", "c"]);
+    let loader = loader(&at.join("c"), text_conditions(), 0.0);
+    assert_eq!(loader.len(), 6);
+    let tokenizer = ClipTokenizer::new(1000).unwrap();
+    let batch = loader.batch(6, 6).unwrap();
+    let rows = Vec::<i64>::try_from(batch.text_ids.unwrap().view([-1])).unwrap();
+    let mut seen: Vec<&[i64]> = rows.chunks(77).collect();
+    let captions = ["0 0", "1 0", "1 1", "2 0", "2 1", "2 2"];
+    let mut expected: Vec<Vec<i64>> = captions.map(|c| tokenizer.encode(c).unwrap().ids).to_vec();
+    seen.sort();
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn missing_captions_are_refused() {
+    let folder = data_set(2);
+    std::fs::remove_file(folder.path().join("data/captions.jsonl")).unwrap();
+    tokenize(folder.path(), &["data", "--out", "c"]);
+    let open = |conditions| {
+        let cache = TokenCache::open(&folder.path().join("c")).unwrap();
+        CachedSamples::new(cache, conditions).map(|_| ())
+    };
+    let error = open(text_conditions()).unwrap_err().to_string();
+    assert!(error.contains("2 of 2 pictures have no caption"), "{error}");
+    let error = open(Conditions::Class).unwrap_err().to_string();
+    assert!(error.contains("2 of 2 pictures have no label"), "{error}");
+    open(Conditions::Nothing).unwrap();
+}
+
+#[test]
+fn reduction_keeps_the_used_codes_in_order() {
+    let usage = [5, 0, 3, 1, 0, 0, 9, 2];
+    // Class 0 is code 0 and everything unused, as in taming_vqvae_2887.pt.
+    assert_eq!(reduction(&usage, 1), (vec![0, 0, 1, 2, 0, 0, 3, 4], 5));
+    assert_eq!(reduction(&usage, 3), (vec![0, 0, 1, 0, 0, 0, 2, 0], 3));
+    assert_eq!(reduction(&[0, 0], 0), (vec![0, 0], 1));
+    // Brute force on a larger one.
+    let usage: Vec<u64> = (0..500u64).map(|n| (n * n * 7919) % 13 % 4).collect();
+    let (mapping, codes) = reduction(&usage, 1);
+    for (code, &reduced) in mapping.iter().enumerate() {
+        let before = usage[1..=code.max(1)].iter().filter(|&&n| n > 0).count() as i64;
+        let expected = if code > 0 && usage[code] > 0 {
+            before
+        } else {
+            0
+        };
+        assert_eq!(reduced, expected, "code {code}");
+    }
+    assert_eq!(
+        codes,
+        usage[1..].iter().filter(|&&n| n > 0).count() as i64 + 1
+    );
+    assert!((perplexity(&[4, 4, 0, 4, 4]) - 4.0).abs() < 1e-12);
+}
