@@ -108,6 +108,14 @@ impl Case {
         }
     }
 
+    /// As [`check`](Self::check) with another tolerance than that of `name`.
+    pub fn check_within(&mut self, name: &str, ours: &Tensor, atol: f64) {
+        self.mark(name);
+        if let Err(problem) = close(ours, &self.input(name), atol) {
+            self.fail(format!("{name}: {problem}"));
+        }
+    }
+
     /// Counts `name` as checked by a comparison of another form.
     pub fn mark(&mut self, name: &str) {
         self.compared.insert(name.to_string());

@@ -17,7 +17,8 @@ use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
 use vqdiffusion::pipeline::{Pipeline, Subject};
 
 use crate::case::Case;
-use crate::text::{encode, load};
+use crate::condition::encode;
+use crate::model::load;
 
 /// The saved pipeline of a case.
 pub const FOLDER: &str = "pipeline";

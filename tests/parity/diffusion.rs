@@ -9,9 +9,10 @@ use vqdiffusion::diffusion::posterior::{
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::Schedule;
 use vqdiffusion::pipeline::Pipeline;
+use vqdiffusion::transformer::Denoiser;
 
 use crate::case::{integers, Case};
-use crate::text::empty_prompt;
+use crate::condition::{self, empty_prompt, with_null};
 
 /// The truncation that an official name like `top0.86r` or `top10p` means.
 pub fn truncation(name: &str) -> Truncation {
@@ -48,7 +49,7 @@ pub fn run(case: &mut Case, pipeline: &Pipeline) {
     }
 
     let denoiser = pipeline.denoiser();
-    let condition = denoiser.condition(&case.input("input.cond_emb"));
+    let condition = denoiser.condition(&condition::recorded(case));
     let log_pred = log_prediction(&denoiser.forward(&x_t, &t, &condition, None));
     let (start, now) = (logs.log_one_hot(&x_0), logs.log_one_hot(&x_t));
     for (name, ours) in [
@@ -112,57 +113,55 @@ fn exact_kernel(case: &mut Case, schedule: &Schedule, log_pred: &Tensor, x_t: &T
     }
 }
 
+/// The recorded guided predictions of a text model.
 pub fn guidance(case: &mut Case, pipeline: &Pipeline) {
-    let (x_t, t) = (case.input("input.x_t"), case.input("input.t"));
-    let text = case.input("input.cond_emb");
-    let (denoiser, batch) = (pipeline.denoiser(), x_t.size()[0]);
-    for kind in ["zeroshot", "learnable"] {
-        let scales = case.names_below(&format!("expected.cfg.{kind}.s"));
-        if scales.is_empty() {
-            continue;
-        }
-        let null = match kind {
-            "zeroshot" => empty_prompt(pipeline),
-            _ => pipeline
-                .conditioner()
-                .null()
-                .unwrap_or_else(|e| panic!("{e}")),
-        };
-        let both = Tensor::cat(&[&text, &null.expand_as(&text)], 0);
-        let logits = denoiser.forward(&x_t, &t, &denoiser.condition(&both), None);
-        let prediction = Prediction {
-            conditional: logits.narrow(0, 0, batch),
-            unconditional: Some(logits.narrow(0, batch, batch)),
-        };
-        for suffix in scales {
-            let name = format!("expected.cfg.{kind}.s{suffix}");
-            let scale: f64 = suffix
-                .parse()
-                .unwrap_or_else(|_| panic!("no guidance scale in {name}"));
-            let ours = official_guidance(&prediction, scale).transpose(1, 2);
-            case.check(&name, &ours);
-            rows(case, pipeline, &name, &null, scale);
-            exact_guidance(case, &name, &prediction, scale);
-        }
+    let y = condition::recorded(case);
+    let denoiser = pipeline.denoiser();
+    if !case.names_below("expected.cfg.zeroshot").is_empty() {
+        guided(case, denoiser, "zeroshot", &y, &empty_prompt(pipeline));
+    }
+    if !case.names_below("expected.cfg.learnable").is_empty() {
+        let null = pipeline.conditioner().null();
+        guided(
+            case,
+            denoiser,
+            "learnable",
+            &y,
+            &null.unwrap_or_else(|e| panic!("{e}")),
+        );
     }
 }
 
-/// One sample at a time, as the sampler asks.
-fn rows(case: &mut Case, pipeline: &Pipeline, name: &str, null: &Tensor, scale: f64) {
+/// The predictions `expected.cfg.{kind}.s*` under `y` and the row `null`, at once and one
+/// sample at a time, as the sampler asks.
+pub fn guided(case: &mut Case, denoiser: &Denoiser, kind: &str, y: &Tensor, null: &Tensor) {
     let (x_t, t) = (case.input("input.x_t"), case.input("input.t"));
-    let text = case.input("input.cond_emb");
-    let (denoiser, expected) = (pipeline.denoiser(), case.input(name));
-    for row in 0..x_t.size()[0] {
-        let [x, t, text] = [&x_t, &t, &text].map(|input| input.narrow(0, row, 1));
-        let condition = denoiser.condition(&Tensor::cat(&[&text, null], 0));
-        let logits = denoiser.forward(&x, &t, &condition, None);
-        let prediction = Prediction {
-            conditional: logits.narrow(0, 0, 1),
-            unconditional: Some(logits.narrow(0, 1, 1)),
-        };
+    let predict = |x_t: &Tensor, t: &Tensor, y: &Tensor| {
+        let batch = x_t.size()[0];
+        let condition = denoiser.condition(&with_null(y, null));
+        let logits = denoiser.forward(x_t, t, &condition, None);
+        Prediction {
+            conditional: logits.narrow(0, 0, batch),
+            unconditional: Some(logits.narrow(0, batch, batch)),
+        }
+    };
+    let prediction = predict(&x_t, &t, y);
+    for suffix in case.names_below(&format!("expected.cfg.{kind}.s")) {
+        let name = format!("expected.cfg.{kind}.s{suffix}");
+        let scale: f64 = suffix
+            .parse()
+            .unwrap_or_else(|_| panic!("no guidance scale in {name}"));
         let ours = official_guidance(&prediction, scale).transpose(1, 2);
-        let how = format!("sample {row} alone");
-        case.also(name, &how, &ours, &expected.narrow(0, row, 1));
+        case.check(&name, &ours);
+        exact_guidance(case, &name, &prediction, scale);
+        let expected = case.input(&name);
+        for row in 0..x_t.size()[0] {
+            let [x, t, y] = [&x_t, &t, y].map(|input| input.narrow(0, row, 1));
+            let alone = predict(&x, &t, &y);
+            let ours = official_guidance(&alone, scale).transpose(1, 2);
+            let how = format!("sample {row} alone");
+            case.also(&name, &how, &ours, &expected.narrow(0, row, 1));
+        }
     }
 }
 

@@ -6,12 +6,15 @@
 //! from its files.
 
 mod case;
+mod class;
 mod codec;
+mod condition;
 mod diffusers;
 mod diffusion;
 mod formula;
 mod fullsize;
 mod grid;
+mod model;
 mod network;
 mod objective;
 mod sampling;
@@ -23,8 +26,8 @@ use std::path::{Path, PathBuf};
 use case::Case;
 
 enum Kind {
-    /// Text-to-image model with its checkpoint and official configuration.
-    Text,
+    /// Model with its checkpoint and official configuration.
+    Model,
     /// A pipeline saved by diffusers.
     Diffusers,
     /// Network and decoder of full size, weights made by a formula.
@@ -34,17 +37,17 @@ enum Kind {
 impl Kind {
     fn of(case: &Case) -> Option<Self> {
         let config = std::fs::read_to_string(case.path.join("config.yaml")).unwrap_or_default();
-        let selfcross = config
+        let official = config
             .lines()
-            .any(|line| line.trim() == "attn_type: selfcross");
+            .any(|line| line.trim().starts_with("attn_type: self"));
         let formula = ["decoder", "transformer"]
             .iter()
             .all(|part| case.meta[*part]["parameters"].is_array());
         if case.path.join(diffusers::FOLDER).is_dir() {
             return Some(Kind::Diffusers);
         }
-        if selfcross && case.path.join("last.pth").is_file() && case.has("expected.log_pred") {
-            Some(Kind::Text)
+        if official && case.path.join("last.pth").is_file() && case.has("expected.log_pred") {
+            Some(Kind::Model)
         } else if formula && case.meta["rule"].is_string() {
             Some(Kind::FullSize)
         } else {
@@ -87,7 +90,7 @@ fn recorded_cases() {
         let mut case = Case::read(&folder);
         let start = std::time::Instant::now();
         match Kind::of(&case) {
-            Some(Kind::Text) => text::run(&mut case),
+            Some(Kind::Model) => model::run(&mut case),
             Some(Kind::Diffusers) => diffusers::run(&mut case),
             Some(Kind::FullSize) => fullsize::run(&mut case),
             None => {

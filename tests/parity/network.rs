@@ -9,22 +9,23 @@ use vqdiffusion::torch::Params;
 use vqdiffusion::transformer::Denoiser;
 
 use crate::case::{rows_at, Case};
-use crate::text::{empty_prompt, load, open};
+use crate::condition::{self, with_null};
+use crate::model::{load, open};
 
 const LOGITS: &str = "expected.logits";
 
 /// Inputs of one recorded network evaluation.
 struct Inputs {
-    x_t: Tensor,  // [B, L]
-    t: Tensor,    // [B]
-    text: Tensor, // [B, S, C]
+    x_t: Tensor, // [B, L]
+    t: Tensor,   // [B]
+    y: Tensor,   // [B, …]
 }
 
 pub fn run(case: &mut Case, checkpoint: &Checkpoint, pipeline: &Pipeline) {
     let inputs = Inputs {
         x_t: case.input("input.x_t"),
         t: case.input("input.t"),
-        text: case.input("input.cond_emb"),
+        y: condition::recorded(case),
     };
     let prepared = pipeline.denoiser();
     let logits = observed(case, prepared, &inputs, "prepared");
@@ -42,7 +43,7 @@ pub fn run(case: &mut Case, checkpoint: &Checkpoint, pipeline: &Pipeline) {
     let name = "expected.logits_without_ema";
     if case.has(name) {
         let pipeline = load(&open(case, WeightSet::Model));
-        let condition = pipeline.denoiser().condition(&inputs.text);
+        let condition = pipeline.denoiser().condition(&inputs.y);
         let logits = pipeline
             .denoiser()
             .forward(&inputs.x_t, &inputs.t, &condition, None);
@@ -52,7 +53,7 @@ pub fn run(case: &mut Case, checkpoint: &Checkpoint, pipeline: &Pipeline) {
 
 /// Compares the hidden states; returns the logits `[B, L, K]`.
 fn observed(case: &mut Case, denoiser: &Denoiser, inputs: &Inputs, how: &str) -> Tensor {
-    let condition = denoiser.condition(&inputs.text);
+    let condition = denoiser.condition(&inputs.y);
     let mut hidden = Vec::new();
     let logits =
         denoiser.forward_observed(&inputs.x_t, &inputs.t, &condition, None, |x: &Tensor| {
@@ -93,54 +94,61 @@ fn some_positions(rows: i64, tokens: i64) -> Tensor {
 fn fast_paths(case: &mut Case, state: &str, denoiser: &Denoiser, pipeline: &Pipeline, i: &Inputs) {
     let expected = case.input(LOGITS).transpose(1, 2); // [B, L, K]
     let (batch, tokens) = (i.x_t.size()[0], i.x_t.size()[1]);
-    let null = empty_prompt(pipeline);
+    let null = condition::null(pipeline);
     let mut compare = |how: &str, ours: &Tensor, expected: &Tensor| {
         case.also(LOGITS, &format!("{state}, {how}"), ours, expected);
     };
 
     // All samples at once.
-    let condition = denoiser.condition(&i.text);
+    let condition = denoiser.condition(&i.y);
     let at = some_positions(batch, tokens);
     let logits = denoiser.forward(&i.x_t, &i.t, &condition, Some(&at));
     let wanted = rows_at(&expected, &at);
     compare("positions", &logits, &wanted);
-    let both = Tensor::cat(&[&i.text, &null.expand_as(&i.text)], 0);
-    let condition = denoiser.condition(&both);
-    let logits = denoiser.forward(&i.x_t, &i.t, &condition, None);
-    compare("guidance batch", &logits.narrow(0, 0, batch), &expected);
-    let logits = denoiser.forward(&i.x_t, &i.t, &condition, Some(&at));
-    let logits = logits.narrow(0, 0, batch);
-    compare("guidance batch, positions", &logits, &wanted);
+    if let Some(null) = &null {
+        let condition = denoiser.condition(&with_null(&i.y, null));
+        let logits = denoiser.forward(&i.x_t, &i.t, &condition, None);
+        compare("guidance batch", &logits.narrow(0, 0, batch), &expected);
+        let logits = denoiser.forward(&i.x_t, &i.t, &condition, Some(&at));
+        let logits = logits.narrow(0, 0, batch);
+        compare("guidance batch, positions", &logits, &wanted);
+    }
 
     // One sample, its time shared by the batch.
     for row in 0..batch {
         let (x, t) = (i.x_t.narrow(0, row, 1), i.t.narrow(0, row, 1));
-        let text = i.text.narrow(0, row, 1);
+        let y = i.y.narrow(0, row, 1);
         let expected = expected.narrow(0, row, 1);
         let at = at.narrow(0, row, 1);
         let wanted = rows_at(&expected, &at);
-        let ask = |copies: i64, guided: bool, at: Option<&Tensor>| {
+        let ask = |copies: i64, null: Option<&Tensor>, at: Option<&Tensor>| {
             let repeat = |x: &Tensor| {
                 let mut times = vec![1; x.dim()];
                 times[0] = copies;
                 x.repeat(times)
             };
-            let mut texts = vec![repeat(&text)];
-            texts.extend(guided.then(|| repeat(&null)));
-            let condition = denoiser.condition(&Tensor::cat(&texts, 0));
+            let y = repeat(&y);
+            let condition = denoiser.condition(&match null {
+                Some(null) => with_null(&y, null),
+                None => y,
+            });
             denoiser
                 .forward(&repeat(&x), &t, &condition, at.map(repeat).as_ref())
                 .split(1, 0)
         };
-        for guided in [false, true] {
+        for null in [None, null.as_ref()] {
             for copies in [1, 2] {
                 for (at, expected) in [(None, &expected), (Some(&at), &wanted)] {
                     let how = format!(
                         "sample {row}, one time for {copies}{}{}",
-                        if guided { ", guidance batch" } else { "" },
+                        if null.is_some() {
+                            ", guidance batch"
+                        } else {
+                            ""
+                        },
                         if at.is_some() { ", positions" } else { "" },
                     );
-                    for logits in ask(copies, guided, at).iter().take(copies as usize) {
+                    for logits in ask(copies, null, at).iter().take(copies as usize) {
                         compare(&how, logits, expected);
                     }
                 }

@@ -10,6 +10,7 @@ use vqdiffusion::torch::Params;
 use vqdiffusion::train::{Parameters, TextTraining, TrainableWeights, TrainingModel};
 
 use crate::case::{integers, Case};
+use crate::condition;
 
 /// The objective's settings of the case's configuration.
 pub fn objective_config(case: &Case) -> ObjectiveConfig {
@@ -57,7 +58,7 @@ fn terms(case: &mut Case, checkpoint: &Checkpoint, model: &TrainingModel, group:
     let p_t = case.input(&format!("input.loss.{group}{dot}pt"));
     let schedule = checkpoint.config.schedule();
     let objective = Objective::new(&objective_config(case), &schedule, Device::Cpu);
-    let logits = model.logits(&x_t, &t, &case.input("input.cond_emb"));
+    let logits = model.logits(&x_t, &t, &condition::recorded(case));
     let terms = objective.terms(&logits, &x_0, &x_t, &t, &p_t);
     let loss = terms.total.mean(Kind::Float) / x_0.size()[1] as f64;
 

@@ -1,65 +1,14 @@
-//! A text-to-image case: the model is opened as a user opens it, then tokenizer,
-//! text tower, network, diffusion, codec and sampling runs are compared in turn.
+//! Tokenizer and text tower of a text-to-image case.
 
 use serde_json::Value;
-use tch::{Device, Tensor};
-use vqdiffusion::checkpoint::{Checkpoint, OpenOptions, WeightSet};
+use tch::Tensor;
 use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::pipeline::{Pipeline, Subject};
-use vqdiffusion::torch::device::Precision;
 
 use crate::case::Case;
-use crate::{codec, diffusion, network, objective, sampling};
+use crate::condition::encode;
 
-/// The case's checkpoint with one of its two weight sets.
-pub fn open(case: &Case, weights: WeightSet) -> Checkpoint {
-    let options = OpenOptions {
-        config: Some(case.path.join("config.yaml")),
-        weights,
-        ..OpenOptions::default()
-    };
-    Checkpoint::open(&case.path.join("last.pth"), &options).unwrap_or_else(|e| panic!("{e}"))
-}
-
-pub fn load(checkpoint: &Checkpoint) -> Pipeline {
-    Pipeline::load(checkpoint, Device::Cpu, Precision::F32).unwrap_or_else(|e| panic!("{e}"))
-}
-
-/// The condition y of `subjects`.
-pub fn encode(pipeline: &Pipeline, subjects: &[Subject]) -> Tensor {
-    let y = pipeline.conditioner().encode(subjects);
-    y.unwrap_or_else(|e| panic!("{e}"))
-}
-
-/// Features of the empty string `[1, S, C]`.
-pub fn empty_prompt(pipeline: &Pipeline) -> Tensor {
-    encode(pipeline, &[Subject::Text(String::new())])
-}
-
-pub fn run(case: &mut Case) {
-    let Some((checkpoint, pipeline)) = case.section("loading", |case| {
-        let checkpoint = open(case, WeightSet::Ema);
-        let pipeline = load(&checkpoint);
-        (checkpoint, pipeline)
-    }) else {
-        return;
-    };
-    case.section("text", |case| text(case, &pipeline));
-    case.section("network", |case| {
-        network::run(case, &checkpoint, &pipeline);
-    });
-    case.section("diffusion", |case| diffusion::run(case, &pipeline));
-    case.section("objective", |case| objective::run(case, &checkpoint));
-    case.section("guidance", |case| diffusion::guidance(case, &pipeline));
-    case.section("codec", |case| codec::run(case, &checkpoint, &pipeline));
-    for name in sampling::runs(case) {
-        case.section(&format!("sampling {name}"), |case| {
-            sampling::run(case, &pipeline, &name);
-        });
-    }
-}
-
-fn text(case: &mut Case, pipeline: &Pipeline) {
+pub fn run(case: &mut Case, pipeline: &Pipeline) {
     let file = case.meta["captions"].as_str().unwrap_or("captions.json");
     let file = case.path.join(file);
     let json = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
