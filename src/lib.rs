@@ -13,5 +13,6 @@ pub mod new_file;
 pub mod picture;
 pub mod pipeline;
 pub mod torch;
+pub mod trace;
 pub mod train;
 pub mod transformer;

@@ -1,6 +1,8 @@
 //! Text, a class or nothing to pictures: the parts of a model joined.
 
+mod codec;
 pub mod conditioner;
+mod sampling;
 
 use tch::{Device, Kind, Tensor};
 
@@ -8,18 +10,19 @@ use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, DENOIS
 use crate::checkpoint::{Checkpoint, LoadError, LoadReport, Loader};
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::ImageCodec;
-use crate::diffusion::guidance::Prediction;
-use crate::diffusion::sampler::Progress;
 use crate::diffusion::sampler::SamplerError;
-use crate::diffusion::{HostNoise, Sampler, SamplerConfig};
+use crate::diffusion::{Sampler, SamplerConfig};
 use crate::model::ModelConfig;
+use crate::picture::Picture;
 use crate::torch::device::Precision;
 use crate::torch::Params;
-use crate::transformer::{Condition, Denoiser};
+use crate::transformer::Denoiser;
 
-use conditioner::{ConditionError, Conditioner};
+use conditioner::Conditioner;
 
-pub use conditioner::Subject;
+pub use codec::LoadedCodec;
+pub use conditioner::{ConditionError, Subject};
+pub use sampling::{Edits, Origin};
 
 /// One picture to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,73 +133,12 @@ impl Pipeline {
         &self.conditioner
     }
 
-    /// The denoiser's condition for `subjects`, with the null condition's rows behind
-    /// them if `guidance` is on.
-    pub fn condition(
-        &self,
-        subjects: &[Subject],
-        guidance: bool,
-    ) -> Result<Condition, ConditionError> {
+    /// Tokens of a picture of the model's size by the likeliest codes: int64 `[1, L]` on
+    /// the CPU.
+    pub fn encode(&self, picture: &Picture) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let mut y = self.conditioner.encode(subjects)?; // [B, S, C] or [B]
-        if guidance {
-            let null = self.conditioner.null()?.expand_as(&y);
-            y = Tensor::cat(&[y, null], 0); // [2B, S, C] or [2B]
-        }
-        Ok(self.denoiser.condition(&y))
-    }
-
-    /// Tokens of one picture per request: `[B, L]` int64 below K.
-    ///
-    /// On the CPU pictures are made one after the other, so that a picture's tokens
-    /// do not depend on the batch it is made in; `observe` is told the index of the
-    /// first request of the group that the progress is about.
-    pub fn sample_tokens(
-        &self,
-        sampler: &Sampler,
-        requests: &[Request],
-        observe: &mut dyn FnMut(usize, Progress),
-    ) -> Result<Tensor, ConditionError> {
-        let group = match self.device {
-            Device::Cpu => 1,
-            _ => requests.len().max(1),
-        };
-        let mut known: Option<(Vec<Subject>, Condition)> = None;
-        let mut parts = Vec::new();
-        for (i, requests) in requests.chunks(group).enumerate() {
-            let subjects: Vec<Subject> = requests.iter().map(|r| r.subject.clone()).collect();
-            let condition = match known {
-                Some((of, condition)) if of == subjects => condition,
-                _ => self.condition(&subjects, sampler.config().uses_guidance())?,
-            };
-            let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
-            let mut observe = |progress: Progress| observe(i * group, progress);
-            parts.push(self.sample_group(sampler, &seeds, &condition, &mut observe));
-            known = Some((subjects, condition));
-        }
-        Ok(Tensor::cat(&parts, 0))
-    }
-
-    fn sample_group(
-        &self,
-        sampler: &Sampler,
-        seeds: &[u64],
-        condition: &Condition,
-        observe: &mut dyn FnMut(Progress),
-    ) -> Tensor {
-        let _no_grad = tch::no_grad_guard();
-        let batch = seeds.len() as i64;
-        let mut noise = HostNoise::new(seeds);
-        let start = sampler.start(batch, &mut noise).to_device(self.device);
-        let guided = sampler.config().uses_guidance();
-        let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
-            let logits = self.denoiser.forward(x, t, condition, positions);
-            Prediction {
-                conditional: logits.narrow(0, 0, batch),
-                unconditional: guided.then(|| logits.narrow(0, batch, batch)),
-            }
-        };
-        sampler.sample(start, &mut denoise, &mut noise, observe)
+        let image = picture.to_tensor().unsqueeze(0).to_device(self.device);
+        self.codec.encode(&image).to_device(Device::Cpu)
     }
 
     /// Pictures as floats in 0…255: `tokens` `[B, L]` → `[B, 3, H, W]` on the CPU.
@@ -229,57 +171,6 @@ impl Pipeline {
             .repeat_interleave_self_int(factor, 2, None)
             .repeat_interleave_self_int(factor, 3, None); // [B, 1, H, W]
         pictures.masked_fill(&cells, 128.0)
-    }
-}
-
-/// The image codec of a model alone.
-pub struct LoadedCodec {
-    pub codec: ImageCodec,
-    pub device: Device,
-    /// Token grid as rows, columns.
-    pub grid: [i64; 2],
-    /// Tokens are below this.
-    pub codes: i64,
-    /// SHA-256 of its weights ([`Loader::fingerprint`]).
-    pub fingerprint: String,
-}
-
-impl LoadedCodec {
-    /// Reads the codec of `checkpoint` to `device` and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pipeline::load`], for the codec's weights.
-    pub fn load(checkpoint: &Checkpoint, device: Device) -> Result<Self, LoadError> {
-        let _no_grad = tch::no_grad_guard();
-        let config = &checkpoint.config;
-        let mapping = code_mapping(checkpoint, device)?;
-        let loader = Loader::new(&checkpoint.state, &checkpoint.path);
-        let root = Params::new(&loader, device, Kind::Float);
-        let codec = ImageCodec::new(&root.at(CODEC), &config.codec, mapping);
-        let fingerprint = loader.fingerprint();
-        let other = |name: &str| !name.starts_with(&format!("{CODEC}."));
-        loader.finish(|name| match other(name) {
-            true => Some("not part of the codec"),
-            false => known_and_ignored(name),
-        })?;
-        Ok(LoadedCodec {
-            codec,
-            device,
-            grid: config.denoiser.grid,
-            codes: config.denoiser.codes,
-            fingerprint,
-        })
-    }
-
-    /// L.
-    pub fn tokens(&self) -> i64 {
-        self.grid[0] * self.grid[1]
-    }
-
-    /// Height and width of its pictures.
-    pub fn picture_size(&self) -> [i64; 2] {
-        self.grid.map(|side| side * self.codec.config().factor())
     }
 }
 

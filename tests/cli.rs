@@ -2,90 +2,16 @@
 //! converting, and every kind of bad input.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
-}
+mod program;
 
-/// Runs `vqdiffusion` with `args` in `folder`.
-fn run(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
-        .args(args)
-        .current_dir(folder)
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .expect("the binary starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs and expects success; returns standard output.
-fn succeed(folder: &Path, args: &[&str]) -> String {
-    let output = run(folder, args);
-    assert!(
-        output.status.success(),
-        "{args:?} failed: {}",
-        text(&output.stderr)
-    );
-    text(&output.stdout)
-}
-
-/// Runs and expects an error (exit code 2, no panic) whose message holds every one
-/// of `words`.
-fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
-    let output = run(folder, args);
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
-    assert!(!message.contains("panicked"), "{args:?}: {message}");
-    for word in words {
-        assert!(
-            message.contains(word),
-            "{args:?}: {word:?} not in: {message}"
-        );
-    }
-}
-
-/// Path arguments as strings.
-fn s(path: &Path) -> &str {
-    path.to_str().expect("a UTF-8 path")
-}
-
-/// The text_tiny model in the own format, in a fresh folder.
-fn native_model() -> (TempDir, PathBuf) {
-    let folder = TempDir::new().expect("a temporary folder");
-    let model = folder.path().join("model.safetensors");
-    let case = fixture("text_tiny");
-    succeed(
-        folder.path(),
-        &[
-            "convert",
-            s(&case.join("last.pth")),
-            s(&model),
-            "--config",
-            s(&case.join("config.yaml")),
-        ],
-    );
-    (folder, model)
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .expect("a folder")
-        .map(|entry| text(entry.expect("an entry").file_name().as_encoded_bytes()))
-        .collect();
-    names.sort();
-    names
-}
+use program::{files, fixture, native_model, refuse, s, succeed, text};
 
 #[test]
 fn official_checkpoint_to_pictures() {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::diffusion::exact::{inverse_cdf, reverse_step, Activity, StepNoise};
+use vqdiffusion::diffusion::forward::q_sample;
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::kernel::{Choice, ReverseKernel};
 use vqdiffusion::diffusion::noise::Draw;
@@ -15,6 +16,7 @@ use vqdiffusion::diffusion::posterior::{
     diffusers_guidance, diffusers_truncation, gumbel_argmax, log_prediction, official_guidance,
     official_truncation, LogSchedule,
 };
+use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::SamplerError;
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{
@@ -1009,22 +1011,22 @@ fn one_position_recovers_the_data() {
 
 /// The law of x_0 over K^L rows when each step redraws the positions independently
 /// from the mixture of posteriors: `steps` of (network, from, to) over the
-/// (K + 1)^L states, starting from `start` at every position.
+/// (K + 1)^L states, starting from `start[l]` at position l. Positions that are `kept`
+/// stay.
 fn sampler_law(
     chain: &Chain,
-    length: usize,
     steps: &[(i64, i64, i64)],
-    start: &[f64],
+    start: &[Vec<f64>],
+    kept: &[bool],
     p: &dyn Fn(i64, usize, usize) -> Vec<f64>,
 ) -> Vec<f64> {
+    let length = start.len();
     let states = chain.codes + 1;
     let size = states.pow(length as u32);
     let mut law: Vec<f64> = (0..size)
         .map(|x| {
-            digits(x, states, length)
-                .iter()
-                .map(|&x| start[x])
-                .product()
+            let digits = digits(x, states, length);
+            digits.iter().zip(start).map(|(&x, law)| law[x]).product()
         })
         .collect();
     for &(network, from, to) in steps {
@@ -1036,7 +1038,10 @@ fn sampler_law(
             let each: Matrix = digits(x, states, length)
                 .iter()
                 .enumerate()
-                .map(|(position, &x_t)| chain.mixture(to, from, x_t, &p(network, x, position)))
+                .map(|(position, &x_t)| match kept[position] {
+                    true => identity(states)[x_t].clone(),
+                    false => chain.mixture(to, from, x_t, &p(network, x, position)),
+                })
                 .collect();
             for (y, sum) in next.iter_mut().enumerate() {
                 let y = digits(y, states, length);
@@ -1134,7 +1139,7 @@ fn two_positions_have_the_enumerated_law() {
             }
             _ => identity(codes + 1)[codes].clone(),
         };
-        let law = sampler_law(&chain, 2, steps, &start, &p);
+        let law = sampler_law(&chain, steps, &[start.clone(), start], &[false; 2], &p);
         assert!((law.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{what}");
         let config = SamplerConfig {
             guidance,
@@ -1183,6 +1188,179 @@ fn start_has_the_prior_law() {
         assert!(matches!(
             error,
             Err(SamplerError::Option { option: "rule", .. })
+        ));
+    }
+}
+
+/// Evenly spaced numbers hit every outcome in proportion to its probability.
+#[test]
+fn noised_tokens_have_the_closed_form_marginals() {
+    let (timesteps, codes, n) = (10, 4, 100_000);
+    let uniform = (Tensor::arange(n, (Kind::Double, Device::Cpu)) + 0.5) / n as f64;
+    for course in COURSES {
+        let (schedule, chain) = (
+            course.schedule(timesteps, codes),
+            course.chain(timesteps, codes),
+        );
+        for t in -1..timesteps as i64 {
+            let law = chain.between(-1, t);
+            for (x_0, law) in law.iter().take(codes).enumerate() {
+                let x_0s = Tensor::full([1, n], x_0 as i64, (Kind::Int64, Device::Cpu));
+                let x_t = q_sample(&schedule, &x_0s, &[t], &uniform.unsqueeze(0));
+                let counts = x_t
+                    .flatten(0, 1)
+                    .bincount(None::<&Tensor>, codes as i64 + 1);
+                let found = floats(&(counts.to_kind(Kind::Double) / n as f64));
+                let what = format!("{} x_{t} of {x_0}", course.name);
+                assert_close(&what, &found, law, 2.0 / n as f64);
+            }
+        }
+    }
+}
+
+#[test]
+fn runs_from_pictures_have_the_enumerated_law() {
+    let (timesteps, codes) = (5, 3);
+    let full = [(4, 4, 3), (3, 3, 2), (2, 2, 1), (1, 1, 0), (0, 0, -1)];
+    let strided = [(4, 4, 2), (2, 2, -1)];
+    let x_0 = [2usize, 0];
+    let (exact, theirs) = (ReverseRule::Exact, ReverseRule::Official);
+    let cases = [
+        // course, rule, steps, strength, first step, redrawn, degrees of freedom
+        (STRONG, exact, &full[..], 1.0, 0, [false, true], 2),
+        (STRONG, exact, &full, 0.6, 2, [false, true], 2),
+        (STRONG, exact, &full, 0.6, 2, [true, true], 8),
+        (STRONG, exact, &full, 0.01, 4, [true, true], 8),
+        (STRONG, exact, &full, 0.0, 5, [true, true], 0),
+        (STRONG, exact, &strided, 1.0, 0, [true, false], 2),
+        (STRONG, exact, &strided, 0.5, 1, [true, true], 8),
+        (MASKS, exact, &full, 1.0, 0, [false, true], 2),
+        (MASKS, exact, &full, 0.6, 2, [true, true], 8),
+        (UNIFORM, exact, &full, 1.0, 0, [true, false], 2),
+        (UNIFORM, exact, &full, 0.4, 3, [true, true], 8),
+        (STRONG, theirs, &full, 1.0, 0, [false, true], 2),
+        (STRONG, theirs, &full, 0.6, 2, [true, true], 8),
+        (MASKS, theirs, &full, 0.6, 2, [true, false], 2),
+        (
+            STRONG,
+            ReverseRule::Diffusers,
+            &full,
+            0.6,
+            2,
+            [true, true],
+            8,
+        ),
+    ];
+    let mut first = 2_000_000;
+    for (course, rule, steps, strength, skipped, redrawn, degrees) in cases {
+        let what = format!("{} {rule:?} {strength} {redrawn:?}", course.name);
+        let chain = course.chain(timesteps, codes);
+        let oracle = Oracle::new(&chain, 2, &PAIRS);
+        let p = |t: i64, x: usize, position: usize| oracle.p(t, x, position);
+        let last = chain.between(-1, 4)[0].clone();
+        let start: Vec<Vec<f64>> = (0..2)
+            .map(|l| match (redrawn[l], steps.get(skipped), rule) {
+                (false, ..) | (_, None, _) => identity(codes + 1)[x_0[l]].clone(),
+                (true, Some(&(t, ..)), _) if skipped > 0 => chain.between(-1, t)[x_0[l]].clone(),
+                (true, _, ReverseRule::Exact) => {
+                    let mut prior = vec![last[1]; codes];
+                    prior.push(last[codes]);
+                    normalised(prior)
+                }
+                (true, ..) => identity(codes + 1)[codes].clone(),
+            })
+            .collect();
+        let kept = redrawn.map(|redrawn| !redrawn);
+        let law = sampler_law(&chain, &steps[skipped..], &start, &kept, &p);
+
+        let schedule = course.schedule(timesteps, codes);
+        let sampler = Sampler::new(&config(rule, steps.len()), &schedule, 2)
+            .and_then(|sampler| sampler.with_strength(strength))
+            .unwrap();
+        let seeds = seeds(first, 20_000);
+        first += 20_000;
+        let mut noise = HostNoise::new(&seeds);
+        let pictures = Tensor::from_slice(&x_0.map(|x| x as i64)).repeat([20_000, 1]);
+        let redrawn = Tensor::from_slice(&redrawn).repeat([20_000, 1]);
+        let start = sampler.start_from(&pictures, Some(&redrawn), &mut noise);
+        let mut denoise = |x: &Tensor, t: &Tensor, at: Option<&Tensor>| Prediction {
+            conditional: oracle.logits(x, t, at),
+            unconditional: None,
+        };
+        let tokens = sampler.sample(start, &mut denoise, &mut noise, &mut |_| {});
+        assert_fits(&what, &pair_index(&tokens), &law, degrees);
+    }
+}
+
+/// Revealing by count: as many tokens as are redrawn, kept ones untouched.
+#[test]
+fn fixed_counts_reveal_the_redrawn_tokens_alone() {
+    let (codes, length) = (3i64, 12i64);
+    let schedule = MASKS.schedule(6, 3);
+    let config = SamplerConfig {
+        revealing: Some(Revealing {
+            purity: Some(1.0),
+            tokens_per_evaluation: 2,
+        }),
+        ..config(ReverseRule::Exact, 6)
+    };
+    let sampler = Sampler::new(&config, &schedule, length).unwrap();
+    for redrawn in [1i64, 5, 12] {
+        let x_0 = Tensor::arange(length, (Kind::Int64, Device::Cpu)).remainder(codes);
+        let x_0 = x_0.repeat([2, 1]);
+        let chosen = Tensor::arange(length, (Kind::Int64, Device::Cpu)).lt(redrawn);
+        let chosen = chosen.repeat([2, 1]);
+        let mut noise = HostNoise::new(&[1, 2]);
+        let start = sampler.start_from(&x_0, Some(&chosen), &mut noise);
+        let mut asked = 0;
+        let mut denoise = |x: &Tensor, _: &Tensor, _: Option<&Tensor>| {
+            asked += 1;
+            Prediction {
+                conditional: Tensor::zeros(
+                    [x.size()[0], length, codes],
+                    (Kind::Float, Device::Cpu),
+                ),
+                unconditional: None,
+            }
+        };
+        let mut masked = Vec::new();
+        let tokens = sampler.sample(start, &mut denoise, &mut noise, &mut |step| {
+            masked.push(step.tokens.eq(codes).sum(Kind::Int64).int64_value(&[]) / 2);
+        });
+        // The course of R c̄ from R masked tokens to none.
+        let course: Vec<i64> = (0..6)
+            .rev()
+            .map(|t| {
+                (redrawn as f64 * schedule.at(t - 1).mask / schedule.at(5).mask).round() as i64
+            })
+            .collect();
+        assert_eq!(masked, course, "{redrawn} redrawn");
+        assert!(
+            asked <= redrawn + 1,
+            "{redrawn} redrawn, {asked} evaluations"
+        );
+        let kept = chosen.logical_not();
+        assert_eq!(
+            integers(&tokens.masked_select(&kept)),
+            integers(&x_0.masked_select(&kept))
+        );
+    }
+    for (strength, possible) in [(0.0, true), (0.5, false), (1.0, true)] {
+        let sampler = Sampler::new(&config, &schedule, length).unwrap();
+        assert_eq!(
+            sampler.with_strength(strength).is_ok(),
+            possible,
+            "{strength}"
+        );
+    }
+    for strength in [-0.1, 1.1, f64::NAN] {
+        let sampler = Sampler::new(&config, &schedule, length).unwrap();
+        assert!(matches!(
+            sampler.with_strength(strength),
+            Err(SamplerError::Option {
+                option: "strength",
+                ..
+            })
         ));
     }
 }

@@ -8,7 +8,7 @@ pub fn prepare(folder: &Path, names: &[PathBuf], overwrite: bool) -> Result<(), 
     match names.iter().find(|name| !overwrite && name.exists()) {
         None => Ok(()),
         Some(name) => Err(format!(
-            "{}: exists already; give another --out, or --overwrite",
+            "{}: exists already; give another folder, or --overwrite",
             name.display()
         )),
     }

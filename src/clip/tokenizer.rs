@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
+use std::ops::Range;
 
 use flate2::read::GzDecoder;
 use regex::Regex;
@@ -323,6 +324,22 @@ impl ClipTokenizer {
                 String::from_utf8_lossy(&bytes).into_owned()
             })
             .collect()
+    }
+
+    /// The words of `ids` in order, each with the positions of its tokens: markers
+    /// count as words, the padding after the last end marker is left out.
+    pub fn words(&self, ids: &[i64]) -> Vec<(String, Range<usize>)> {
+        let end = self.last_end(ids).map_or(ids.len(), |end| end + 1);
+        let mut words = Vec::new();
+        let (mut first, mut bytes) = (0, Vec::new());
+        for (position, &id) in ids[..end].iter().enumerate() {
+            if self.push_bytes(id, &mut bytes) || position + 1 == end {
+                let word = String::from_utf8_lossy(&bytes).into_owned();
+                words.push((word, first..position + 1));
+                (first, bytes) = (position + 1, Vec::new());
+            }
+        }
+        words
     }
 
     /// Position of the last end marker: only padding follows it, while an earlier

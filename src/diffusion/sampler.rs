@@ -84,6 +84,11 @@ impl Sampler {
         &self.config
     }
 
+    /// The steps that a run makes.
+    pub fn steps(&self) -> &[PlannedStep] {
+        &self.steps
+    }
+
     /// The last part of the run alone: its last round(`strength` · steps) steps, at
     /// least one unless `strength` is 0. A run of less than 1 starts from a
     /// picture ([`start_from`](Self::start_from)).

@@ -1,6 +1,7 @@
 //! From what pictures should show to the condition y that the denoiser takes.
 
 use std::fmt;
+use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
@@ -120,6 +121,17 @@ impl Conditioner {
                     Ok(Tensor::zeros(rows, (Kind::Int64, self.device)))
                 }
             },
+        }
+    }
+
+    /// The words that the network reads for `subject`, each with its text positions;
+    /// none of models that read no text.
+    pub fn words(&self, subject: &Subject) -> Result<Vec<(String, Range<usize>)>, ConditionError> {
+        match (&self.source, subject) {
+            (Source::Text(text), Subject::Text(prompt)) => {
+                Ok(text.tokenizer.words(&text.tokenizer.encode(prompt)?.ids))
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

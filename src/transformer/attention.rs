@@ -1,7 +1,7 @@
 //! Multi-head attention: bidirectional over image tokens, and from image tokens
 //! to all text positions. No mask of any kind is applied, as in the original.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::config::DenoiserConfig;
 use super::embedding::gather_positions;
@@ -139,5 +139,15 @@ impl CrossAttention {
         let q = split_heads(&self.query.forward(x), self.heads);
         let h = attend(&q, &text.key, &text.value);
         self.proj.forward_add(&h, residual)
+    }
+
+    /// How much each image token attends to each text position, the mean over the
+    /// heads: `x` `[B, N, D]` → f32 `[B, N, S]`, every row summing to 1.
+    pub fn weights(&self, x: &Tensor, text: &KeyValue) -> Tensor {
+        let q = split_heads(&self.query.forward(x), self.heads); // [B, H, N, d]
+        let scale = (q.size()[3] as f64).sqrt();
+        (q.matmul(&text.key.transpose(-2, -1)) / scale)
+            .softmax(-1, Kind::Float)
+            .mean_dim([1i64].as_slice(), false, Kind::Float)
     }
 }

@@ -105,6 +105,18 @@ impl Block {
         self.self_attention.forward(&normed, x, positions)
     }
 
+    /// How much each image token attends to each text position between self-attention
+    /// and feed-forward part ([`CrossAttention::weights`]): `x` `[B, L, D]` →
+    /// `[B, L, S]`; none if the network reads no text.
+    pub fn text_attention(&self, x: &Tensor, t: &Tensor, y: &BlockCondition) -> Option<Tensor> {
+        match (&self.conditioned, y) {
+            (Conditioned::Text { ln1_1, attn2, .. }, BlockCondition::Text(text)) => {
+                Some(attn2.weights(&ln1_1.forward(x, t), text))
+            }
+            _ => None,
+        }
+    }
+
     /// The rest of the block: `[B, A, D]` → `[B, A, D]`.
     ///
     /// - text: x + CA(AdaLN(x, t), y), then x + MLP(LN(x));

@@ -126,4 +126,24 @@ impl Denoiser {
         let logits = self.head.forward(&self.norm.forward(&x)); // [B or 2B, A, K]
         logits.to_kind(Kind::Float)
     }
+
+    /// How much each image token attends to each text position, in every block, the
+    /// mean over its heads: `x_t` `[B, L]` and `t` as for [`forward`](Self::forward),
+    /// `condition` of B rows → f32 `[blocks, B, L, S]`; none if the network reads no
+    /// text. A pass of its own: [`forward`](Self::forward) never has these weights.
+    pub fn text_attention(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        condition: &Condition,
+    ) -> Option<Tensor> {
+        let mut x = self.content_emb.forward(x_t); // [B, L, D]
+        let mut maps = Vec::with_capacity(self.blocks.len());
+        for (block, y) in self.blocks.iter().zip(&condition.blocks) {
+            x = block.self_attention(&x, t, None);
+            maps.push(block.text_attention(&x, t, y)?); // [B, L, S]
+            x = block.condition_and_feed_forward(&x, t, y);
+        }
+        Some(Tensor::stack(&maps, 0))
+    }
 }

@@ -1,4 +1,4 @@
-//! The frames of an animation.
+//! The states that pictures went through, and the frames of an animation of them.
 
 use tch::Tensor;
 
@@ -8,37 +8,46 @@ use crate::diffusion::sampler::Progress;
 use crate::picture::Picture;
 use crate::pipeline::Pipeline;
 
-/// The token states of a batch that an animation shows.
+/// The token states of a batch.
 pub struct Film {
-    /// States of each picture, oldest first.
-    tokens: Vec<Vec<Tensor>>,
-    every: Option<usize>,
+    /// States of each picture after each step, int64 `[1, L]`; nothing if not wanted.
+    states: Vec<Vec<Tensor>>,
+    wanted: bool,
 }
 
 impl Film {
+    /// Frames of an animation, at most.
     const FRAMES: usize = 32;
 
-    pub fn new(wanted: bool, pictures: usize, steps: usize) -> Self {
+    pub fn new(wanted: bool, pictures: usize) -> Self {
         Film {
-            tokens: (0..pictures).map(|_| Vec::new()).collect(),
-            every: wanted.then(|| steps.div_ceil(Self::FRAMES)),
+            states: (0..pictures).map(|_| Vec::new()).collect(),
+            wanted,
         }
     }
 
+    /// Keeps the state of the pictures from `first` on.
     pub fn record(&mut self, first: usize, step: &Progress) {
-        let Some(every) = self.every else { return };
-        if step.done.is_multiple_of(every) || step.done == step.steps {
+        if self.wanted {
             for (i, tokens) in step.tokens.split(1, 0).iter().enumerate() {
-                self.tokens[first + i].push(tokens.copy());
+                self.states[first + i].push(tokens.copy());
             }
         }
     }
 
+    pub fn states(&self, picture: usize) -> &[Tensor] {
+        &self.states[picture]
+    }
+
+    /// Evenly spaced states as pictures, the last one always.
     pub fn frames(&self, picture: usize, pipeline: &Pipeline, rounding: Rounding) -> Vec<Picture> {
-        self.tokens[picture]
-            .iter()
-            .map(|tokens| {
-                let decoded = pipeline.decode_partial(tokens);
+        let states = &self.states[picture];
+        let every = states.len().div_ceil(Self::FRAMES);
+        let shown = |done: usize| done.is_multiple_of(every) || done == states.len();
+        (1..=states.len())
+            .filter(|&done| shown(done))
+            .map(|done| {
+                let decoded = pipeline.decode_partial(&states[done - 1]);
                 Picture::from_tensor(&to_bytes(&decoded, rounding).get(0))
             })
             .collect()

@@ -1,14 +1,17 @@
 //! `vqdiffusion sample`: text to PNG files.
 
+mod edit;
 mod film;
 mod pictures;
 mod plan;
 mod repeat;
+mod trace;
 
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use self::edit::EditArgs;
 use self::pictures::{file_name, make_pictures};
 use self::plan::planned;
 use self::repeat::repeated;
@@ -40,7 +43,8 @@ pub struct SampleArgs {
 
     /// Repeat the picture in this PNG: its prompt, seed and sampler options.
     #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "count", "seed",
-        "steps", "guidance", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype"])]
+        "steps", "guidance", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype",
+        "strength", "outpaint", "negative_prompt"])]
     from_image: Option<PathBuf>,
 
     /// Model file: an official .pth (whole or split) or our .safetensors.
@@ -126,6 +130,15 @@ pub struct SampleArgs {
     /// Also write a GIF of each picture's denoising, masked tokens in grey.
     #[arg(long)]
     animate: bool,
+
+    /// Also write what each run looked like from inside to DIR/NAME-OF-THE-PICTURE: the
+    /// tokens, their entropy and which changed at every step, where the image looked
+    /// for each word, all as pictures and in trace.json. Asks the network again.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
+
+    #[command(flatten)]
+    edit: EditArgs,
 }
 
 /// Whose rules to follow; only a name for option values.
@@ -147,22 +160,22 @@ pub fn run(args: &SampleArgs) -> CliResult {
     let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
     let checkpoint = args.model.open(&args.checkpoint)?;
     let plan = match &args.from_image {
-        Some(png) => repeated(png)?,
+        Some(png) => repeated(png, &args.edit, &checkpoint.config)?,
         None => planned(args, &checkpoint.config, device)?,
     };
     // Cheap refusals first: the options, then the folder, then the weights.
-    crate::diffusion::Sampler::new(
-        &plan.options.sampler,
-        &checkpoint.config.schedule(),
-        checkpoint.config.denoiser.tokens(),
-    )?;
+    let sampler = plan.sampler(&checkpoint.config)?;
     let names: Vec<PathBuf> = plan
         .requests
         .iter()
         .map(|r| args.out.join(file_name(r)))
         .collect();
     let grid = args.grid.then(|| args.out.join("grid.png"));
-    let files: Vec<PathBuf> = names.iter().cloned().chain(grid).collect();
+    let traces = args.trace.iter().flat_map(|folder| {
+        let stems = names.iter().filter_map(|name| name.file_stem());
+        stems.map(|stem| folder.join(stem))
+    });
+    let files: Vec<PathBuf> = names.iter().cloned().chain(grid).chain(traces).collect();
     out_folder::prepare(&args.out, &files, args.overwrite)?;
 
     let pipeline = Pipeline::load(&checkpoint, device, plan.options.dtype)?;
@@ -178,5 +191,5 @@ pub fn run(args: &SampleArgs) -> CliResult {
             .into());
         }
     }
-    make_pictures(args, &plan, &pipeline, &names)
+    make_pictures(args, &plan, &sampler, &pipeline, &names)
 }

@@ -5,15 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tch::Tensor;
+
 use super::film::Film;
 use super::plan::Plan;
-use super::repeat::{chunk, subject_chunk};
-use super::SampleArgs;
+use super::repeat::chunks;
+use super::{trace, SampleArgs};
 use crate::cli::progress::Progress;
 use crate::cli::CliResult;
 use crate::codec::image_codec::to_bytes;
+use crate::diffusion::Sampler;
 use crate::picture::{grid, write_gif, write_png, Picture};
-use crate::pipeline::{Pipeline, Request, Subject};
+use crate::pipeline::{Edits, Origin, Pipeline, Request, Subject};
+use crate::trace::Trace;
 
 /// `SEED-WORDS-OF-THE-PROMPT.png`, `SEED-class-INDEX.png` or `SEED.png`.
 pub fn file_name(request: &Request) -> String {
@@ -48,45 +52,40 @@ fn slug(text: &str) -> String {
 pub fn make_pictures(
     args: &SampleArgs,
     plan: &Plan,
+    sampler: &Sampler,
     pipeline: &Pipeline,
     names: &[PathBuf],
 ) -> CliResult {
-    let sampler = pipeline.sampler(&plan.options.sampler)?;
-    let options = serde_json::to_string(&plan.options)?;
+    let edits = edits(plan, pipeline);
+    let rounding = plan.options.rounding;
     let batch = args.batch_size as usize;
-    let groups = match pipeline.device() {
-        tch::Device::Cpu => plan.requests.len(),
-        _ => plan.requests.len().div_ceil(batch),
-    };
-    let mut progress = Progress::new(
-        (groups * plan.options.sampler.steps) as u64,
-        "sampling",
-        false,
-    );
+    let mut progress = Progress::new(steps(args, plan, sampler, pipeline), "sampling", false);
     let mut pictures = Vec::new();
     for (requests, names) in plan.requests.chunks(batch).zip(names.chunks(batch)) {
-        let mut film = Film::new(args.animate, requests.len(), plan.options.sampler.steps);
-        let tokens = pipeline.sample_tokens(&sampler, requests, &mut |first, step| {
+        let mut film = Film::new(args.animate || args.trace.is_some(), requests.len());
+        let tokens = pipeline.sample_edited(sampler, requests, &edits, &mut |first, step| {
             film.record(first, &step);
             progress.step("sampling");
         })?;
-        let decoded = to_bytes(&pipeline.decode(&tokens), plan.options.rounding);
+        let decoded = to_bytes(&pipeline.decode(&tokens), rounding);
         for (i, (request, name)) in requests.iter().zip(names).enumerate() {
-            let picture = Picture::from_tensor(&decoded.get(i as i64));
-            let mut texts = Vec::from_iter(subject_chunk(&request.subject));
-            texts.extend([
-                (chunk::SEED, request.seed.to_string()),
-                (chunk::OPTIONS, options.clone()),
-                (chunk::MODEL, pipeline.fingerprint().to_string()),
-            ]);
+            let picture = composited(plan, Picture::from_tensor(&decoded.get(i as i64)));
+            let texts = chunks(plan, request, pipeline.fingerprint())?;
             write_png(name, &picture, &texts)?;
             if args.animate {
-                let frames = film.frames(i, pipeline, plan.options.rounding);
-                write_gif(
-                    &name.with_extension("gif"),
-                    &frames,
-                    Duration::from_millis(120),
-                )?;
+                let frames = film.frames(i, pipeline, rounding).into_iter();
+                let mut frames: Vec<_> = frames.map(|frame| composited(plan, frame)).collect();
+                if frames.is_empty() {
+                    frames.push(picture.clone());
+                }
+                let delay = Duration::from_millis(120);
+                write_gif(&name.with_extension("gif"), &frames, delay)?;
+            }
+            if let (Some(folder), Some(stem)) = (&args.trace, name.file_stem()) {
+                let mut step = || progress.step("tracing");
+                let states = film.states(i);
+                let trace = Trace::new(pipeline, sampler, request, &edits, states, &mut step)?;
+                trace::write(&folder.join(stem), &trace, &picture, pipeline)?;
             }
             announce(name);
             pictures.push(picture);
@@ -105,6 +104,40 @@ pub fn make_pictures(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the runs start from.
+fn edits(plan: &Plan, pipeline: &Pipeline) -> Edits {
+    Edits {
+        origin: plan.edit.as_ref().map(|edit| Origin {
+            tokens: pipeline.encode(&edit.canvas.picture),
+            redrawn: edit
+                .canvas
+                .redrawn
+                .as_deref()
+                .map(|cells| Tensor::from_slice(cells).unsqueeze(0)),
+        }),
+        negative_prompt: plan.negative_prompt.clone(),
+    }
+}
+
+/// `made` with what was kept of the picture it started from.
+fn composited(plan: &Plan, made: Picture) -> Picture {
+    match &plan.edit {
+        Some(edit) => edit.canvas.composite(made),
+        None => made,
+    }
+}
+
+/// Steps of all the work: those of the groups sampled together, and those of traces.
+fn steps(args: &SampleArgs, plan: &Plan, sampler: &Sampler, pipeline: &Pipeline) -> u64 {
+    let pictures = plan.requests.len();
+    let groups = match pipeline.device() {
+        tch::Device::Cpu => pictures,
+        _ => pictures.div_ceil(args.batch_size as usize),
+    };
+    let traces = args.trace.as_ref().map_or(0, |_| pictures);
+    ((groups + traces) * sampler.steps().len()) as u64
 }
 
 /// Prints a file's name. A reader that went away does not stop the work.

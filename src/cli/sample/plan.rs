@@ -4,11 +4,13 @@ use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 
+use super::edit::{self, Edit};
 use super::{Compat, SampleArgs};
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
+use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, SamplerConfig};
+use crate::diffusion::{ReverseRule, Sampler, SamplerConfig};
 use crate::model::ModelConfig;
 use crate::pipeline::{Request, Subject};
 use crate::torch::device::Precision;
@@ -26,8 +28,23 @@ pub struct Options {
 pub struct Plan {
     pub requests: Vec<Request>,
     pub options: Options,
+    /// The picture to start from.
+    pub edit: Option<Edit>,
+    pub negative_prompt: Option<String>,
     /// The weights that a repeated picture was made with.
     pub wanted_model: Option<String>,
+}
+
+impl Plan {
+    /// The run plan for `model`.
+    pub fn sampler(&self, model: &ModelConfig) -> Result<Sampler, SamplerError> {
+        let tokens = model.denoiser.tokens();
+        let sampler = Sampler::new(&self.options.sampler, &model.schedule(), tokens)?;
+        match &self.edit {
+            Some(edit) => sampler.with_strength(edit.record.strength),
+            None => Ok(sampler),
+        }
+    }
 }
 
 /// The plan that the command line asks for.
@@ -65,9 +82,24 @@ pub fn planned(
             seed: args.seed + i as u64,
         })
         .collect();
+    let options = options(args, model, device);
+    let negative_prompt = args.edit.negative_prompt.clone();
+    if negative_prompt.is_some() && model.text.is_none() {
+        return Err("--negative-prompt: the model reads no text".into());
+    }
+    if negative_prompt.is_some() && !options.sampler.uses_guidance() {
+        return Err(format!(
+            "--negative-prompt: guidance is {}, which leads away from nothing; give --guidance \
+             above 1",
+            options.sampler.guidance
+        )
+        .into());
+    }
     Ok(Plan {
         requests,
-        options: options(args, model, device),
+        options,
+        edit: edit::planned(&args.edit, model)?,
+        negative_prompt,
         wanted_model: None,
     })
 }

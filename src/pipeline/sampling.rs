@@ -1,0 +1,168 @@
+//! Runs of a whole model: from what pictures should show to their tokens.
+
+use tch::{Device, Tensor};
+
+use super::conditioner::{ConditionError, Subject};
+use super::{Pipeline, Request};
+use crate::diffusion::guidance::Prediction;
+use crate::diffusion::sampler::Progress;
+use crate::diffusion::{HostNoise, Sampler, Start};
+use crate::transformer::Condition;
+
+/// What a run starts from besides noise, and what it leads away from.
+#[derive(Default)]
+pub struct Edits {
+    pub origin: Option<Origin>,
+    /// A text that takes the null condition's place in guidance.
+    pub negative_prompt: Option<String>,
+}
+
+/// A picture to start from.
+pub struct Origin {
+    /// Its tokens, int64 `[1, L]` on the CPU ([`Pipeline::encode`]).
+    pub tokens: Tensor,
+    /// The tokens that may change, bool `[1, L]`; all when `None`.
+    pub redrawn: Option<Tensor>,
+}
+
+impl Pipeline {
+    /// The denoiser's condition for `subjects`, with the null condition's rows behind
+    /// them if `guidance` is on.
+    pub fn condition(
+        &self,
+        subjects: &[Subject],
+        guidance: bool,
+    ) -> Result<Condition, ConditionError> {
+        let _no_grad = tch::no_grad_guard();
+        let null = guidance.then(|| self.conditioner.null()).transpose()?;
+        self.condition_against(subjects, null.as_ref())
+    }
+
+    /// As [`condition`](Self::condition) for a run of `sampler` with `edits`.
+    pub fn edited_condition(
+        &self,
+        subjects: &[Subject],
+        sampler: &Sampler,
+        edits: &Edits,
+    ) -> Result<Condition, ConditionError> {
+        let _no_grad = tch::no_grad_guard();
+        match &edits.negative_prompt {
+            Some(negative) if sampler.config().uses_guidance() => {
+                let negative = Subject::Text(negative.clone());
+                let null = self.conditioner.encode(std::slice::from_ref(&negative))?;
+                self.condition_against(subjects, Some(&null))
+            }
+            _ => self.condition(subjects, sampler.config().uses_guidance()),
+        }
+    }
+
+    /// `null` is one row of y that guidance leads away from.
+    fn condition_against(
+        &self,
+        subjects: &[Subject],
+        null: Option<&Tensor>,
+    ) -> Result<Condition, ConditionError> {
+        let mut y = self.conditioner.encode(subjects)?; // [B, S, C] or [B]
+        if let Some(null) = null {
+            y = Tensor::cat(&[&y, &null.expand_as(&y)], 0); // [2B, S, C] or [2B]
+        }
+        Ok(self.denoiser.condition(&y))
+    }
+
+    /// Tokens of one picture per request: `[B, L]` int64 below K.
+    ///
+    /// On the CPU pictures are made one after the other, so that a picture's tokens
+    /// do not depend on the batch it is made in; `observe` is told the index of the
+    /// first request of the group that the progress is about.
+    pub fn sample_tokens(
+        &self,
+        sampler: &Sampler,
+        requests: &[Request],
+        observe: &mut dyn FnMut(usize, Progress),
+    ) -> Result<Tensor, ConditionError> {
+        self.sample_edited(sampler, requests, &Edits::default(), observe)
+    }
+
+    /// As [`sample_tokens`](Self::sample_tokens), starting from the picture of `edits`
+    /// if there is one. A sampler of less than full strength needs one.
+    ///
+    /// # Errors
+    ///
+    /// Also a negative prompt where the model takes none.
+    pub fn sample_edited(
+        &self,
+        sampler: &Sampler,
+        requests: &[Request],
+        edits: &Edits,
+        observe: &mut dyn FnMut(usize, Progress),
+    ) -> Result<Tensor, ConditionError> {
+        let group = match self.device {
+            Device::Cpu => 1,
+            _ => requests.len().max(1),
+        };
+        let mut known: Option<(Vec<Subject>, Condition)> = None;
+        let mut parts = Vec::new();
+        for (i, requests) in requests.chunks(group).enumerate() {
+            let subjects: Vec<Subject> = requests.iter().map(|r| r.subject.clone()).collect();
+            let condition = match known {
+                Some((of, condition)) if of == subjects => condition,
+                _ => self.edited_condition(&subjects, sampler, edits)?,
+            };
+            let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
+            let mut observe = |progress: Progress| observe(i * group, progress);
+            parts.push(self.sample_group(sampler, &seeds, edits, &condition, &mut observe));
+            known = Some((subjects, condition));
+        }
+        Ok(Tensor::cat(&parts, 0))
+    }
+
+    fn sample_group(
+        &self,
+        sampler: &Sampler,
+        seeds: &[u64],
+        edits: &Edits,
+        condition: &Condition,
+        observe: &mut dyn FnMut(Progress),
+    ) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let start = self.start(sampler, seeds, edits);
+        let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
+            self.predict(sampler, x, t, condition, positions)
+        };
+        sampler.sample(start, &mut denoise, &mut HostNoise::new(seeds), observe)
+    }
+
+    /// The state before the first step, one row per seed, on the model's device.
+    pub fn start(&self, sampler: &Sampler, seeds: &[u64], edits: &Edits) -> Start {
+        let batch = seeds.len() as i64;
+        let mut noise = HostNoise::new(seeds);
+        let start = match &edits.origin {
+            None => sampler.start(batch, &mut noise).into(),
+            Some(origin) => {
+                let rows = |x: &Tensor| x.expand([batch, -1], false); // [B, L]
+                let redrawn = origin.redrawn.as_ref().map(rows);
+                sampler.start_from(&rows(&origin.tokens), redrawn.as_ref(), &mut noise)
+            }
+        };
+        start.to_device(self.device)
+    }
+
+    /// What the network says of `x_t` `[B, L]` at time `t` int64 `[1]`, at `positions`
+    /// `[B, A]` (all L when `None`), for a `condition` made for `sampler`.
+    pub fn predict(
+        &self,
+        sampler: &Sampler,
+        x_t: &Tensor,
+        t: &Tensor,
+        condition: &Condition,
+        positions: Option<&Tensor>,
+    ) -> Prediction {
+        let batch = x_t.size()[0];
+        let logits = self.denoiser.forward(x_t, t, condition, positions);
+        let guided = sampler.config().uses_guidance();
+        Prediction {
+            conditional: logits.narrow(0, 0, batch),
+            unconditional: guided.then(|| logits.narrow(0, batch, batch)),
+        }
+    }
+}
