@@ -1,13 +1,16 @@
 //! The parts of the model that training evaluates.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::official::{DENOISER, NULL_TEXT, TEXT};
-use crate::clip::TextEncoder;
-use crate::model::{ModelConfig, NullText, TextCondition};
-use crate::torch::{Init, Params, WeightSource};
-use crate::transformer::Denoiser;
+use crate::clip::{ClipTokenizer, TextEncoder, TokenizerError};
+use crate::data::Batch;
+use crate::model::{ModelConfig, NullText};
+use crate::torch::{Init, Params};
+use crate::transformer::{Conditioning, Denoiser};
 
 /// What happens to the text tower in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,56 +22,112 @@ pub enum TextTraining {
     Trained,
 }
 
-/// Text tower with its null embedding, and denoiser, over trainable weights.
+/// What the condition needs besides trained weights.
+pub struct ConditionParts {
+    /// The text tower, where there is one and it is not trained.
+    frozen_tower: Option<Rc<TextEncoder>>,
+    /// Ids of the empty prompt, `[1, S]`, for text models: what stands for a dropped
+    /// caption where no null embedding is learned.
+    empty_prompt: Option<Tensor>,
+    device: Device,
+}
+
+impl ConditionParts {
+    /// # Errors
+    ///
+    /// A vocabulary that the tokenizer does not have.
+    pub fn new(
+        config: &ModelConfig,
+        frozen_tower: Option<TextEncoder>,
+        device: Device,
+    ) -> Result<Self, TokenizerError> {
+        let mut empty_prompt = None;
+        if let Some(text) = &config.text {
+            let tokenizer = ClipTokenizer::new(text.tower.vocabulary as usize)?
+                .with_context_length(text.tower.context as usize)?;
+            let ids = tokenizer.encode("")?.ids;
+            empty_prompt = Some(Tensor::from_slice(&ids).unsqueeze(0).to_device(device));
+        }
+        Ok(ConditionParts {
+            frozen_tower: frozen_tower.map(Rc::new),
+            empty_prompt,
+            device,
+        })
+    }
+}
+
+/// Denoiser, text tower and null embedding over trainable weights.
 pub struct TrainingModel {
-    text: Option<TextPart>,
     denoiser: Denoiser,
+    text: Option<TextPart>,
+    device: Device,
 }
 
 struct TextPart {
-    tower: TextEncoder,
-    training: TextTraining,
+    tower: Tower,
     learned_null: Option<Tensor>, // [1, S, C]
+    empty_prompt: Tensor,         // [1, S]
+}
+
+enum Tower {
+    Frozen(Rc<TextEncoder>),
+    Trained(TextEncoder),
 }
 
 impl TrainingModel {
-    /// Builds the model. The denoiser's weights enter in the kind of `trained`, by a
-    /// cast that gradients flow through to the f32 weights of its source; everything
-    /// else stays in f32. `frozen` answers for what is not trained.
-    pub fn new(
-        trained: &Params,
-        frozen: &dyn WeightSource,
-        config: &ModelConfig,
-        training: TextTraining,
-    ) -> Self {
-        let single = trained.with_kind(Kind::Float);
-        let text = config.text.as_ref().map(|config| {
-            let TextCondition { tower, null } = config;
-            let weights = match training {
-                TextTraining::Trained => single.at(TEXT),
-                TextTraining::Frozen => Params::new(frozen, trained.device(), Kind::Float).at(TEXT),
-            };
-            let learned_null = (*null == NullText::Learned).then(|| {
-                let shape = [tower.context, tower.width];
-                let embedding = single.get(NULL_TEXT, &shape, Init::Normal(1.0));
-                embedding.unsqueeze(0)
+    /// Builds the model over the weights of `params`. The denoiser's enter in its kind,
+    /// by a cast that gradients flow through to f32 weights; everything else stays f32.
+    pub fn new(params: &Params, parts: &ConditionParts, config: &ModelConfig) -> Self {
+        let single = params.with_kind(Kind::Float);
+        let text = config
+            .text
+            .as_ref()
+            .zip(parts.empty_prompt.as_ref())
+            .map(|(text, empty_prompt)| {
+                let tower = match &parts.frozen_tower {
+                    Some(tower) => Tower::Frozen(tower.clone()),
+                    None => Tower::Trained(TextEncoder::new(&single.at(TEXT), &text.tower)),
+                };
+                let learned_null = (text.null == NullText::Learned).then(|| {
+                    let shape = [text.tower.context, text.tower.width];
+                    let embedding = single.get(NULL_TEXT, &shape, Init::Normal(1.0));
+                    embedding.unsqueeze(0)
+                });
+                TextPart {
+                    tower,
+                    learned_null,
+                    empty_prompt: empty_prompt.shallow_clone(),
+                }
             });
-            TextPart {
-                tower: TextEncoder::new(&weights, tower),
-                training,
-                learned_null,
-            }
-        });
         TrainingModel {
+            denoiser: Denoiser::new(&params.at(DENOISER), &config.denoiser),
             text,
-            denoiser: Denoiser::new(&trained.at(DENOISER), &config.denoiser),
+            device: parts.device,
         }
     }
 
-    /// The condition y of a batch: of text ids `[B, S]` their features `[B, S, C]` f32,
-    /// of classes `[B]` they themselves. The rows where `dropped` `[B]` get the learned
-    /// null embedding or the null class; without a learned embedding the ids of dropped
-    /// rows must be the empty prompt's.
+    /// The condition y of a batch on the model's device: text features `[B, S, C]` f32,
+    /// classes `[B]`, or for an unconditional model just B rows.
+    ///
+    /// # Errors
+    ///
+    /// A batch without what the model is conditioned on.
+    pub fn condition(&self, batch: &Batch) -> Result<Tensor, String> {
+        let given = match self.denoiser.config().condition {
+            Conditioning::Text { .. } => batch.text_ids.as_ref().ok_or("captions"),
+            Conditioning::Class { .. } => batch.labels.as_ref().ok_or("labels"),
+            Conditioning::Unconditional => {
+                let rows = [batch.samples.len() as i64];
+                return Ok(Tensor::zeros(rows, (Kind::Int64, self.device)));
+            }
+        };
+        let given = given.map_err(|what| format!("the model takes {what}, but the data hold none"))?;
+        let dropped = batch.dropped.to_device(self.device);
+        Ok(self.features(&given.to_device(self.device), &dropped))
+    }
+
+    /// The condition y of text ids `[B, S]`: their features `[B, S, C]` f32; of classes
+    /// `[B]`: they themselves. The rows where `dropped` `[B]` get what stands for none.
     pub fn features(&self, given: &Tensor, dropped: &Tensor) -> Tensor {
         let Some(text) = &self.text else {
             return match self.denoiser.config().condition.null_class() {
@@ -76,20 +135,20 @@ impl TrainingModel {
                 None => given.shallow_clone(),
             };
         };
-        let features = match text.training {
-            TextTraining::Trained => text.tower.forward(given),
-            TextTraining::Frozen => tch::no_grad(|| text.tower.forward(given)),
+        let encode = |ids: &Tensor| match &text.tower {
+            Tower::Frozen(tower) => tch::no_grad(|| tower.forward(ids)),
+            Tower::Trained(tower) => tower.forward(ids),
         };
         match &text.learned_null {
-            // `where`, so that the embedding gets a gradient (zero) with nothing dropped.
-            Some(null) => null.where_self(&dropped.view([-1, 1, 1]), &features),
-            None => features,
+            // `where`, so that the embedding has a gradient (of zero) with nothing dropped.
+            Some(null) => null.where_self(&dropped.view([-1, 1, 1]), &encode(given)),
+            None => encode(&text.empty_prompt.where_self(&dropped.unsqueeze(1), given)),
         }
     }
 
-    /// Logits `[B, L, K]` f32 for `x_t` `[B, L]` at `t` `[B]` under `features`.
-    pub fn logits(&self, x_t: &Tensor, t: &Tensor, features: &Tensor) -> Tensor {
-        let condition = self.denoiser.condition(features);
+    /// Logits `[B, L, K]` f32 for `x_t` `[B, L]` at `t` `[B]` under the condition `y`.
+    pub fn logits(&self, x_t: &Tensor, t: &Tensor, y: &Tensor) -> Tensor {
+        let condition = self.denoiser.condition(y);
         self.denoiser.forward(x_t, t, &condition, None)
     }
 }

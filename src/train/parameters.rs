@@ -47,6 +47,15 @@ impl WeightSource for TrainableWeights<'_> {
     }
 }
 
+impl WeightSource for Parameters {
+    /// # Panics
+    ///
+    /// If the model asks for a weight that it did not have when the parameters were made.
+    fn weight(&self, name: &str, _shape: &[i64], _init: Init) -> Tensor {
+        self.tensors[name].shallow_clone()
+    }
+}
+
 /// Named f32 tensors in the order of their names.
 #[derive(Debug, Default)]
 pub struct Parameters {

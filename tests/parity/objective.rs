@@ -3,11 +3,13 @@
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use vqdiffusion::checkpoint::official::TEXT;
 use vqdiffusion::checkpoint::{Checkpoint, Loader};
+use vqdiffusion::clip::TextEncoder;
 use vqdiffusion::diffusion::objective::{Objective, ObjectiveConfig};
 use vqdiffusion::diffusion::timesteps::{Duplicates, TimestepSampler};
 use vqdiffusion::torch::Params;
-use vqdiffusion::train::{Parameters, TextTraining, TrainableWeights, TrainingModel};
+use vqdiffusion::train::{ConditionParts, Parameters, TrainableWeights, TrainingModel};
 
 use crate::case::{integers, Case};
 use crate::condition;
@@ -29,7 +31,13 @@ pub fn trainable(checkpoint: &Checkpoint) -> (TrainingModel, Parameters) {
     let loader = Loader::new(&checkpoint.state, &checkpoint.path);
     let weights = TrainableWeights::new(&loader, Device::Cpu);
     let params = Params::new(&weights, Device::Cpu, Kind::Float);
-    let model = TrainingModel::new(&params, &loader, &checkpoint.config, TextTraining::Frozen);
+    let tower = checkpoint.config.text.as_ref().map(|text| {
+        let below = Params::new(&loader, Device::Cpu, Kind::Float).at(TEXT);
+        TextEncoder::new(&below, &text.tower)
+    });
+    let parts = ConditionParts::new(&checkpoint.config, tower, Device::Cpu)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let model = TrainingModel::new(&params, &parts, &checkpoint.config);
     (model, weights.into_parameters())
 }
 
