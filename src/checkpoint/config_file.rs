@@ -127,7 +127,7 @@ impl ConfigFile {
 }
 
 /// Dotted key and both values wherever two shapes differ.
-fn differences(declared: &ModelConfig, found: &ModelConfig) -> Vec<(String, String, String)> {
+pub fn differences(declared: &ModelConfig, found: &ModelConfig) -> Vec<(String, String, String)> {
     fn walk(
         key: &str,
         a: &serde_json::Value,

@@ -41,26 +41,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// An f32 copy of `tensor`, called `key`.
-    pub fn in_memory(key: &str, tensor: &Tensor) -> Self {
-        let flat = tensor
-            .detach()
-            .to_device(tch::Device::Cpu)
-            .to_kind(Kind::Float)
-            .contiguous()
-            .view([-1]);
-        let mut values = vec![0f32; flat.numel()];
-        flat.copy_data(&mut values, flat.numel());
-        let bytes: Arc<[u8]> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Entry {
-            dtype: DType::F32,
-            shape: tensor.size(),
-            file: PathBuf::new(),
-            key: key.to_string(),
-            source: Source::Memory(bytes),
-        }
-    }
-
     /// Number of elements.
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()

@@ -1,7 +1,8 @@
 //! The command line: one file a sub-command, each turning its arguments into a
 //! validated plan and library calls.
 //!
-//! Exit codes: 0 success, 1 the answer is no (a verification failed), 2 an error.
+//! Exit codes: 0 success, 1 the answer is no (a verification failed), 2 an error, 3 a
+//! training run stopped by a signal (its checkpoint holds everything).
 //! A reader that stops reading (a broken pipe) is success.
 
 mod codec_run;
@@ -15,6 +16,7 @@ mod reconstruct;
 mod sample;
 mod token_cache;
 mod tokenize;
+mod train;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ enum Command {
     Reconstruct(reconstruct::ReconstructArgs),
     /// Write the image tokens of pictures as JSON, or of a data set as a cache for training.
     Tokenize(Box<tokenize::TokenizeArgs>),
+    /// Train the diffusion model.
+    Train(Box<train::TrainArgs>),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
     /// Write a model file in the own format (.safetensors).
@@ -89,6 +93,7 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
         Command::Sample(args) => sample::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Doctor => doctor::run(cuda),

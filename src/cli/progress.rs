@@ -12,6 +12,8 @@ pub struct Progress {
     bar: ProgressBar,
     plain: bool,
     last_line: Instant,
+    /// Steps that were made before.
+    first: u64,
 }
 
 impl Progress {
@@ -32,6 +34,7 @@ impl Progress {
             bar,
             plain: plain && !quiet,
             last_line: Instant::now(),
+            first: 0,
         }
     }
 
@@ -52,9 +55,26 @@ impl Progress {
                 "{what}: {}/{} steps, {:.2} steps/s, {:.0} s left",
                 self.bar.position(),
                 self.bar.length().unwrap_or(0),
-                self.bar.position() as f64 / self.bar.elapsed().as_secs_f64().max(1e-9),
+                (self.bar.position() - self.first) as f64
+                    / self.bar.elapsed().as_secs_f64().max(1e-9),
                 self.bar.eta().as_secs_f64(),
             );
+        }
+    }
+
+    /// The first `done` steps were made before.
+    pub fn start_at(&mut self, done: u64) {
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+        self.first = done;
+    }
+
+    /// A line that stays.
+    pub fn note(&self, line: &str) {
+        if self.plain {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
         }
     }
 

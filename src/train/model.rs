@@ -79,26 +79,27 @@ impl TrainingModel {
     /// by a cast that gradients flow through to f32 weights; everything else stays f32.
     pub fn new(params: &Params, parts: &ConditionParts, config: &ModelConfig) -> Self {
         let single = params.with_kind(Kind::Float);
-        let text = config
-            .text
-            .as_ref()
-            .zip(parts.empty_prompt.as_ref())
-            .map(|(text, empty_prompt)| {
-                let tower = match &parts.frozen_tower {
-                    Some(tower) => Tower::Frozen(tower.clone()),
-                    None => Tower::Trained(TextEncoder::new(&single.at(TEXT), &text.tower)),
-                };
-                let learned_null = (text.null == NullText::Learned).then(|| {
-                    let shape = [text.tower.context, text.tower.width];
-                    let embedding = single.get(NULL_TEXT, &shape, Init::Normal(1.0));
-                    embedding.unsqueeze(0)
+        let text =
+            config
+                .text
+                .as_ref()
+                .zip(parts.empty_prompt.as_ref())
+                .map(|(text, empty_prompt)| {
+                    let tower = match &parts.frozen_tower {
+                        Some(tower) => Tower::Frozen(tower.clone()),
+                        None => Tower::Trained(TextEncoder::new(&single.at(TEXT), &text.tower)),
+                    };
+                    let learned_null = (text.null == NullText::Learned).then(|| {
+                        let shape = [text.tower.context, text.tower.width];
+                        let embedding = single.get(NULL_TEXT, &shape, Init::Normal(1.0));
+                        embedding.unsqueeze(0)
+                    });
+                    TextPart {
+                        tower,
+                        learned_null,
+                        empty_prompt: empty_prompt.shallow_clone(),
+                    }
                 });
-                TextPart {
-                    tower,
-                    learned_null,
-                    empty_prompt: empty_prompt.shallow_clone(),
-                }
-            });
         TrainingModel {
             denoiser: Denoiser::new(&params.at(DENOISER), &config.denoiser),
             text,
@@ -121,7 +122,8 @@ impl TrainingModel {
                 return Ok(Tensor::zeros(rows, (Kind::Int64, self.device)));
             }
         };
-        let given = given.map_err(|what| format!("the model takes {what}, but the data hold none"))?;
+        let given =
+            given.map_err(|what| format!("the model takes {what}, but the data hold none"))?;
         let dropped = batch.dropped.to_device(self.device);
         Ok(self.features(&given.to_device(self.device), &dropped))
     }

@@ -1,0 +1,236 @@
+//! `vqdiffusion train`: an experiment to checkpoints.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use super::progress::Progress;
+use super::CliResult;
+use crate::checkpoint::official::TEXT;
+use crate::checkpoint::StateDict;
+use crate::data::{Samples, TokenLoader};
+use crate::experiment::{DataConfig, Experiment};
+use crate::model::ModelConfig;
+use crate::torch::device::DeviceChoice;
+use crate::train::checkpoint::{newest, restore, saved_steps, MODEL};
+use crate::train::log::Speed;
+use crate::train::plan::{peak_flops, Plan};
+use crate::train::run::{Ended, Event, Run, RunData};
+use crate::train::start::{Start, WeightsConfig};
+use crate::train::trainer::Trainer;
+
+/// Exit code of a run that a signal stopped; its checkpoint holds everything.
+const STOPPED: u8 = 3;
+
+const HELP: &str = "\
+Examples:
+  vqdiffusion train configs/train_coco.yaml
+  vqdiffusion train birds.yaml train.steps=20000 train.learning_rate.peak=1e-4
+  vqdiffusion train birds.yaml --init-from coco.safetensors --resume auto
+
+SIGTERM and SIGINT let the step at hand finish, write a checkpoint and end with exit
+code 3; a second one ends at once. Sample from a run with
+  vqdiffusion sample --checkpoint FOLDER/best/model.safetensors \"...\"";
+
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub struct TrainArgs {
+    /// The experiment (YAML).
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+
+    /// Settings that replace the file's: dotted keys with YAML values.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+
+    /// Go on from a checkpoint folder of this run, or with `auto` from the newest whole
+    /// one (from the start if there is none).
+    #[arg(long, value_name = "auto|PATH")]
+    resume: Option<String>,
+
+    /// Start from this model's weights (weights.init_from).
+    #[arg(long, value_name = "CHECKPOINT")]
+    init_from: Option<PathBuf>,
+
+    /// Print the experiment with every value filled in, and end.
+    #[arg(long)]
+    print_config: bool,
+
+    /// cpu, cuda or cuda:N [default: cuda if there is one].
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+
+    /// Threads for CPU work [default: libtorch's choice].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+pub fn run(args: &TrainArgs) -> CliResult {
+    let mut experiment = Experiment::read(&args.config, &args.overrides)?;
+    if let Some(path) = &args.init_from {
+        experiment.weights.init_from = Some(path.clone());
+    }
+    let folder = experiment.train.folder.clone();
+    let resumed = resume_from(args, &folder)?;
+    // A checkpoint holds the frozen parts too.
+    let weights = match &resumed {
+        Some(path) => WeightsConfig {
+            init_from: Some(path.join(MODEL)),
+            ..WeightsConfig::default()
+        },
+        None => experiment.weights.clone(),
+    };
+    let start = Start::open(&weights, experiment.model.as_ref(), experiment.train.text)?;
+    if args.print_config {
+        experiment.model = Some(start.model.clone());
+        write!(std::io::stdout(), "{}", serde_yaml::to_string(&experiment)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads.into());
+    }
+    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let config = &experiment.train;
+    let model = &start.model;
+    let data = RunData {
+        train: tokens(&experiment.data.train, &experiment.data, config.seed, model)?,
+        validation: experiment
+            .data
+            .validation
+            .as_ref()
+            .map(|path| tokens(path, &experiment.data, config.seed, model))
+            .transpose()?,
+    };
+    let stop = stop_on_signals()?;
+    let (mut state, parts, frozen) = start.load(config, device)?;
+    let plan = Plan {
+        config,
+        model,
+        device,
+        trained: state.parameters.numel(),
+        frozen: frozen_text(&frozen),
+        samples: data.train.len(),
+    };
+    eprintln!("{plan}");
+    plan.check_memory()?;
+    let mut validation = None;
+    if let Some(path) = &resumed {
+        validation = restore(path, config, &mut state)?;
+        eprintln!("continued    {} at step {}", path.display(), state.step);
+    }
+    let run = Run {
+        config,
+        model,
+        frozen: &frozen,
+        data: &data,
+        speed: Speed {
+            flops_per_image: plan.flops_per_image(),
+            peak: peak_flops(device, config.precision),
+        },
+    };
+    let mut progress = Progress::new(config.steps, "training", false);
+    progress.start_at(state.step);
+    let mut trainer = Trainer::new(config, model, parts, state, device);
+    let ended = run.train(&mut trainer, validation, &stop, &mut |event| {
+        show(&mut progress, &event);
+    });
+    progress.finish();
+    match ended? {
+        Ended::Finished => Ok(ExitCode::SUCCESS),
+        Ended::Stopped => {
+            eprintln!(
+                "stopped by a signal at step {}; --resume auto goes on",
+                trainer.state.step
+            );
+            Ok(ExitCode::from(STOPPED))
+        }
+    }
+}
+
+/// Values of a frozen text tower; the codec takes no part in training.
+fn frozen_text(frozen: &StateDict) -> u64 {
+    let text = frozen.iter().filter(|(name, _)| name.starts_with(TEXT));
+    text.map(|(_, entry)| entry.numel() as u64).sum()
+}
+
+/// The checkpoint folder to go on from.
+fn resume_from(
+    args: &TrainArgs,
+    folder: &Path,
+) -> Result<Option<PathBuf>, Box<dyn std::error::Error>> {
+    match args.resume.as_deref() {
+        Some("auto") => Ok(newest(folder)?.map(|saved| saved.path)),
+        Some(path) => Ok(Some(path.into())),
+        None if args.print_config => Ok(None),
+        None => match saved_steps(folder)?.last() {
+            None => Ok(None),
+            Some(saved) => Err(format!(
+                "{} exists already; go on from it with --resume auto, or give another \
+                 train.folder",
+                saved.path.display()
+            )
+            .into()),
+        },
+    }
+}
+
+fn tokens(
+    path: &Path,
+    data: &DataConfig,
+    seed: u64,
+    model: &ModelConfig,
+) -> Result<TokenLoader, Box<dyn std::error::Error>> {
+    let samples = Samples::read(path)?;
+    let [length, codes] = [model.denoiser.tokens(), model.denoiser.codes];
+    let found = samples.tokens.size()[1];
+    if found != length {
+        let path = path.display();
+        return Err(format!("{path}: {found} tokens an image, but the model has {length}").into());
+    }
+    let (low, high) = (samples.tokens.min(), samples.tokens.max());
+    let (low, high) = (low.int64_value(&[]), high.int64_value(&[]));
+    if low < 0 || high >= codes {
+        let path = path.display();
+        return Err(format!(
+            "{path}: tokens from {low} to {high}, but the model has the codes 0 to {}",
+            codes - 1
+        )
+        .into());
+    }
+    Ok(TokenLoader::new(samples, seed, data.drop_rate)?)
+}
+
+/// A flag that SIGTERM and SIGINT set; when it is set already they end the process.
+fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
+        flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+fn show(progress: &mut Progress, event: &Event) {
+    match event {
+        Event::Step { line: None, .. } => progress.step("training"),
+        Event::Step {
+            line: Some(line), ..
+        } => progress.step(&format!(
+            "loss {:.4}, {:.2} images/s, MFU {:.0} %",
+            line.loss,
+            line.images_per_second,
+            100.0 * line.model_flops_utilization
+        )),
+        Event::Validated { step, bound } => progress.note(&format!(
+            "step {step}: validation {:.5} nats per token",
+            bound.nats_per_token
+        )),
+        Event::Saved(saved) => progress.note(&format!("wrote {}", saved.path.display())),
+    }
+}

@@ -1,0 +1,153 @@
+//! The experiment: one YAML file that says what is trained on what, and how. It
+//! composes the configurations that lie beside their modules.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_yaml::{Mapping, Value};
+
+use crate::model::ModelConfig;
+use crate::train::start::WeightsConfig;
+use crate::train::TrainConfig;
+
+/// A training experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// The model's shape; that of `weights.init_from` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelConfig>,
+    #[serde(default)]
+    pub weights: WeightsConfig,
+    pub data: DataConfig,
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+/// What is trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Tokens of the training set: a safetensors file with int64 `tokens` `[N, L]` and
+    /// `text_ids` `[N, S]` or `labels` `[N]`.
+    pub train: PathBuf,
+    /// The same of the validation set; the first training samples if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
+    /// Share of samples whose condition is dropped, for guidance; 0.1 when fine-tuning
+    /// with a learned null embedding.
+    #[serde(default)]
+    pub drop_rate: f64,
+}
+
+/// Why a file is not an experiment.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: {problem}", path.display())]
+    Format { path: PathBuf, problem: String },
+    #[error("{argument}: {problem}")]
+    Override { argument: String, problem: String },
+}
+
+impl Experiment {
+    /// Reads `path` and applies `overrides`, each `dotted.key=value` with a value in YAML.
+    ///
+    /// # Errors
+    ///
+    /// Unknown keys, wrong types and impossible values, with their place.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ExperimentError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let format = |problem: String| ExperimentError::Format {
+            path: path.to_path_buf(),
+            problem,
+        };
+        let plain: Result<Experiment, _> = serde_yaml::from_str(&text);
+        let experiment = if overrides.is_empty() {
+            plain.map_err(|e| format(explained(&e.to_string())))?
+        } else {
+            let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
+            for argument in overrides {
+                set(&mut root, argument).map_err(|problem| ExperimentError::Override {
+                    argument: argument.clone(),
+                    problem,
+                })?;
+            }
+            serde_yaml::from_value(root).map_err(|e| match plain {
+                // The file's own errors carry the line.
+                Err(in_file) => format(explained(&in_file.to_string())),
+                Ok(_) => ExperimentError::Override {
+                    argument: overrides.join(" "),
+                    problem: explained(&e.to_string()),
+                },
+            })?
+        };
+        experiment.check().map_err(format)?;
+        Ok(experiment)
+    }
+
+    /// Whether the values are possible; the first that is not, by its key.
+    pub fn check(&self) -> Result<(), String> {
+        let rate = self.data.drop_rate;
+        if !(0.0..=1.0).contains(&rate) {
+            return Err(format!("data.drop_rate is {rate}, expected 0 to 1"));
+        }
+        if let Some(model) = &self.model {
+            model
+                .check()
+                .map_err(|problem| format!("model: {problem}"))?;
+        }
+        self.train.check()
+    }
+}
+
+/// Sets the entry that `dotted.key=value` names, making what lies between.
+fn set(root: &mut Value, argument: &str) -> Result<(), String> {
+    let (key, value) = argument
+        .split_once('=')
+        .ok_or("expected key=value, such as train.steps=1000")?;
+    let value: Value =
+        serde_yaml::from_str(value).map_err(|e| format!("the value is not YAML: {e}"))?;
+    let mut at = root;
+    for part in key.split('.') {
+        if part.is_empty() {
+            return Err("the key has an empty part".into());
+        }
+        if at.is_null() {
+            *at = Value::Mapping(Mapping::new());
+        }
+        let Value::Mapping(mapping) = at else {
+            return Err(format!("'{part}' lies below something that has no entries"));
+        };
+        at = mapping
+            .entry(Value::String(part.into()))
+            .or_insert(Value::Null);
+    }
+    *at = value;
+    Ok(())
+}
+
+/// Adds the nearest of the expected names to a message about an unknown one.
+fn explained(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = ["unknown field", "unknown variant"]
+        .iter()
+        .any(|what| message.contains(what));
+    let Some(found) = quoted.next().filter(|_| unknown) else {
+        return message.to_string();
+    };
+    let nearest = quoted.max_by(|a, b| strsim::jaro(a, found).total_cmp(&strsim::jaro(b, found)));
+    match nearest {
+        Some(nearest) if strsim::jaro(nearest, found) > 0.6 => {
+            format!("{message}; did you mean `{nearest}`?")
+        }
+        _ => message.to_string(),
+    }
+}

@@ -1,0 +1,193 @@
+//! The run's log: JSON lines and TensorBoard events.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use super::state::RunState;
+use super::tensorboard::EventFile;
+use super::trainer::StepReport;
+use super::validation::Bound;
+
+const JSON_LINES: &str = "log.jsonl";
+
+/// Means over the steps since the last line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    pub step: u64,
+    /// Samples seen in the run.
+    pub samples: u64,
+    /// Nats per token, as minimised: an estimate of the bound with the auxiliary term.
+    pub loss: f64,
+    /// Main term in nats per token by quartile of t, where a time of it was drawn.
+    pub loss_by_quartile: [Option<f64>; 4],
+    /// Share of tokens whose likeliest code is the right one.
+    pub token_accuracy: f64,
+    pub learning_rate: f64,
+    pub gradient_norm: f64,
+    pub images_per_second: f64,
+    /// Share of the device's measured matrix-product rate that training uses.
+    pub model_flops_utilization: f64,
+    /// Steps skipped in the run.
+    pub skipped: u64,
+}
+
+#[derive(Serialize)]
+struct ValidationLine {
+    step: u64,
+    validation_nats_per_token: f64,
+}
+
+/// The roof that speed is measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    /// Floating-point operations of training on one image.
+    pub flops_per_image: f64,
+    /// Such operations per second in a large matrix product on this device.
+    pub peak: f64,
+}
+
+/// Sums of the steps since the last line.
+pub struct Window {
+    start: Instant,
+    first_sample: u64,
+    steps: u64,
+    loss: f64,
+    accuracy: f64,
+    norm: f64,
+    /// Sum and number of main terms by quartile of t.
+    quartiles: [(f64, u64); 4],
+}
+
+impl Window {
+    /// A window that begins now, at this sample of the run.
+    pub fn new(first_sample: u64) -> Self {
+        Window {
+            start: Instant::now(),
+            first_sample,
+            steps: 0,
+            loss: 0.0,
+            accuracy: 0.0,
+            norm: 0.0,
+            quartiles: [(0.0, 0); 4],
+        }
+    }
+
+    pub fn add(&mut self, report: &StepReport, timesteps: usize) {
+        if report.skipped {
+            return;
+        }
+        self.steps += 1;
+        self.loss += report.loss;
+        self.accuracy += report.accuracy;
+        self.norm += report.gradient_norm;
+        for (&t, &main) in report.times.iter().zip(&report.main) {
+            let (sum, count) = &mut self.quartiles[t as usize * 4 / timesteps];
+            *sum += main;
+            *count += 1;
+        }
+    }
+
+    /// The line of the log at `state`, whose last step had the learning rate `rate`.
+    pub fn line(&self, state: &RunState, rate: f64, speed: &Speed) -> LogLine {
+        let mean = |sum: f64| sum / self.steps.max(1) as f64;
+        let images = (state.samples - self.first_sample) as f64;
+        let images_per_second = images / self.start.elapsed().as_secs_f64().max(1e-9);
+        LogLine {
+            step: state.step,
+            samples: state.samples,
+            loss: mean(self.loss),
+            loss_by_quartile: self
+                .quartiles
+                .map(|(sum, count)| (count > 0).then(|| sum / count as f64)),
+            token_accuracy: mean(self.accuracy),
+            learning_rate: rate,
+            gradient_norm: mean(self.norm),
+            images_per_second,
+            model_flops_utilization: images_per_second * speed.flops_per_image / speed.peak,
+            skipped: state.skipped,
+        }
+    }
+}
+
+/// Both files of the log.
+pub struct Log {
+    lines: File,
+    events: EventFile,
+}
+
+impl Log {
+    /// Opens the log in `folder`; lines of steps after `step` (of a process that was
+    /// killed after its last checkpoint) are removed.
+    pub fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
+        std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+        let path = folder.join(JSON_LINES);
+        let error = || TrainError::io(path.clone());
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(error())?;
+            let kept: String = text
+                .split_inclusive('\n')
+                .filter(|line| {
+                    let value: Option<serde_json::Value> = serde_json::from_str(line).ok();
+                    value.is_some_and(|v| v["step"].as_u64().is_some_and(|s| s <= step))
+                })
+                .collect();
+            if kept != text {
+                std::fs::write(&path, kept).map_err(error())?;
+            }
+        }
+        let lines = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(error())?;
+        let events = EventFile::create(folder).map_err(TrainError::io(folder))?;
+        Ok(Log { lines, events })
+    }
+
+    pub fn line(&mut self, line: &LogLine) -> std::io::Result<()> {
+        self.json(line)?;
+        let step = line.step;
+        for (tag, value) in [
+            ("train/loss", line.loss),
+            ("train/token_accuracy", line.token_accuracy),
+            ("train/learning_rate", line.learning_rate),
+            ("train/gradient_norm", line.gradient_norm),
+            ("speed/images_per_second", line.images_per_second),
+            (
+                "speed/model_flops_utilization",
+                line.model_flops_utilization,
+            ),
+        ] {
+            self.events.scalar(step, tag, value)?;
+        }
+        for (i, value) in line.loss_by_quartile.iter().enumerate() {
+            if let Some(value) = value {
+                let tag = format!("train/loss_quartile_{}", i + 1);
+                self.events.scalar(step, &tag, *value)?;
+            }
+        }
+        self.events.flush()
+    }
+
+    pub fn validation(&mut self, step: u64, bound: &Bound) -> std::io::Result<()> {
+        let value = bound.nats_per_token;
+        self.json(&ValidationLine {
+            step,
+            validation_nats_per_token: value,
+        })?;
+        self.events
+            .scalar(step, "validation/nats_per_token", value)?;
+        self.events.flush()
+    }
+
+    fn json(&mut self, line: &impl Serialize) -> std::io::Result<()> {
+        let mut text = serde_json::to_string(line)?;
+        text.push('\n');
+        self.lines.write_all(text.as_bytes())
+    }
+}

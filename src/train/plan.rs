@@ -1,0 +1,189 @@
+//! The plan of a run in numbers, printed before it starts.
+
+use std::fmt;
+
+use tch::{Device, Kind, Tensor};
+
+use super::config::TrainConfig;
+use super::learning_rate::Course;
+use super::model::TextTraining;
+use crate::model::ModelConfig;
+use crate::torch::device::{DeviceChoice, Precision};
+use crate::transformer::config::FeedForwardKind;
+use crate::transformer::Conditioning;
+
+/// What a run will do and need.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    pub config: &'a TrainConfig,
+    pub model: &'a ModelConfig,
+    pub device: Device,
+    /// Trained values.
+    pub trained: u64,
+    /// Values in frozen parts of the condition.
+    pub frozen: u64,
+    /// Samples per epoch.
+    pub samples: u64,
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+impl Plan<'_> {
+    /// Floating-point operations of training on one image: those of the forward pass,
+    /// a multiplication and an addition counted each, and twice as many backward.
+    pub fn flops_per_image(&self) -> f64 {
+        let c = &self.model.denoiser;
+        let [d, l, k] = [c.width, c.tokens(), c.codes].map(|n| n as f64);
+        let hidden = d * c.expansion as f64;
+        let taps = match c.feed_forward {
+            FeedForwardKind::Fc => 1.0,
+            FeedForwardKind::Conv => 9.0,
+        };
+        let own = 8.0 * d * d * l + 4.0 * l * l * d;
+        let text = match c.condition {
+            Conditioning::Text { positions, width } => {
+                let (s, w) = (positions as f64, width as f64);
+                4.0 * d * d * l + 4.0 * w * d * s + 4.0 * l * s * d
+            }
+            _ => 0.0,
+        };
+        let feed_forward = 4.0 * d * hidden * l * taps;
+        let denoiser = c.layers as f64 * (own + text + feed_forward) + 2.0 * d * k * l;
+        let tower = self.model.text.as_ref().map_or(0.0, |text| {
+            let t = &text.tower;
+            let [w, s, h] = [t.width, t.context, t.hidden].map(|n| n as f64);
+            t.layers as f64 * (8.0 * w * w * s + 4.0 * s * s * w + 4.0 * w * h * s)
+        });
+        let tower_passes = match self.config.text {
+            TextTraining::Frozen => 1.0,
+            TextTraining::Trained => 3.0,
+        };
+        3.0 * denoiser + tower_passes * tower
+    }
+
+    /// Bytes that weights, gradients, moments and averages take.
+    pub fn state_bytes(&self) -> f64 {
+        let copy = match self.config.precision {
+            Precision::F32 => 0.0,
+            _ => 2.0,
+        };
+        self.trained as f64 * (5.0 * 4.0 + copy) + self.frozen as f64 * 4.0
+    }
+
+    /// Bytes that one batch needs besides: what the backward pass reads again, about.
+    pub fn batch_bytes(&self) -> f64 {
+        let c = &self.model.denoiser;
+        let value = match self.config.precision {
+            Precision::F32 => 4.0,
+            _ => 2.0,
+        };
+        let [d, l, k] = [c.width, c.tokens(), c.codes].map(|n| n as f64);
+        let blocks = c.layers as f64 * l * d * (14.0 + 3.0 * c.expansion as f64) * value;
+        // Logits, their log-softmax, the posterior's mixture and their gradients, in f32.
+        let loss = l * k * 4.0 * 7.0;
+        self.config.batch_size as f64 * (blocks + loss)
+    }
+
+    /// Whether the machine has the memory that the plan needs; if not, what to do.
+    pub fn check_memory(&self) -> Result<(), String> {
+        let Some(available) = (self.device == Device::Cpu)
+            .then(available_memory)
+            .flatten()
+        else {
+            return Ok(());
+        };
+        let needed = self.state_bytes() + self.batch_bytes();
+        if needed <= available {
+            return Ok(());
+        }
+        Err(format!(
+            "the run needs about {:.1} GiB of memory ({:.1} for weights, gradients and moments, \
+             {:.1} for a batch), but {:.1} GiB are available; a smaller train.batch_size with a \
+             larger train.accumulation needs less (activations are not recomputed)",
+            needed / GIB,
+            self.state_bytes() / GIB,
+            self.batch_bytes() / GIB,
+            available / GIB
+        ))
+    }
+}
+
+/// Bytes that can be allocated without swapping.
+fn available_memory() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024.0)
+}
+
+/// Floating-point operations per second of a large matrix product, measured.
+pub fn peak_flops(device: Device, precision: Precision) -> f64 {
+    let _no_grad = tch::no_grad_guard();
+    let (n, rounds) = match device {
+        Device::Cpu => (1024, 3),
+        _ => (8192, 10),
+    };
+    let a = Tensor::ones([n, n], (Kind::Float, device)).to_kind(precision.kind());
+    let product = || a.matmul(&a).get(0).get(0).double_value(&[]);
+    product(); // libraries start up
+    let start = std::time::Instant::now();
+    let mut last = a.shallow_clone();
+    for _ in 0..rounds {
+        last = a.matmul(&a);
+    }
+    let _ = last.get(0).get(0).double_value(&[]); // waits for the device
+    let seconds = start.elapsed().as_secs_f64().max(1e-9);
+    2.0 * (n as f64).powi(3) * f64::from(rounds) / seconds
+}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = self.config;
+        let batch = c.effective_batch();
+        let epochs = (c.steps * batch) as f64 / self.samples as f64;
+        writeln!(
+            f,
+            "steps        {} of {batch} samples ({} x {} accumulated): {epochs:.1} epochs of {} samples",
+            c.steps, c.batch_size, c.accumulation, self.samples
+        )?;
+        let rate = &c.learning_rate;
+        let course = match &rate.course {
+            Course::Constant => "then constant".to_string(),
+            Course::Cosine { total, minimum } => {
+                format!("then along a cosine to {minimum:e} at step {total}")
+            }
+            Course::Plateau {
+                factor,
+                patience,
+                window,
+                ..
+            } => format!(
+                "then times {factor} after {patience} steps without a better mean loss over {window}"
+            ),
+        };
+        writeln!(
+            f,
+            "learning rate {:e}, in {} steps to {:e}, {course} (as configured; not scaled by the batch)",
+            rate.start, rate.warmup, rate.peak
+        )?;
+        writeln!(
+            f,
+            "parameters   {} trained, {} frozen",
+            self.trained, self.frozen
+        )?;
+        writeln!(
+            f,
+            "compute      {:.3e} FLOPs per image in training, {} on {}",
+            self.flops_per_image(),
+            c.precision,
+            DeviceChoice(self.device)
+        )?;
+        write!(
+            f,
+            "memory       about {:.2} GiB: {:.2} for weights, gradients, moments and average, {:.2} for a batch",
+            (self.state_bytes() + self.batch_bytes()) / GIB,
+            self.state_bytes() / GIB,
+            self.batch_bytes() / GIB
+        )
+    }
+}

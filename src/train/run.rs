@@ -1,0 +1,121 @@
+//! A whole run: steps, validations, checkpoints and log, until the end or a signal.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::checkpoint::{save, SavedStep};
+use super::config::TrainConfig;
+use super::error::TrainError;
+use super::log::{Log, LogLine, Speed, Window};
+use super::trainer::Trainer;
+use super::validation::Bound;
+use crate::checkpoint::StateDict;
+use crate::data::TokenLoader;
+use crate::model::ModelConfig;
+
+/// The data of a run.
+pub struct RunData {
+    pub train: TokenLoader,
+    /// What the bound is measured on; the training data if `None`.
+    pub validation: Option<TokenLoader>,
+}
+
+/// What the run tells while it goes on.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A step was made; `line` where the log gets one.
+    Step {
+        step: u64,
+        line: Option<&'a LogLine>,
+    },
+    Validated {
+        step: u64,
+        bound: Bound,
+    },
+    Saved(&'a SavedStep),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All its steps are made.
+    Finished,
+    /// It was asked to stop; the last checkpoint holds everything.
+    Stopped,
+}
+
+/// A run: what is trained, on what, and where it goes.
+pub struct Run<'a> {
+    pub config: &'a TrainConfig,
+    pub model: &'a ModelConfig,
+    /// Tensors that model files hold besides the trained ones.
+    pub frozen: &'a StateDict,
+    pub data: &'a RunData,
+    pub speed: Speed,
+}
+
+impl Run<'_> {
+    /// Trains until the configured number of steps, or until `stop` is set: the step at
+    /// hand is finished then and a checkpoint written. `validation` is the last result
+    /// of a run that goes on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Trainer::step`]; data, log or checkpoint that cannot be read or written.
+    pub fn train(
+        &self,
+        trainer: &mut Trainer,
+        mut validation: Option<Bound>,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Ended, TrainError> {
+        let config = self.config;
+        let mut log = Log::open(&config.folder, trainer.state.step)?;
+        let mut window = Window::new(trainer.state.samples);
+        while trainer.state.step < config.steps {
+            let report = trainer.step(&self.data.train)?;
+            let step = trainer.state.step;
+            window.add(&report, self.model.denoiser.timesteps as usize);
+            let mut line = None;
+            if step.is_multiple_of(config.log_every) {
+                let new = window.line(&trainer.state, report.rate, &self.speed);
+                log.line(&new).map_err(TrainError::io(&config.folder))?;
+                line = Some(new);
+            }
+            observe(Event::Step {
+                step,
+                line: line.as_ref(),
+            });
+
+            let stopping = stop.load(Ordering::Relaxed);
+            let last = step == config.steps;
+            let due = |every: u64| every > 0 && (last || step.is_multiple_of(every));
+            if due(config.validation.every) && !stopping {
+                let samples = self.data.validation.as_ref();
+                let bound = trainer.validate(samples.unwrap_or(&self.data.train))?;
+                log.validation(step, &bound)
+                    .map_err(TrainError::io(&config.folder))?;
+                observe(Event::Validated { step, bound });
+                validation = Some(bound);
+            }
+            if due(config.checkpoint.every) || stopping {
+                let saved = save(
+                    &config.folder,
+                    &config.checkpoint,
+                    self.model,
+                    &trainer.state,
+                    self.frozen,
+                    validation,
+                )?;
+                observe(Event::Saved(&saved));
+            }
+            if line.is_some() {
+                // Validations and checkpoints do not count against the speed.
+                window = Window::new(trainer.state.samples);
+            }
+            if stopping && !last {
+                return Ok(Ended::Stopped);
+            }
+        }
+        Ok(Ended::Finished)
+    }
+}

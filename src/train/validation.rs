@@ -1,0 +1,59 @@
+//! The variational bound on a fixed subset, with fixed times and noise.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::error::TrainError;
+use crate::data::Batch;
+use crate::diffusion::objective::Terms;
+
+/// Estimate of Σ_t L_t: what `best` is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bound {
+    /// Nats per token, without the constant L_T.
+    pub nats_per_token: f64,
+}
+
+/// Averages the main terms of `batch` at `times` times a sample. The times are spread
+/// evenly over 0…T−1, so the same every time, and every pass of `size` samples is
+/// evaluated by `terms`.
+pub fn bound(
+    batch: &Batch,
+    times: usize,
+    size: usize,
+    timesteps: usize,
+    terms: impl Fn(&Batch, &[i64]) -> Result<Terms, TrainError>,
+) -> Result<Bound, TrainError> {
+    let _no_grad = tch::no_grad_guard();
+    let count = batch.samples.len();
+    let (mut sum, mut shown) = (0.0, 0usize);
+    for round in 0..times {
+        for start in (0..count).step_by(size) {
+            let size = size.min(count - start);
+            let part = rows(batch, start, size);
+            // Sample i of round r is shown at the ((i · times + r) / (count · times))-th
+            // part of the times.
+            let t: Vec<i64> = (start..start + size)
+                .map(|i| ((i * times + round) * timesteps / (count * times)) as i64)
+                .collect();
+            let main = terms(&part, &t)?.main;
+            sum += main.sum(Kind::Double).double_value(&[]);
+            shown += size;
+        }
+    }
+    let tokens = batch.tokens.size()[1] as f64;
+    Ok(Bound {
+        nats_per_token: sum / shown as f64 / tokens * timesteps as f64,
+    })
+}
+
+fn rows(batch: &Batch, start: usize, size: usize) -> Batch {
+    let part = |x: &Tensor| x.narrow(0, start as i64, size as i64);
+    Batch {
+        tokens: part(&batch.tokens),
+        text_ids: batch.text_ids.as_ref().map(part),
+        labels: batch.labels.as_ref().map(part),
+        dropped: part(&batch.dropped),
+        samples: batch.samples[start..start + size].to_vec(),
+    }
+}
