@@ -15,11 +15,10 @@ use crate::checkpoint::config_file::differences;
 use crate::checkpoint::official::{self, known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
 use crate::checkpoint::open::is_safetensors;
 use crate::checkpoint::state_dict::read_safetensors;
-use crate::checkpoint::{Checkpoint, Loader, OpenOptions, StateDict, WeightSet};
+use crate::checkpoint::{Checkpoint, Layout, Loader, OpenOptions, StateDict, WeightSet};
 use crate::clip::TextEncoder;
-use crate::codec::image_codec::CodeMapping;
-use crate::codec::ImageCodec;
 use crate::model::{ModelConfig, NullText};
+use crate::pipeline::LoadedCodec;
 use crate::torch::params::RandomWeights;
 use crate::torch::{Init, Params, WeightSource};
 
@@ -50,10 +49,8 @@ pub struct WeightsConfig {
 
 /// The files of a start, opened but not read.
 pub struct Start {
-    pub model: ModelConfig,
-    state: StateDict,
-    /// For messages.
-    path: PathBuf,
+    /// Shape, tensors and path of the files together.
+    pub checkpoint: Checkpoint,
     /// Whether the denoiser's weights are drawn.
     random_denoiser: bool,
     random_text: bool,
@@ -93,8 +90,8 @@ impl Start {
             codec: weights.codec.clone(),
             text_encoder: weights.text.clone(),
         };
-        let checkpoint = Checkpoint::open(path, &options)?;
-        let mut config = checkpoint.config;
+        let mut checkpoint = Checkpoint::open(path, &options)?;
+        let config = &mut checkpoint.config;
         if let Some(wanted) = model {
             // A null embedding may be added: fine-tuning for guidance.
             if let (Some(text), Some(wanted)) = (&mut config.text, &wanted.text) {
@@ -102,7 +99,7 @@ impl Start {
                     text.null = NullText::Learned;
                 }
             }
-            if let Some((key, wanted, found)) = differences(wanted, &config).into_iter().next() {
+            if let Some((key, wanted, found)) = differences(wanted, config).into_iter().next() {
                 return Err(TrainError::Mismatch(format!(
                     "{key} is {wanted}, but {} holds {found}; leave 'model' out to take the \
                      file's",
@@ -111,9 +108,7 @@ impl Start {
             }
         }
         Ok(Start {
-            model: config,
-            state: checkpoint.state,
-            path: path.to_path_buf(),
+            checkpoint,
             random_denoiser: false,
             random_text: false,
         })
@@ -157,12 +152,28 @@ impl Start {
             state.insert(CODE_MAPPING, official::read_mapping(mapping)?);
         }
         Ok(Start {
-            model: model.clone(),
-            state,
-            path: codec.clone(),
+            checkpoint: Checkpoint {
+                path: codec.clone(),
+                layout: Layout::Native,
+                config: model.clone(),
+                state,
+            },
             random_denoiser: true,
             random_text: weights.text.is_none(),
         })
+    }
+
+    pub fn model(&self) -> &ModelConfig {
+        &self.checkpoint.config
+    }
+
+    /// The image codec alone.
+    ///
+    /// # Errors
+    ///
+    /// Weights that are missing, misshapen or not finite, by name.
+    pub fn codec(&self) -> Result<LoadedCodec, TrainError> {
+        Ok(LoadedCodec::load(&self.checkpoint, Device::Cpu)?)
     }
 
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's
@@ -177,64 +188,42 @@ impl Start {
         config: &TrainConfig,
         device: Device,
     ) -> Result<(RunState, ConditionParts, StateDict), TrainError> {
-        let loader = Loader::new(&self.state, &self.path);
+        let Checkpoint { state, path, .. } = &self.checkpoint;
+        let model = self.model();
+        let loader = Loader::new(state, path);
         let source = StartWeights {
             loader: &loader,
             start: self,
         };
         tch::manual_seed(config.seed as i64);
         let root = Params::new(&source, device, Kind::Float);
-        let tower = match (&self.model.text, config.text) {
+        let tower = match (&model.text, config.text) {
             (Some(text), TextTraining::Frozen) => {
                 Some(TextEncoder::new(&root.at(TEXT), &text.tower))
             }
             _ => None,
         };
-        let parts = ConditionParts::new(&self.model, tower, device)?;
+        let parts = ConditionParts::new(model, tower, device)?;
         let trainable = TrainableWeights::new(&source, device);
-        let _ = TrainingModel::new(
-            &Params::new(&trainable, device, Kind::Float),
-            &parts,
-            &self.model,
-        );
+        let params = Params::new(&trainable, device, Kind::Float);
+        let _ = TrainingModel::new(&params, &parts, model);
         let parameters = trainable.into_parameters();
-        // The codec is only copied, but a damaged one is better known now.
-        let codec = Params::new(&loader, Device::Cpu, Kind::Float);
-        let mapping = self.mapping()?;
-        let _ = ImageCodec::new(&codec.at(CODEC), &self.model.codec, mapping);
 
         let trained = |name: &str| parameters.tensors.contains_key(name);
         let mut frozen = StateDict::default();
-        for (name, entry) in self.state.iter() {
+        for (name, entry) in state.iter() {
             let kept = name == CODE_MAPPING || known_and_ignored(name).is_none();
-            if kept && !trained(name) {
+            // A null embedding that this model does not have is left behind.
+            if kept && !trained(name) && name != NULL_TEXT {
                 frozen.insert(name, entry.clone());
             }
         }
-        // A null embedding that this model does not have is dropped.
-        let unused = |name: &str| {
-            let dropped = name == NULL_TEXT && !trained(NULL_TEXT);
-            dropped.then_some("the model has no learned null embedding")
-        };
-        loader.finish(|name| known_and_ignored(name).or_else(|| unused(name)))?;
-        let state = RunState::new(config, parameters, self.model.denoiser.timesteps as usize);
+        loader.finish(|name| {
+            let elsewhere = name.starts_with(CODEC) || name == NULL_TEXT;
+            known_and_ignored(name).or(elsewhere.then_some("no part of the denoiser"))
+        })?;
+        let state = RunState::new(config, parameters, model.denoiser.timesteps as usize);
         Ok((state, parts, frozen))
-    }
-
-    fn mapping(&self) -> Result<Option<CodeMapping>, TrainError> {
-        if !self.model.needs_code_mapping() {
-            return Ok(None);
-        }
-        let Some(entry) = self.state.get(CODE_MAPPING) else {
-            return Err(TrainError::Mismatch(format!(
-                "the model uses {} of the codec's {} codes, and which ones is not known: \
-                 weights.mapping is missing",
-                self.model.denoiser.codes, self.model.codec.codebook
-            )));
-        };
-        CodeMapping::new(&entry.read()?, self.model.denoiser.codes)
-            .map(Some)
-            .map_err(TrainError::Mismatch)
     }
 }
 
@@ -251,7 +240,7 @@ impl WeightSource for StartWeights<'_> {
         } else if name.starts_with(TEXT) {
             self.start.random_text
         } else {
-            let added = name == NULL_TEXT && !self.start.state.contains(NULL_TEXT);
+            let added = name == NULL_TEXT && !self.start.checkpoint.state.contains(NULL_TEXT);
             self.start.random_denoiser || added
         };
         if random {
