@@ -371,15 +371,22 @@ fn child_that_saves_without_end() {
 
 #[test]
 fn the_last_checkpoint_survives_two_hundred_kills() {
+    std::thread::scope(|scope| {
+        for lane in 1..=2 {
+            scope.spawn(move || survive_kills(100, lane * 88_172_645_463_325_252));
+        }
+    });
+}
+
+fn survive_kills(kills: usize, mut generator: u64) {
     let folder = TempDir::new().expect("a temporary folder");
     let config = model("{kind: unconditional}", "");
     write_model(&folder.path().join("start.safetensors"), &config);
     let run = folder.path().join("run");
     let exe = std::env::current_exe().expect("this test");
     let mut last = 0;
-    let mut generator = 88_172_645_463_325_252u64;
     let steps = || saved_steps(&run).ok().and_then(|s| Some(s.last()?.step));
-    for kill in 0..200 {
+    for kill in 0..kills {
         let mut child = Command::new(&exe)
             .args(["--exact", "child_that_saves_without_end", "--nocapture"])
             .env("KILLED_SAVER", folder.path())
@@ -415,11 +422,8 @@ fn the_last_checkpoint_survives_two_hundred_kills() {
     let saved = newest(&run)
         .expect("a readable folder")
         .expect("a checkpoint");
-    let model = Checkpoint::open(
-        &saved.path.join("model.safetensors"),
-        &OpenOptions::default(),
-    );
-    let model = model.expect("a model file");
+    let file = saved.path.join("model.safetensors");
+    let model = Checkpoint::open(&file, &OpenOptions::default()).expect("a model file");
     Pipeline::load(&model, Device::Cpu, Precision::F32).expect("a whole model");
 }
 
@@ -609,7 +613,7 @@ fn impossible_experiments_are_refused_before_any_work() {
         ),
         (
             ["weights.init_from=absent.pth"],
-            ["absent.pth", "No such file"],
+            ["absent.pth", "no such file"],
         ),
     ] {
         place.refuse(&overrides, &words);
