@@ -64,9 +64,9 @@ fn pipeline() -> Pipeline {
     Pipeline::load(&checkpoint, Device::Cpu, Precision::F32).unwrap()
 }
 
-fn config(rule: ReverseRule, revealing: Option<Revealing>) -> SamplerConfig {
+fn config(rule: ReverseRule, steps: usize, revealing: Option<Revealing>) -> SamplerConfig {
     SamplerConfig {
-        steps: 100,
+        steps,
         guidance: 2.0,
         truncation: Truncation::Off,
         revealing,
@@ -207,6 +207,7 @@ fn only_the_masks_tokens_are_redrawn() {
 
 #[test]
 fn kept_tokens_never_change() {
+    tch::set_num_threads(1);
     let pipeline = pipeline();
     let x_0 = pipeline.encode(&picture(&photo(64, 64)));
     let redrawn = Tensor::arange(64, (Kind::Int64, Device::Cpu))
@@ -225,11 +226,11 @@ fn kept_tokens_never_change() {
         tokens_per_evaluation: 3,
     };
     for config in [
-        config(ReverseRule::Exact, None),
-        config(ReverseRule::Official, None),
-        config(ReverseRule::Diffusers, None),
-        config(ReverseRule::Exact, Some(revealing)),
-        config(ReverseRule::Official, Some(revealing)),
+        config(ReverseRule::Exact, 20, None),
+        config(ReverseRule::Official, 26, None),
+        config(ReverseRule::Diffusers, 20, None),
+        config(ReverseRule::Exact, 10, Some(revealing)),
+        config(ReverseRule::Official, 26, Some(revealing)),
     ] {
         let sampler = pipeline.sampler(&config).unwrap();
         let mut steps = 0;
@@ -244,7 +245,7 @@ fn kept_tokens_never_change() {
         let tokens = pipeline
             .sample_edited(&sampler, &requests(&[4, 5]), &edits, &mut observe)
             .unwrap();
-        assert_eq!(steps, 200);
+        assert_eq!(steps, 2 * config.steps);
         assert_eq!(tokens.size(), [2, 64]);
         assert!(tokens.max().int64_value(&[]) < 33, "no mask is left");
         let other = tokens.ne_tensor(&x_0).any().int64_value(&[]);
@@ -611,6 +612,64 @@ fn mask_edges_are_at_token_granularity() {
     assert_eq!(canvas.redrawn, Some(expected));
 }
 
+/// Values of Pillow 13.0: the picture below, `resize` to cover the target (the longer
+/// side rounded down), `crop` from half the rest rounded down; its first two pixels, and
+/// all bytes folded as f ← (1000003 f + byte) mod 2^61.
+#[test]
+fn pictures_are_scaled_and_cut_as_by_pillow() {
+    let cases = [
+        (
+            [13, 9],
+            [8, 8],
+            [12, 65, 118, 44, 97, 155],
+            1156937880540330657,
+        ),
+        (
+            [9, 13],
+            [8, 8],
+            [19, 71, 124, 46, 102, 159],
+            2017782024232919532,
+        ),
+        (
+            [300, 211],
+            [64, 64],
+            [120, 141, 134, 125, 114, 120],
+            1947905885557067613,
+        ),
+        (
+            [5, 7],
+            [16, 16],
+            [3, 56, 109, 4, 57, 110],
+            1615847872072547482,
+        ),
+        (
+            [64, 48],
+            [24, 40],
+            [210, 24, 77, 219, 14, 67],
+            1475692196084761094,
+        ),
+        (
+            [31, 31],
+            [31, 31],
+            [0, 53, 106, 7, 60, 113],
+            565319525858414876,
+        ),
+    ];
+    for ([width, height], [to_width, to_height], first, folded) in cases {
+        let image = RgbImage::from_fn(width, height, |x, y| {
+            let base = 7 * x * x + 11 * y * y + 13 * x * y;
+            Rgb([0, 53, 106].map(|c| ((base + c) % 256) as u8))
+        });
+        let made = picture(&image).cover(to_width, to_height);
+        assert_eq!((made.width, made.height), (to_width, to_height));
+        assert_eq!(made.rgb[..6], first, "{width}×{height}");
+        let fold = made.rgb.iter().fold(0u64, |f, &byte| {
+            ((u128::from(f) * 1_000_003 + u128::from(byte)) % (1 << 61)) as u64
+        });
+        assert_eq!(fold, folded, "{width}×{height}");
+    }
+}
+
 #[test]
 fn pictures_of_every_kind_are_read() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -659,10 +718,10 @@ fn a_trace_is_the_run_seen_from_inside() {
     sample(folder, &model, "out", &[&options[..], &prompt].concat());
     sample(folder, &model, "plain", &[&options[2..], &prompt].concat());
     let name = "7-the-quick-brown-foxes";
-    let made = format!("{name}.png");
+    let made_name = format!("{name}.png");
     assert_eq!(
-        std::fs::read(folder.join("out").join(&made)).unwrap(),
-        std::fs::read(folder.join("plain").join(&made)).unwrap(),
+        std::fs::read(folder.join("out").join(&made_name)).unwrap(),
+        std::fs::read(folder.join("plain").join(&made_name)).unwrap(),
         "looking changes nothing"
     );
     let trace_folder = folder.join("trace").join(name);
@@ -713,7 +772,7 @@ fn a_trace_is_the_run_seen_from_inside() {
     let decoded = pipeline.decode(&Tensor::from_slice(&last).unsqueeze(0));
     let decoded =
         vqdiffusion::codec::image_codec::to_bytes(&decoded, vqdiffusion::codec::Rounding::Nearest);
-    let made = pixels(&folder.join("out").join(&made));
+    let made = pixels(&folder.join("out").join(&made_name));
     assert_eq!(&Picture::from_tensor(&decoded.get(0)).rgb, made.as_raw());
 
     let words = trace["words"].as_array().unwrap();
@@ -729,6 +788,17 @@ fn a_trace_is_the_run_seen_from_inside() {
     ];
     assert_eq!(texts, expected);
     assert_eq!(files(&trace_folder.join("attention")).len(), 7);
+    // Eight steps from left to right, in four rows; a word in each column.
+    let overview = pixels(&trace_folder.join("steps.png"));
+    assert_eq!(overview.dimensions(), (8 * 66 - 2, 4 * 66 - 2));
+    let last = image::imageops::crop_imm(&overview, 7 * 66, 0, 64, 64).to_image();
+    assert_eq!(
+        last,
+        pixels(&folder.join("out").join(&made_name)),
+        "the picture itself"
+    );
+    let words_sheet = pixels(&trace_folder.join("words.png"));
+    assert_eq!(words_sheet.dimensions(), (7 * 66 - 2, 64));
     let mut sum = vec![0.0; 64];
     for word in words {
         for (sum, share) in sum.iter_mut().zip(list(&word["attention"])) {

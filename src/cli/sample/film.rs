@@ -39,6 +39,18 @@ impl Film {
         &self.states[picture]
     }
 
+    /// The picture after step `i`, with masked tokens in grey.
+    pub fn frame(
+        &self,
+        picture: usize,
+        i: usize,
+        pipeline: &Pipeline,
+        rounding: Rounding,
+    ) -> Picture {
+        let decoded = pipeline.decode_partial(&self.states[picture][i]);
+        Picture::from_tensor(&to_bytes(&decoded, rounding).get(0))
+    }
+
     /// Evenly spaced states as pictures, the last one always.
     pub fn frames(&self, picture: usize, pipeline: &Pipeline, rounding: Rounding) -> Vec<Picture> {
         let states = &self.states[picture];
@@ -46,10 +58,7 @@ impl Film {
         let shown = |done: usize| done.is_multiple_of(every) || done == states.len();
         (1..=states.len())
             .filter(|&done| shown(done))
-            .map(|done| {
-                let decoded = pipeline.decode_partial(&states[done - 1]);
-                Picture::from_tensor(&to_bytes(&decoded, rounding).get(0))
-            })
+            .map(|done| self.frame(picture, done - 1, pipeline, rounding))
             .collect()
     }
 }

@@ -26,7 +26,9 @@ Examples:
   vqdiffusion sample --checkpoint model.safetensors \"a teddy bear playing in the pool\"
   vqdiffusion sample --checkpoint coco_learnable.pth_aa --mapping taming_vqvae_2887.pt \\
       --prompts prompts.txt --count 4 --steps 50 --guidance 5 --out pictures --grid
-  vqdiffusion sample --checkpoint model.safetensors --from-image pictures/0-a-teddy-bear.png";
+  vqdiffusion sample --checkpoint model.safetensors --from-image pictures/0-a-teddy-bear.png
+  vqdiffusion sample --checkpoint model.safetensors --init-image room.jpg --mask sofa.png \\
+      \"a red sofa\"";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]

@@ -85,7 +85,8 @@ pub fn make_pictures(
                 let mut step = || progress.step("tracing");
                 let states = film.states(i);
                 let trace = Trace::new(pipeline, sampler, request, &edits, states, &mut step)?;
-                trace::write(&folder.join(stem), &trace, &picture, pipeline)?;
+                let decode = |step| composited(plan, film.frame(i, step, pipeline, rounding));
+                trace::write(&folder.join(stem), &trace, &picture, pipeline, &decode)?;
             }
             announce(name);
             pictures.push(picture);

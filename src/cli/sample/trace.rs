@@ -5,17 +5,19 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::new_file;
-use crate::picture::{write_png, Picture};
+use crate::picture::{grid, write_png, Picture};
 use crate::pipeline::Pipeline;
 use crate::trace::Trace;
 
-/// Writes `trace.json` and, one PNG a step or word, `tokens/`, `entropy/`, `changed/`
-/// and `attention/` into `folder`.
+/// Writes `trace.json`, one PNG a step or word into `tokens/`, `entropy/`, `changed/`
+/// and `attention/`, and the sheets `steps.png` and `words.png` into `folder`.
+/// `decode` gives the picture after a step.
 pub fn write(
     folder: &Path,
     trace: &Trace,
     picture: &Picture,
     pipeline: &Pipeline,
+    decode: &dyn Fn(usize) -> Picture,
 ) -> Result<(), Box<dyn Error>> {
     let side = pipeline.config().codec.factor() as usize;
     for kind in ["tokens", "entropy", "changed", "attention"] {
@@ -41,6 +43,16 @@ pub fn write(
             .join(format!("{i:02}-{letters}.png"));
         write_png(&file, &trace.attention_map(i, side, picture), &[])?;
     }
+    if let Some(sheet) = steps_sheet(trace, side, decode) {
+        write_png(&folder.join("steps.png"), &sheet, &[])?;
+    }
+    let words = 0..trace.words.len();
+    let words: Vec<_> = words
+        .map(|i| trace.attention_map(i, side, picture))
+        .collect();
+    if let Some(sheet) = grid(&words, words.len(), GAP) {
+        write_png(&folder.join("words.png"), &sheet, &[])?;
+    }
     let path = folder.join("trace.json");
     let problem = |e: std::io::Error| format!("{}: {e}", path.display());
     let mut file = new_file::beside(&path).map_err(problem)?;
@@ -48,4 +60,28 @@ pub fn write(
     file.flush().map_err(problem)?;
     new_file::commit(file, &path).map_err(problem)?;
     Ok(())
+}
+
+/// Pixels between the pictures of a sheet.
+const GAP: u32 = 2;
+/// Steps on a sheet, at most.
+const COLUMNS: usize = 8;
+
+/// Steps from left to right, the last one always; from top to bottom the picture, the
+/// tokens, their entropy, and which changed.
+fn steps_sheet(trace: &Trace, side: usize, decode: &dyn Fn(usize) -> Picture) -> Option<Picture> {
+    let steps = trace.steps.len();
+    let columns = steps.min(COLUMNS);
+    let shown: Vec<usize> = (1..=columns).map(|c| c * steps / columns - 1).collect();
+    let rows: [&dyn Fn(usize) -> Picture; 4] = [
+        decode,
+        &|i| trace.token_map(i, side),
+        &|i| trace.entropy_map(i, side),
+        &|i| trace.change_map(i, side),
+    ];
+    let pictures: Vec<_> = rows
+        .iter()
+        .flat_map(|row| shown.iter().map(|&i| row(i)))
+        .collect();
+    grid(&pictures, columns, GAP)
 }
