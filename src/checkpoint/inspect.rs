@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::clip_archive::read_text_tower;
 use super::error::LoadError;
 use super::infer;
 use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
@@ -112,7 +113,14 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
             ..Description::default()
         }));
     }
-    let (state, kind) = official::read(path, options.weights)?;
+    let Ok((state, kind)) = official::read(path, options.weights) else {
+        return Ok(Some(Description {
+            parts: parts(&read_text_tower(path)?),
+            layout: "CLIP with its text tower".into(),
+            missing: vec!["a denoiser; this file is for --text-encoder".into()],
+            ..Description::default()
+        }));
+    };
     if state.has_prefix(&format!("{DENOISER}.")) {
         return Ok(None);
     }

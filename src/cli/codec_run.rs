@@ -20,7 +20,8 @@ pub struct CodecArgs {
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
 
-    /// Model file: an official .pth (whole or split) or our .safetensors.
+    /// Model: an official .pth (whole or split), our .safetensors, a diffusers folder, or
+    /// its name on the Hugging Face Hub.
     #[arg(long, value_name = "PATH")]
     checkpoint: PathBuf,
 

@@ -18,7 +18,8 @@ Examples:
   vqdiffusion inspect coco_learnable.pth_aa
   vqdiffusion inspect model.safetensors --sha256")]
 pub struct InspectArgs {
-    /// The file; of a split one, its first part or its stem.
+    /// The file (of a split one, its first part or its stem), a diffusers folder, or a
+    /// name on the Hugging Face Hub.
     path: PathBuf,
 
     #[command(flatten)]

@@ -46,7 +46,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
-    /// Write a model file in the own format (.safetensors).
+    /// Write a model in another layout: the own one, the official one, diffusers'.
     Convert(convert::ConvertArgs),
     /// Say which libtorch, devices and back ends are found, and what to do where one is missing.
     Doctor,

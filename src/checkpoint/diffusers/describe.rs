@@ -9,6 +9,9 @@ use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
 use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
 
+/// Where diffusers keeps the null text's class, which it does not export.
+const NULL_TEXT_MODULE: &str = "diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion";
+
 /// What this layout cannot be, by name; the text condition if it can.
 pub fn representable(model: &ModelConfig) -> Result<&TextCondition, String> {
     let d = &model.denoiser;
@@ -47,7 +50,7 @@ pub fn representable(model: &ModelConfig) -> Result<&TextCondition, String> {
 }
 
 /// The JSON files of `model`, which is [`representable`]: name in the folder and value.
-/// `dtype` is PyTorch's name of the text tower's number format.
+/// `dtype` is PyTorch's name of the number format that the text tower is to compute in.
 pub fn files(model: &ModelConfig, text: &TextCondition, dtype: &str) -> Vec<(String, Value)> {
     let (d, c, tower) = (&model.denoiser, &model.codec, &text.tower);
     let Transition::MaskAndReplace { alpha, gamma } = model.transition else {
@@ -89,7 +92,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition, dtype: &str) -> Vec<(Str
                 "tokenizer": ["transformers", "CLIPTokenizer"],
                 "transformer": ["diffusers", "Transformer2DModel"],
                 "scheduler": ["diffusers", "VQDiffusionScheduler"],
-                Component::NullText.name(): ["diffusers", "LearnedClassifierFreeSamplingEmbeddings"],
+                Component::NullText.name(): [NULL_TEXT_MODULE, "LearnedClassifierFreeSamplingEmbeddings"],
             }),
         ),
         component(

@@ -68,7 +68,8 @@ pub fn write(
     for name in ["scheduler", "tokenizer"] {
         std::fs::create_dir(file(name)).map_err(io)?;
     }
-    let dtype = parts[&Component::TextEncoder]
+    // transformers loads in the format that is declared, and the network must take it.
+    let dtype = parts[&Component::Transformer]
         .values()
         .map(|entry| entry.dtype)
         .max_by_key(|dtype| dtype.size())

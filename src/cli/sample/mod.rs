@@ -49,7 +49,8 @@ pub struct SampleArgs {
         "strength", "outpaint", "negative_prompt"])]
     from_image: Option<PathBuf>,
 
-    /// Model file: an official .pth (whole or split) or our .safetensors.
+    /// Model: an official .pth (whole or split), our .safetensors, a diffusers folder, or
+    /// its name on the Hugging Face Hub.
     #[arg(long, value_name = "PATH")]
     checkpoint: PathBuf,
 
