@@ -504,6 +504,13 @@ fn bad_edits_are_refused() {
         &["--seed", "3", "photo.png", "--out", "new"],
         &["--sampled"],
     );
+    let nearest = fixture("diffusers_tiny").join("pipeline");
+    let nearest = ["tokenize", "--checkpoint", s(&nearest)];
+    refused(
+        &nearest,
+        &["photo.png", "--sampled"],
+        &["--sampled", "Gumbel"],
+    );
     let tokenize = [&["tokenize"], &codec[..]].concat();
     refused(&tokenize, &["absent.png"], &["absent.png"]);
     refused(

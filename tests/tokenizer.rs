@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{SafeTensors, View};
 use serde_json::Value;
 use vqdiffusion::clip::tokenizer::{ClipTokenizer, TokenizerError, FULL_VOCABULARY};
+use vqdiffusion::clip::TokenRule;
 
 type TestResult = Result<(), Box<dyn Error>>;
 
@@ -105,6 +106,50 @@ fn decoding_gives_the_cleaned_text_and_one_label_per_position() -> TestResult {
         "\u{fffd}a \u{fffd}"
     );
     assert_eq!(tokenizer.decode(&[]), "");
+    Ok(())
+}
+
+#[test]
+fn words_hold_all_their_tokens() -> TestResult {
+    let words = |tokenizer: &ClipTokenizer, text: &str| -> Result<Vec<_>, Box<dyn Error>> {
+        let ids = tokenizer.encode(text)?.ids;
+        let words = tokenizer.words(&ids).into_iter();
+        Ok(words.map(|(word, at)| (word, at.start, at.end)).collect())
+    };
+    let word = |text: &str, start: usize, end: usize| (text.to_string(), start, end);
+    let bytes_only = ClipTokenizer::new(514)?.with_context_length(12)?;
+    assert_eq!(
+        words(&bytes_only, "a café!")?,
+        [
+            word("<|startoftext|>", 0, 1),
+            word("a", 1, 2),
+            word("café", 2, 7), // é is two bytes
+            word("!", 7, 8),
+            word("<|endoftext|>", 8, 9),
+        ]
+    );
+    // A cut text ends within a word.
+    let short = bytes_only.with_context_length(5)?;
+    assert_eq!(
+        words(&short, "a cats")?,
+        [
+            word("<|startoftext|>", 0, 1),
+            word("a", 1, 2),
+            word("ca", 2, 4),
+            word("<|endoftext|>", 4, 5),
+        ]
+    );
+    // Where end markers fill the context, the first one ends the text.
+    let filled = ClipTokenizer::new(FULL_VOCABULARY)?.with_rule(TokenRule::DiffusersEndPadding);
+    assert_eq!(
+        words(&filled, "a dog")?,
+        [
+            word("<|startoftext|>", 0, 1),
+            word("a", 1, 2),
+            word("dog", 2, 3),
+            word("<|endoftext|>", 3, 4),
+        ]
+    );
     Ok(())
 }
 

@@ -333,7 +333,12 @@ impl ClipTokenizer {
         let mut words = Vec::new();
         let (mut first, mut bytes) = (0, Vec::new());
         for (position, &id) in ids[..end].iter().enumerate() {
-            if self.push_bytes(id, &mut bytes) || position + 1 == end {
+            let ends_word = self.push_bytes(id, &mut bytes);
+            // A cut text may end, or meet its end marker, within a word.
+            let cut = ids[..end]
+                .get(position + 1)
+                .is_none_or(|&next| next == self.end_id());
+            if ends_word || cut {
                 let word = String::from_utf8_lossy(&bytes).into_owned();
                 words.push((word, first..position + 1));
                 (first, bytes) = (position + 1, Vec::new());
