@@ -6,6 +6,7 @@
 //! noising steps"; −1 is clean. ā, b̄, c̄ are the cumulative ᾱ, β̄, γ̄ of
 //! arXiv 2111.14822 and a, b, c those between two times s < t.
 
+mod dense;
 pub mod exact;
 pub mod forward;
 pub mod guidance;
