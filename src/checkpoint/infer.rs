@@ -6,6 +6,7 @@ use super::error::LoadError;
 use super::official::{CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::state_dict::StateDict;
 use crate::clip::{TextConfig, TokenRule};
+use crate::codec::config::RELEASED_GROUPS;
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
@@ -232,5 +233,6 @@ fn codec(shapes: &Shapes) -> Result<CodecConfig, LoadError> {
         embedding_width,
         codebook,
         quantizer: *quantizer,
+        norm_groups: RELEASED_GROUPS,
     })
 }

@@ -11,6 +11,7 @@ use super::official::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
 use super::pytorch::{Saved, SavedTensor, TorchWriter};
 use super::state_dict::{Entry, StateDict};
 use crate::clip::TokenRule;
+use crate::codec::config::RELEASED_GROUPS;
 use crate::diffusion::posterior::LogSchedule;
 use crate::diffusion::Transition;
 use crate::model::ModelConfig;
@@ -70,6 +71,13 @@ pub fn mapping_name(model: &ModelConfig) -> String {
 }
 
 fn representable(model: &ModelConfig) -> Result<(), String> {
+    if model.codec.norm_groups != RELEASED_GROUPS {
+        return Err(format!(
+            "its codec normalizes {} groups of channels, the original's {RELEASED_GROUPS} \
+             (codec.norm_groups)",
+            model.codec.norm_groups
+        ));
+    }
     if model.transition != Transition::released() {
         return Err("its noise is another than the original's (transition)".into());
     }

@@ -37,6 +37,20 @@ pub struct CodecConfig {
     /// Entries N of the codebook (`n_embed`).
     pub codebook: i64,
     pub quantizer: QuantizerKind,
+    /// Groups of the group norms; 32 in every released codec.
+    #[serde(default = "released_groups", skip_serializing_if = "is_released")]
+    pub norm_groups: i64,
+}
+
+/// Groups of the group norms in every released codec.
+pub const RELEASED_GROUPS: i64 = 32;
+
+fn released_groups() -> i64 {
+    RELEASED_GROUPS
+}
+
+fn is_released(groups: &i64) -> bool {
+    *groups == RELEASED_GROUPS
 }
 
 impl CodecConfig {
@@ -53,6 +67,7 @@ impl CodecConfig {
             embedding_width: 256,
             codebook: 8192,
             quantizer: QuantizerKind::Gumbel,
+            norm_groups: RELEASED_GROUPS,
         }
     }
 
@@ -94,6 +109,50 @@ impl CodecConfig {
             *side = *side * resolution / self.resolution;
         }
         self.resolution = resolution;
+    }
+
+    /// Whether such a codec can be built; the problem if not.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("resolution", self.resolution),
+            ("channels", self.channels),
+            ("residual_blocks", self.residual_blocks),
+            ("latent_channels", self.latent_channels),
+            ("embedding_width", self.embedding_width),
+            ("codebook", self.codebook),
+            ("norm_groups", self.norm_groups),
+        ];
+        if let Some((name, value)) = positive.iter().find(|(_, value)| *value < 1) {
+            return Err(format!("{name} is {value}, expected at least 1"));
+        }
+        if self.multipliers.is_empty() || self.multipliers.iter().any(|&m| m < 1) {
+            let found = &self.multipliers;
+            return Err(format!(
+                "multipliers is {found:?}, expected positive numbers"
+            ));
+        }
+        if self.multipliers.len() > 16 || self.resolution % self.factor() != 0 {
+            return Err(format!(
+                "resolution {} cannot be halved {} times (one time less than there are multipliers)",
+                self.resolution,
+                self.multipliers.len() - 1
+            ));
+        }
+        let ungrouped = |level: &usize| self.level_channels(*level) % self.norm_groups != 0;
+        if let Some(level) = (0..self.multipliers.len()).find(ungrouped) {
+            return Err(format!(
+                "norm_groups {} do not divide the {} channels of level {level}",
+                self.norm_groups,
+                self.level_channels(level)
+            ));
+        }
+        if self.channels % self.norm_groups != 0 {
+            let (groups, channels) = (self.norm_groups, self.channels);
+            return Err(format!(
+                "norm_groups {groups} do not divide channels {channels}"
+            ));
+        }
+        Ok(())
     }
 
     /// Pixels of a picture's side per token.

@@ -27,20 +27,19 @@ impl Decoder {
         let mut levels = Vec::new();
         for l in (0..=last).rev() {
             let p = p.at("up").at(l);
-            let outputs = config.level_channels(l);
             let mut stages = Vec::new();
             for n in 0..=config.residual_blocks {
-                stages.push(Stage::new(&p, n, width, outputs, config.has_attention(l)));
-                width = outputs;
+                stages.push(Stage::new(&p, config, l, n, width));
+                width = config.level_channels(l);
             }
             let upsample = (l != 0).then(|| Upsample::new(&p.at("upsample"), width));
             levels.push(Level { stages, upsample });
         }
         Decoder {
             conv_in: Conv::same(&p.at("conv_in"), config.latent_channels, lowest),
-            mid: Middle::new(&p.at("mid"), lowest),
+            mid: Middle::new(&p.at("mid"), lowest, config.norm_groups),
             levels,
-            norm_out: Norm::new(&p.at("norm_out"), width),
+            norm_out: Norm::new(&p.at("norm_out"), width, config.norm_groups),
             conv_out: Conv::same(&p.at("conv_out"), width, 3),
         }
     }

@@ -26,11 +26,10 @@ impl Encoder {
         let mut levels = Vec::new();
         for l in 0..=last {
             let p = p.at("down").at(l);
-            let outputs = config.level_channels(l);
             let mut stages = Vec::new();
             for n in 0..config.residual_blocks {
-                stages.push(Stage::new(&p, n, width, outputs, config.has_attention(l)));
-                width = outputs;
+                stages.push(Stage::new(&p, config, l, n, width));
+                width = config.level_channels(l);
             }
             let downsample = (l != last).then(|| Downsample::new(&p.at("downsample"), width));
             levels.push(Level { stages, downsample });
@@ -38,8 +37,8 @@ impl Encoder {
         Encoder {
             conv_in: Conv::same(&p.at("conv_in"), 3, config.channels),
             levels,
-            mid: Middle::new(&p.at("mid"), width),
-            norm_out: Norm::new(&p.at("norm_out"), width),
+            mid: Middle::new(&p.at("mid"), width, config.norm_groups),
+            norm_out: Norm::new(&p.at("norm_out"), width, config.norm_groups),
             conv_out: Conv::same(&p.at("conv_out"), width, config.latent_channels),
         }
     }

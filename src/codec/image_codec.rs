@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::codebook::nearest;
 use super::config::CodecConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -59,6 +60,18 @@ impl CodeMapping {
     pub fn reduced_to_full(&self) -> &Tensor {
         &self.reduced_to_full
     }
+}
+
+/// What a pass of codec training gives, P = B·h·w positions.
+pub struct TrainingPass {
+    /// x̃, `[B, 3, H, W]` f32, about −1…1.
+    pub reconstruction: Tensor,
+    /// Encoder output, `[P, E]` f32.
+    pub latents: Tensor,
+    /// Codes, `[P]` int64, if quantized.
+    pub codes: Option<Tensor>,
+    /// mean (z − sg(e))², a scalar.
+    pub commitment: Tensor,
 }
 
 /// Encoder, quantizer and decoder with the code mapping.
@@ -129,6 +142,34 @@ impl ImageCodec {
         match &self.mapping {
             Some(mapping) => mapping.full_to_reduced.take(&full),
             None => full,
+        }
+    }
+
+    /// One pass of codec training: `x` `[B, 3, H, W]` in −1…1. Positions take their
+    /// nearest entry of `table` `[N, E]` f32, with the gradient passed straight through;
+    /// without a table the latent map stays as it is.
+    pub fn training_pass(&self, x: &Tensor, table: Option<&Tensor>) -> TrainingPass {
+        let map = self.quant_conv.forward(&self.encoder.forward(x)); // [B, E, h, w]
+        let [batch, width, h, w] = [0, 1, 2, 3].map(|d| map.size()[d]);
+        let rows = map.permute([0, 2, 3, 1]); // [B, h, w, E]
+        let latents = rows.reshape([-1, width]).to_kind(Kind::Float); // [P, E]
+        let codes = table.map(|table| nearest(&latents, table)); // [P]
+        let quantized = match (table, &codes) {
+            (Some(table), Some(codes)) => table.index_select(0, codes), // [P, E]
+            _ => latents.detach(),
+        };
+        let commitment = (&latents - &quantized).square().mean(Kind::Float);
+        let passed = &latents + (quantized - &latents).detach();
+        let z = passed
+            .view([batch, h, w, width])
+            .permute([0, 3, 1, 2])
+            .to_kind(map.kind());
+        let decoded = self.decoder.forward(&self.post_quant_conv.forward(&z));
+        TrainingPass {
+            reconstruction: decoded.to_kind(Kind::Float),
+            latents,
+            codes,
+            commitment,
         }
     }
 

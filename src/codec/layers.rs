@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::config::CodecConfig;
 use crate::torch::{Init, Params};
 
 /// Convolution with bias; `weight` `[out, in, k, k]`.
@@ -40,22 +41,30 @@ impl Conv {
     }
 }
 
-/// Group norm with 32 groups.
+/// Group norm.
 pub struct Norm {
     weight: Tensor,
     bias: Tensor,
+    groups: i64,
 }
 
 impl Norm {
-    pub fn new(p: &Params, channels: i64) -> Self {
+    pub fn new(p: &Params, channels: i64, groups: i64) -> Self {
         Norm {
+            groups,
             weight: p.get("weight", &[channels], Init::Ones),
             bias: p.get("bias", &[channels], Init::Zeros),
         }
     }
 
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(32, Some(&self.weight), Some(&self.bias), 1e-6, true)
+        x.group_norm(
+            self.groups,
+            Some(&self.weight),
+            Some(&self.bias),
+            1e-6,
+            true,
+        )
     }
 }
 
@@ -69,11 +78,11 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    pub fn new(p: &Params, inputs: i64, outputs: i64) -> Self {
+    pub fn new(p: &Params, inputs: i64, outputs: i64, groups: i64) -> Self {
         ResBlock {
-            norm1: Norm::new(&p.at("norm1"), inputs),
+            norm1: Norm::new(&p.at("norm1"), inputs, groups),
             conv1: Conv::same(&p.at("conv1"), inputs, outputs),
-            norm2: Norm::new(&p.at("norm2"), outputs),
+            norm2: Norm::new(&p.at("norm2"), outputs, groups),
             conv2: Conv::same(&p.at("conv2"), outputs, outputs),
             shortcut: (inputs != outputs)
                 .then(|| Conv::pointwise(&p.at("nin_shortcut"), inputs, outputs)),
@@ -101,10 +110,10 @@ pub struct AttnBlock {
 }
 
 impl AttnBlock {
-    pub fn new(p: &Params, channels: i64) -> Self {
+    pub fn new(p: &Params, channels: i64, groups: i64) -> Self {
         let conv = |name: &str| Conv::pointwise(&p.at(name), channels, channels);
         AttnBlock {
-            norm: Norm::new(&p.at("norm"), channels),
+            norm: Norm::new(&p.at("norm"), channels, groups),
             q: conv("q"),
             k: conv("k"),
             v: conv("v"),
@@ -139,11 +148,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Block `n` of the level at `p`.
-    pub fn new(p: &Params, n: i64, inputs: i64, outputs: i64, attention: bool) -> Self {
+    /// Block `n` of level `level` of the half at `p`.
+    pub fn new(p: &Params, config: &CodecConfig, level: usize, n: i64, inputs: i64) -> Self {
+        let (outputs, groups) = (config.level_channels(level), config.norm_groups);
+        let attn = || AttnBlock::new(&p.at("attn").at(n), outputs, groups);
         Stage {
-            res: ResBlock::new(&p.at("block").at(n), inputs, outputs),
-            attn: attention.then(|| AttnBlock::new(&p.at("attn").at(n), outputs)),
+            res: ResBlock::new(&p.at("block").at(n), inputs, outputs, groups),
+            attn: config.has_attention(level).then(attn),
         }
     }
 
@@ -163,11 +174,11 @@ pub struct Middle {
 }
 
 impl Middle {
-    pub fn new(p: &Params, channels: i64) -> Self {
+    pub fn new(p: &Params, channels: i64, groups: i64) -> Self {
         Middle {
-            block_1: ResBlock::new(&p.at("block_1"), channels, channels),
-            attn_1: AttnBlock::new(&p.at("attn_1"), channels),
-            block_2: ResBlock::new(&p.at("block_2"), channels, channels),
+            block_1: ResBlock::new(&p.at("block_1"), channels, channels, groups),
+            attn_1: AttnBlock::new(&p.at("attn_1"), channels, groups),
+            block_2: ResBlock::new(&p.at("block_2"), channels, channels, groups),
         }
     }
 

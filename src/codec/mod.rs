@@ -3,6 +3,7 @@
 //! Letters of the shape comments: B batch, H W picture sides, h w grid sides,
 //! L = h·w tokens, N codebook entries, E embedding width, Z latent channels.
 
+pub mod codebook;
 pub mod config;
 pub mod decoder;
 pub mod encoder;

@@ -120,6 +120,7 @@ fn codec_config(weights: &FormulaWeights, grid: i64) -> CodecConfig {
         embedding_width: table[1],
         codebook: table[0],
         quantizer,
+        norm_groups: 32,
     }
 }
 

@@ -345,7 +345,6 @@ fn codec(vqvae: &Vqvae, side: i64) -> Result<CodecConfig, String> {
     for (key, found, wanted) in [
         ("in_channels", v.in_channels, 3),
         ("out_channels", v.out_channels, 3),
-        ("norm_num_groups", v.norm_num_groups, 32),
     ] {
         if found != wanted {
             return Err(format!("{key} is {found}, expected {wanted}"));
@@ -371,6 +370,7 @@ fn codec(vqvae: &Vqvae, side: i64) -> Result<CodecConfig, String> {
         embedding_width: v.vq_embed_dim.unwrap_or(v.latent_channels),
         codebook: v.num_vq_embeddings,
         quantizer: QuantizerKind::Ema,
+        norm_groups: v.norm_num_groups,
     })
 }
 

@@ -127,7 +127,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition, dtype: &str) -> Vec<(Str
                 "latent_channels": c.latent_channels,
                 "vq_embed_dim": c.embedding_width,
                 "num_vq_embeddings": d.codes,
-                "norm_num_groups": 32,
+                "norm_num_groups": c.norm_groups,
                 "act_fn": "silu",
                 "sample_size": c.resolution,
             }),

@@ -1,0 +1,175 @@
+//! A codebook that follows the encoder by exponential averages (van den Oord et al.,
+//! arXiv 1711.00937, appendix A.1; the original's `EMAVectorQuantizer`), its start by
+//! k-means, and the revival of codes that nothing uses.
+//!
+//! Letters: P vectors, N entries, E width.
+
+use rand_chacha::ChaCha8Rng;
+use tch::{Kind, Tensor};
+
+use crate::diffusion::noise::unit;
+
+/// Vectors whose distances to all entries are in memory together.
+const CHUNK: i64 = 16_384;
+
+/// The nearest entry of `table` `[N, E]` by Euclidean distance: `z` `[P, E]` → `[P]` int64.
+pub fn nearest(z: &Tensor, table: &Tensor) -> Tensor {
+    let _no_grad = tch::no_grad_guard();
+    let half = table.square().sum_dim_intlist(-1, false, Kind::Float) * 0.5; // [N]
+    let transposed = table.transpose(0, 1);
+    let parts: Vec<Tensor> = z
+        .split(CHUNK, 0)
+        .iter()
+        .map(|z| (z.matmul(&transposed) - &half).argmax(-1, false))
+        .collect();
+    Tensor::cat(&parts, 0)
+}
+
+/// Counts `[N]` and sums `[N, E]` of the vectors of each code; over processes they add up.
+pub struct CodeStatistics {
+    pub counts: Tensor,
+    pub sums: Tensor,
+}
+
+impl CodeStatistics {
+    /// Of the vectors `z` `[P, E]` with the codes `[P]`, for N entries.
+    pub fn new(z: &Tensor, codes: &Tensor, entries: i64) -> Self {
+        let _no_grad = tch::no_grad_guard();
+        let options = (Kind::Float, z.device());
+        let ones = Tensor::ones(codes.size(), options);
+        CodeStatistics {
+            counts: Tensor::zeros([entries], options).index_add(0, codes, &ones),
+            sums: Tensor::zeros([entries, z.size()[1]], options).index_add(0, codes, &z.detach()),
+        }
+    }
+}
+
+/// The codebook with its running statistics, updated in place.
+pub struct EmaCodebook {
+    /// The entries e, `[N, E]`.
+    pub embedding: Tensor,
+    /// Running counts n, `[N]`.
+    pub cluster_size: Tensor,
+    /// Running sums s, `[N, E]`.
+    pub embedding_avg: Tensor,
+}
+
+impl EmaCodebook {
+    /// The original's start: sums equal to `embedding` `[N, E]`, counts 0.
+    pub fn new(embedding: Tensor) -> Self {
+        EmaCodebook {
+            cluster_size: Tensor::zeros(
+                [embedding.size()[0]],
+                (embedding.kind(), embedding.device()),
+            ),
+            embedding_avg: embedding.copy(),
+            embedding,
+        }
+    }
+
+    pub fn entries(&self) -> i64 {
+        self.embedding.size()[0]
+    }
+
+    /// n ← d·n + (1 − d)·counts, s ← d·s + (1 − d)·sums, e_k = s_k / ñ_k, where
+    /// ñ_k = (n_k + ε) / (n + N·ε) · n with n = Σ n_k (Laplace smoothing).
+    pub fn update(&mut self, statistics: &CodeStatistics, decay: f64, epsilon: f64) {
+        let _no_grad = tch::no_grad_guard();
+        let CodeStatistics { counts, sums } = statistics;
+        let mut size = self.cluster_size.g_mul_scalar_(decay);
+        let _ = size.g_add_(&(counts * (1.0 - decay)));
+        let mut average = self.embedding_avg.g_mul_scalar_(decay);
+        let _ = average.g_add_(&(sums * (1.0 - decay)));
+        let total = self.cluster_size.sum(Kind::Float);
+        let smoothed =
+            (&self.cluster_size + epsilon) / (&total + self.entries() as f64 * epsilon) * &total; // [N]
+        self.embedding
+            .copy_(&(&self.embedding_avg / smoothed.unsqueeze(1)));
+    }
+
+    /// Starts from k-means over `z` `[P, E]`, as if each entry had been used by its share
+    /// of `batch` vectors for long.
+    pub fn start_from(&mut self, z: &Tensor, batch: f64, generator: &mut ChaCha8Rng) {
+        let _no_grad = tch::no_grad_guard();
+        let (centers, counts) = k_means(z, self.entries(), generator);
+        let sizes = counts * (batch / z.size()[0] as f64); // [N]
+        self.embedding_avg.copy_(&(&centers * sizes.unsqueeze(1)));
+        self.cluster_size.copy_(&sizes);
+        self.embedding.copy_(&centers);
+    }
+
+    /// Moves every entry whose running count is below `share` of the mean to a vector
+    /// drawn from `z` `[P, E]`, with a mean count. Returns how many moved.
+    pub fn revive(&mut self, z: &Tensor, share: f64, generator: &mut ChaCha8Rng) -> i64 {
+        let _no_grad = tch::no_grad_guard();
+        let mean = self.cluster_size.mean(Kind::Float); // scalar
+        let dead = self
+            .cluster_size
+            .lt_tensor(&(&mean * share))
+            .nonzero()
+            .squeeze_dim(1); // [D]
+        let count = dead.size()[0];
+        if count == 0 {
+            return 0;
+        }
+        let vectors = z.detach().index_select(0, &draw(z, count, generator)); // [D, E]
+        let sizes = mean.expand([count], false);
+        let _ = self.cluster_size.index_copy_(0, &dead, &sizes);
+        let sums = &vectors * &mean;
+        let _ = self.embedding_avg.index_copy_(0, &dead, &sums);
+        let _ = self.embedding.index_copy_(0, &dead, &vectors);
+        count
+    }
+}
+
+/// `count` rows of `z`, drawn with replacement: `[count]` int64.
+fn draw(z: &Tensor, count: i64, generator: &mut ChaCha8Rng) -> Tensor {
+    let rows = z.size()[0] as f64;
+    let drawn: Vec<i64> = (0..count)
+        .map(|_| (unit(generator) * rows) as i64)
+        .collect();
+    Tensor::from_slice(&drawn).to_device(z.device())
+}
+
+/// Lloyd iterations of the start.
+const ITERATIONS: usize = 10;
+
+/// Centres `[K, E]` and the counts `[K]` of their vectors, after ten Lloyd iterations
+/// from vectors drawn by k-means++ among `z` `[P, E]`. A centre that loses all its vectors
+/// stays where it is.
+pub fn k_means(z: &Tensor, clusters: i64, generator: &mut ChaCha8Rng) -> (Tensor, Tensor) {
+    let _no_grad = tch::no_grad_guard();
+    let mut centers = spread(z, clusters, generator); // [K, E]
+    for _ in 0..ITERATIONS {
+        let found = CodeStatistics::new(z, &nearest(z, &centers), clusters);
+        let counts = found.counts.unsqueeze(1); // [K, 1]
+        let means = found.sums / counts.clamp_min(1.0);
+        centers = means.where_self(&counts.gt(0.0), &centers);
+    }
+    let counts = CodeStatistics::new(z, &nearest(z, &centers), clusters).counts;
+    (centers, counts)
+}
+
+/// k-means++ (Arthur and Vassilvitskii, 2007): each further vector is drawn with
+/// probability in proportion to the squared distance from the nearest one so far.
+fn spread(z: &Tensor, clusters: i64, generator: &mut ChaCha8Rng) -> Tensor {
+    let mut chosen = draw(z, 1, generator);
+    let mut rows = vec![chosen.shallow_clone()];
+    let mut distance: Option<Tensor> = None; // [P]
+    for _ in 1..clusters {
+        let last = z.index_select(0, &chosen); // [1, E]
+        let to_last = (z - last).square().sum_dim_intlist(-1, false, Kind::Float);
+        let least = match distance {
+            Some(distance) => distance.minimum(&to_last),
+            None => to_last,
+        };
+        let cumulated = least.cumsum(0, Kind::Double);
+        let target = cumulated.get(-1) * unit(generator);
+        chosen = cumulated
+            .searchsorted(&target.unsqueeze(0), false, true, "right", None::<&Tensor>)
+            .clamp_max(z.size()[0] - 1);
+        rows.push(chosen.shallow_clone());
+        distance = Some(least);
+    }
+    z.index_select(0, &Tensor::cat(&rows, 0))
+}
