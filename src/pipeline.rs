@@ -4,10 +4,12 @@ mod codec;
 pub mod conditioner;
 mod sampling;
 
+use std::path::Path;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, DENOISER};
-use crate::checkpoint::{Checkpoint, LoadError, LoadReport, Loader};
+use crate::checkpoint::{Checkpoint, LoadError, LoadReport, Loader, StateDict};
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::ImageCodec;
 use crate::diffusion::sampler::SamplerError;
@@ -69,7 +71,18 @@ impl Pipeline {
     ) -> Result<Self, LoadError> {
         let _no_grad = tch::no_grad_guard();
         let config = checkpoint.config.clone();
-        let mapping = code_mapping(checkpoint, device)?;
+        let mapping = match config.needs_code_mapping() {
+            true => {
+                let codes = config.denoiser.codes;
+                Some(code_mapping(
+                    &checkpoint.state,
+                    &checkpoint.path,
+                    codes,
+                    device,
+                )?)
+            }
+            false => None,
+        };
 
         let loader = Loader::new(&checkpoint.state, &checkpoint.path);
         let root = Params::new(&loader, device, Kind::Float);
@@ -179,23 +192,22 @@ pub fn check_weights(checkpoint: &Checkpoint) -> Result<LoadReport, LoadError> {
     Ok(Pipeline::assemble(checkpoint, Device::Cpu, Precision::F32)?.report)
 }
 
-fn code_mapping(checkpoint: &Checkpoint, device: Device) -> Result<Option<CodeMapping>, LoadError> {
-    let config = &checkpoint.config;
-    if !config.needs_code_mapping() {
-        return Ok(None);
-    }
-    let Some(entry) = checkpoint.state.get(CODE_MAPPING) else {
+fn code_mapping(
+    state: &StateDict,
+    path: &Path,
+    codes: i64,
+    device: Device,
+) -> Result<CodeMapping, LoadError> {
+    let Some(entry) = state.get(CODE_MAPPING) else {
         return Err(LoadError::Missing {
-            path: checkpoint.path.clone(),
+            path: path.to_path_buf(),
             what: format!("has no code mapping ('{CODE_MAPPING}')"),
             remedy: "convert the original checkpoint again".into(),
         });
     };
-    CodeMapping::new(&entry.read()?.to_device(device), config.denoiser.codes)
-        .map(Some)
-        .map_err(|problem| LoadError::Tensor {
-            file: entry.file.clone(),
-            key: entry.key.clone(),
-            problem,
-        })
+    CodeMapping::new(&entry.read()?.to_device(device), codes).map_err(|problem| LoadError::Tensor {
+        file: entry.file.clone(),
+        key: entry.key.clone(),
+        problem,
+    })
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tch::{Device, Tensor};
 use tempfile::TempDir;
-use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
+use vqdiffusion::checkpoint::{CodecFile, OpenOptions};
 use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::codec::usage::{perplexity, reduction};
 use vqdiffusion::data::cache::codec_identity;
@@ -35,8 +35,8 @@ fn codec() -> LoadedCodec {
         config: Some(fixture().join("config.yaml")),
         ..OpenOptions::default()
     };
-    let checkpoint = Checkpoint::open(&fixture().join("last.pth"), &options).unwrap();
-    LoadedCodec::load(&checkpoint, Device::Cpu).unwrap()
+    let file = CodecFile::open(&fixture().join("last.pth"), &options).unwrap();
+    LoadedCodec::load(&file, Device::Cpu).unwrap()
 }
 
 fn command(folder: &Path, args: &[&str]) -> Command {

@@ -188,6 +188,11 @@ fn text(shapes: &Shapes) -> Result<TextCondition, LoadError> {
     Ok(TextCondition { tower, null })
 }
 
+/// The codec of a file that holds nothing else.
+pub fn codec_alone(state: &StateDict, path: &Path) -> Result<CodecConfig, LoadError> {
+    codec(&Shapes { state, path })
+}
+
 /// The codec, as made for pictures of [`RELEASED_SIDE`].
 fn codec(shapes: &Shapes) -> Result<CodecConfig, LoadError> {
     let name = |rest: &str| format!("{CODEC}.{rest}");

@@ -2,6 +2,7 @@
 //! official one, diffusers', CLIP's), and the model shapes that follow from the tensors.
 
 pub mod clip_archive;
+pub mod codec_file;
 pub mod config_file;
 mod derived;
 pub mod diffusers;
@@ -19,6 +20,7 @@ pub mod pytorch;
 mod safetensors_file;
 pub mod state_dict;
 
+pub use codec_file::CodecFile;
 pub use error::LoadError;
 pub use load::{LoadReport, Loader};
 pub use official::WeightSet;

@@ -1,7 +1,8 @@
 //! Our own format: one safetensors file whose header holds the whole configuration.
 //!
 //! The metadata entry `vqdiffusion` is JSON: `format_version` (1) and `config`, the
-//! [`ModelConfig`]. Tensors have canonical names (see [`super::official`]) and
+//! [`ModelConfig`] (in the file of a codec alone: its configuration under `codec`, see
+//! [`super::codec_file`]). Tensors have canonical names (see [`super::official`]) and
 //! their original number formats.
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +28,11 @@ struct Header {
     config: serde_json::Value,
 }
 
-/// The configuration in the metadata of a safetensors header.
-pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelConfig, LoadError> {
+/// The key `config` in the metadata of a safetensors header, not yet interpreted.
+pub(super) fn header(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+) -> Result<serde_json::Value, LoadError> {
     let format = |problem: String| LoadError::Format {
         path: path.to_path_buf(),
         problem,
@@ -46,16 +50,30 @@ pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelC
             header.format_version
         )));
     }
+    Ok(header.config)
+}
+
+/// The configuration in the metadata of a safetensors header.
+pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelConfig, LoadError> {
+    let config = header(path, metadata)?;
+    let format = |problem: String| LoadError::Format {
+        path: path.to_path_buf(),
+        problem,
+    };
+    if config.get("codec").is_some() && config.get("denoiser").is_none() {
+        let problem = "holds an image codec alone, expected a whole model";
+        return Err(format(problem.into()));
+    }
     let in_header = |problem: String| format(format!("config in the header: {problem}"));
     let config: ModelConfig =
-        serde_json::from_value(header.config).map_err(|e| in_header(e.to_string()))?;
+        serde_json::from_value(config).map_err(|e| in_header(e.to_string()))?;
     config.check().map_err(in_header)?;
     Ok(config)
 }
 
 /// Writes `state` and `config` to `path` as a file that appears whole or not at all.
 /// Tensors are read and written one at a time; recomputable constants are left out.
-pub fn write(path: &Path, config: &ModelConfig, state: &StateDict) -> Result<(), LoadError> {
+pub fn write(path: &Path, config: &impl Serialize, state: &StateDict) -> Result<(), LoadError> {
     let io = |source| LoadError::Io {
         path: path.to_path_buf(),
         source,

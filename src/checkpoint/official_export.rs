@@ -56,13 +56,18 @@ pub fn write(
     let mapping = match state.get(CODE_MAPPING) {
         Some(entry) => {
             let file = path.with_file_name(mapping_name(model));
-            save(&file, |tensor| tensor, &[(String::new(), entry.clone())])?;
+            write_mapping(&file, entry)?;
             Some(file)
         }
         None => None,
     };
     save(path, root, &tensors)?;
     Ok(mapping)
+}
+
+/// Writes a code mapping, int64 `[N]`, as the original's `taming_vqvae_2887.pt`.
+pub fn write_mapping(path: &Path, mapping: &Entry) -> Result<(), LoadError> {
+    save(path, |tensor| tensor, &[(String::new(), mapping.clone())])
 }
 
 /// The original's name of the file with the code mapping.

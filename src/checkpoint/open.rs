@@ -42,6 +42,7 @@ pub struct OpenOptions {
     pub text_encoder: Option<PathBuf>,
 }
 
+#[derive(Clone)]
 /// An opened model file: its shape, and its tensors by canonical name, not yet read.
 pub struct Checkpoint {
     pub path: PathBuf,

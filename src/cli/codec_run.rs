@@ -20,7 +20,7 @@ pub struct CodecArgs {
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
 
-    /// Model: an official .pth (whole or split), our .safetensors, a diffusers folder, or
+    /// Model or codec: an official .pth (whole or split), our .safetensors, a diffusers folder, or
     /// its name on the Hugging Face Hub.
     #[arg(long, value_name = "PATH")]
     checkpoint: PathBuf,
@@ -53,8 +53,8 @@ impl CodecArgs {
             tch::set_num_threads(threads.into());
         }
         let device = self.device.unwrap_or_else(DeviceChoice::best).available()?;
-        let checkpoint = self.model.open(&self.checkpoint)?;
-        if self.sampled && checkpoint.config.codec.quantizer != QuantizerKind::Gumbel {
+        let file = self.model.open_codec(&self.checkpoint)?;
+        if self.sampled && file.config.quantizer != QuantizerKind::Gumbel {
             return Err(format!(
                 "--sampled: {} has a codec that takes the nearest code; only a Gumbel \
                  quantizer has a distribution to draw from",
@@ -62,7 +62,7 @@ impl CodecArgs {
             )
             .into());
         }
-        Ok(LoadedCodec::load(&checkpoint, device)?)
+        Ok(LoadedCodec::load(&file, device)?)
     }
 
     /// Image `i`, scaled and cut to the codec's size, and its tokens int64 `[1, L]`.

@@ -5,6 +5,7 @@
 //! training run stopped by a signal (its checkpoint holds everything).
 //! A reader that stops reading (a broken pipe) is success.
 
+mod code_usage;
 mod codec_run;
 mod convert;
 mod doctor;
@@ -17,6 +18,7 @@ mod sample;
 mod token_cache;
 mod tokenize;
 mod train;
+mod train_codec;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -44,6 +46,10 @@ enum Command {
     Tokenize(Box<tokenize::TokenizeArgs>),
     /// Train the diffusion model.
     Train(Box<train::TrainArgs>),
+    /// Say how often a token cache uses each code, and write the mapping to the used ones.
+    CodeUsage(code_usage::CodeUsageArgs),
+    /// Train an image codec on pictures.
+    TrainCodec(train_codec::TrainCodecArgs),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
     /// Write a model in another layout: the own one, the official one, diffusers'.
@@ -94,6 +100,8 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::CodeUsage(args) => code_usage::run(&args),
+        Command::TrainCodec(args) => train_codec::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Doctor => doctor::run(cuda),

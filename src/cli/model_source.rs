@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::checkpoint::{Checkpoint, LoadError, OpenOptions, WeightSet};
+use crate::checkpoint::{Checkpoint, CodecFile, LoadError, OpenOptions, WeightSet};
 
 /// Which model, and where the things are that a checkpoint cannot hold.
 #[derive(Args, Clone, Debug)]
@@ -43,6 +43,11 @@ impl ModelSource {
             codec: self.codec.clone(),
             text_encoder: self.text_encoder.clone(),
         }
+    }
+
+    /// Opens the codec in the model or codec file at `path`.
+    pub fn open_codec(&self, path: &Path) -> Result<CodecFile, LoadError> {
+        CodecFile::open(path, &self.options())
     }
 
     /// Opens the model file at `path`.

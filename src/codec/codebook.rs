@@ -4,10 +4,10 @@
 //!
 //! Letters: P vectors, N entries, E width.
 
-use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use crate::diffusion::noise::unit;
+/// The next number in [0, 1) of the run's generator.
+pub type Uniform<'a> = &'a mut dyn FnMut() -> f64;
 
 /// Vectors whose distances to all entries are in memory together.
 const CHUNK: i64 = 16_384;
@@ -89,9 +89,9 @@ impl EmaCodebook {
 
     /// Starts from k-means over `z` `[P, E]`, as if each entry had been used by its share
     /// of `batch` vectors for long.
-    pub fn start_from(&mut self, z: &Tensor, batch: f64, generator: &mut ChaCha8Rng) {
+    pub fn start_from(&mut self, z: &Tensor, batch: f64, uniform: Uniform) {
         let _no_grad = tch::no_grad_guard();
-        let (centers, counts) = k_means(z, self.entries(), generator);
+        let (centers, counts) = k_means(z, self.entries(), uniform);
         let sizes = counts * (batch / z.size()[0] as f64); // [N]
         self.embedding_avg.copy_(&(&centers * sizes.unsqueeze(1)));
         self.cluster_size.copy_(&sizes);
@@ -100,7 +100,7 @@ impl EmaCodebook {
 
     /// Moves every entry whose running count is below `share` of the mean to a vector
     /// drawn from `z` `[P, E]`, with a mean count. Returns how many moved.
-    pub fn revive(&mut self, z: &Tensor, share: f64, generator: &mut ChaCha8Rng) -> i64 {
+    pub fn revive(&mut self, z: &Tensor, share: f64, uniform: Uniform) -> i64 {
         let _no_grad = tch::no_grad_guard();
         let mean = self.cluster_size.mean(Kind::Float); // scalar
         let dead = self
@@ -112,7 +112,7 @@ impl EmaCodebook {
         if count == 0 {
             return 0;
         }
-        let vectors = z.detach().index_select(0, &draw(z, count, generator)); // [D, E]
+        let vectors = z.detach().index_select(0, &draw(z, count, uniform)); // [D, E]
         let sizes = mean.expand([count], false);
         let _ = self.cluster_size.index_copy_(0, &dead, &sizes);
         let sums = &vectors * &mean;
@@ -123,11 +123,9 @@ impl EmaCodebook {
 }
 
 /// `count` rows of `z`, drawn with replacement: `[count]` int64.
-fn draw(z: &Tensor, count: i64, generator: &mut ChaCha8Rng) -> Tensor {
+fn draw(z: &Tensor, count: i64, uniform: Uniform) -> Tensor {
     let rows = z.size()[0] as f64;
-    let drawn: Vec<i64> = (0..count)
-        .map(|_| (unit(generator) * rows) as i64)
-        .collect();
+    let drawn: Vec<i64> = (0..count).map(|_| (uniform() * rows) as i64).collect();
     Tensor::from_slice(&drawn).to_device(z.device())
 }
 
@@ -137,9 +135,9 @@ const ITERATIONS: usize = 10;
 /// Centres `[K, E]` and the counts `[K]` of their vectors, after ten Lloyd iterations
 /// from vectors drawn by k-means++ among `z` `[P, E]`. A centre that loses all its vectors
 /// stays where it is.
-pub fn k_means(z: &Tensor, clusters: i64, generator: &mut ChaCha8Rng) -> (Tensor, Tensor) {
+pub fn k_means(z: &Tensor, clusters: i64, uniform: Uniform) -> (Tensor, Tensor) {
     let _no_grad = tch::no_grad_guard();
-    let mut centers = spread(z, clusters, generator); // [K, E]
+    let mut centers = spread(z, clusters, uniform); // [K, E]
     for _ in 0..ITERATIONS {
         let found = CodeStatistics::new(z, &nearest(z, &centers), clusters);
         let counts = found.counts.unsqueeze(1); // [K, 1]
@@ -152,8 +150,8 @@ pub fn k_means(z: &Tensor, clusters: i64, generator: &mut ChaCha8Rng) -> (Tensor
 
 /// k-means++ (Arthur and Vassilvitskii, 2007): each further vector is drawn with
 /// probability in proportion to the squared distance from the nearest one so far.
-fn spread(z: &Tensor, clusters: i64, generator: &mut ChaCha8Rng) -> Tensor {
-    let mut chosen = draw(z, 1, generator);
+fn spread(z: &Tensor, clusters: i64, uniform: Uniform) -> Tensor {
+    let mut chosen = draw(z, 1, uniform);
     let mut rows = vec![chosen.shallow_clone()];
     let mut distance: Option<Tensor> = None; // [P]
     for _ in 1..clusters {
@@ -164,9 +162,10 @@ fn spread(z: &Tensor, clusters: i64, generator: &mut ChaCha8Rng) -> Tensor {
             None => to_last,
         };
         let cumulated = least.cumsum(0, Kind::Double);
-        let target = cumulated.get(-1) * unit(generator);
-        chosen = cumulated
-            .searchsorted(&target.unsqueeze(0), false, true, "right", None::<&Tensor>)
+        let target = cumulated.get(-1) * uniform();
+        chosen = target
+            .unsqueeze(0)
+            .searchsorted(&cumulated, false, true, "right", None::<&Tensor>)
             .clamp_max(z.size()[0] - 1);
         rows.push(chosen.shallow_clone());
         distance = Some(least);

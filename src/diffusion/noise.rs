@@ -87,6 +87,8 @@ pub enum TrainingDraw {
     View = 8,
     /// Which image takes the place of one that cannot be read.
     Substitute = 9,
+    /// The start of a codebook and the entries that are moved, by step.
+    Codebook = 10,
 }
 
 /// The generator of one decision for one sample of a training run: `index` is the

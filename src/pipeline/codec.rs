@@ -4,7 +4,7 @@ use tch::{Device, Kind};
 
 use super::code_mapping;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
-use crate::checkpoint::{Checkpoint, LoadError, Loader};
+use crate::checkpoint::{CodecFile, LoadError, Loader};
 use crate::codec::ImageCodec;
 use crate::torch::Params;
 
@@ -21,18 +21,20 @@ pub struct LoadedCodec {
 }
 
 impl LoadedCodec {
-    /// Reads the codec of `checkpoint` to `device` and nothing else.
+    /// Reads the codec of `file` to `device` and nothing else.
     ///
     /// # Errors
     ///
     /// As [`Pipeline::load`], for the codec's weights.
-    pub fn load(checkpoint: &Checkpoint, device: Device) -> Result<Self, LoadError> {
+    pub fn load(file: &CodecFile, device: Device) -> Result<Self, LoadError> {
         let _no_grad = tch::no_grad_guard();
-        let config = &checkpoint.config;
-        let mapping = code_mapping(checkpoint, device)?;
-        let loader = Loader::new(&checkpoint.state, &checkpoint.path);
+        let mapping = match file.needs_code_mapping() {
+            true => Some(code_mapping(&file.state, &file.path, file.codes, device)?),
+            false => None,
+        };
+        let loader = Loader::new(&file.state, &file.path);
         let root = Params::new(&loader, device, Kind::Float);
-        let codec = ImageCodec::new(&root.at(CODEC), &config.codec, mapping);
+        let codec = ImageCodec::new(&root.at(CODEC), &file.config, mapping);
         let fingerprint = loader.fingerprint();
         let other = |name: &str| !name.starts_with(&format!("{CODEC}."));
         loader.finish(|name| match other(name) {
@@ -42,8 +44,8 @@ impl LoadedCodec {
         Ok(LoadedCodec {
             codec,
             device,
-            grid: config.denoiser.grid,
-            codes: config.denoiser.codes,
+            grid: file.grid,
+            codes: file.codes,
             fingerprint,
         })
     }

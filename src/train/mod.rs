@@ -1,6 +1,7 @@
-//! Training of the diffusion model.
+//! Training of the diffusion model, and of the image codec ([`codec`]).
 
 pub mod checkpoint;
+pub mod codec;
 pub mod config;
 pub mod ema;
 pub mod error;

@@ -12,10 +12,8 @@ use super::parameters::TrainableWeights;
 use super::state::RunState;
 use crate::checkpoint::clip_archive::read_text_tower;
 use crate::checkpoint::config_file::differences;
-use crate::checkpoint::official::{self, known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
-use crate::checkpoint::open::is_safetensors;
-use crate::checkpoint::state_dict::read_safetensors;
-use crate::checkpoint::{Checkpoint, Layout, Loader, OpenOptions, StateDict, WeightSet};
+use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
+use crate::checkpoint::{Checkpoint, CodecFile, Layout, Loader, OpenOptions, StateDict, WeightSet};
 use crate::clip::TextEncoder;
 use crate::model::{ModelConfig, NullText};
 use crate::pipeline::LoadedCodec;
@@ -125,12 +123,33 @@ impl Start {
         let codec = weights.codec.as_ref();
         let codec = codec.ok_or_else(|| missing("codec", "image codec"))?;
         let mut state = StateDict::default();
-        let read = if is_safetensors(codec)? {
-            read_safetensors(codec)?.0
-        } else {
-            official::read(codec, WeightSet::Ema)?.0
+        let options = OpenOptions {
+            mapping: weights.mapping.clone(),
+            ..OpenOptions::default()
         };
-        for (name, entry) in read.iter().filter(|(name, _)| name.starts_with(CODEC)) {
+        let mut file = CodecFile::open(codec, &options)?;
+        file.config.set_resolution(model.codec.resolution);
+        if file.config != model.codec {
+            return Err(TrainError::Mismatch(format!(
+                "model.codec is {:?}, but {} holds {:?}",
+                model.codec,
+                codec.display(),
+                file.config
+            )));
+        }
+        if file.codes != model.denoiser.codes {
+            return Err(TrainError::Mismatch(format!(
+                "model.denoiser.codes is {}, but {} has {} (weights.mapping leaves codes out)",
+                model.denoiser.codes,
+                codec.display(),
+                file.codes
+            )));
+        }
+        for (name, entry) in file
+            .state
+            .iter()
+            .filter(|(name, _)| name.starts_with(CODEC))
+        {
             state.insert(name, entry.clone());
         }
         match (&weights.text, text) {
@@ -147,9 +166,6 @@ impl Start {
                     "text tower (or train it: train.text: trained)",
                 ))
             }
-        }
-        if let Some(mapping) = &weights.mapping {
-            state.insert(CODE_MAPPING, official::read_mapping(mapping)?);
         }
         Ok(Start {
             checkpoint: Checkpoint {
@@ -173,7 +189,10 @@ impl Start {
     ///
     /// Weights that are missing, misshapen or not finite, by name.
     pub fn codec(&self) -> Result<LoadedCodec, TrainError> {
-        Ok(LoadedCodec::load(&self.checkpoint, Device::Cpu)?)
+        Ok(LoadedCodec::load(
+            &self.checkpoint.clone().into(),
+            Device::Cpu,
+        )?)
     }
 
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's

@@ -80,6 +80,23 @@ impl TokenCache {
         (self.header.grid[0] * self.header.grid[1]) as usize
     }
 
+    /// How often each code below K occurs in all views.
+    ///
+    /// # Errors
+    ///
+    /// As [`TokenCache::tokens`].
+    pub fn usage(&self) -> Result<Vec<u64>, DataError> {
+        let mut usage = vec![0; self.header.codes as usize];
+        for item in 0..self.items.len() {
+            for view in 0..self.header.recipe.views as usize {
+                for token in self.tokens(item, view)? {
+                    usage[token as usize] += 1;
+                }
+            }
+        }
+        Ok(usage)
+    }
+
     /// Refuses a codec other than the one whose codes these are.
     pub fn check_codec(&self, fingerprint: &str) -> Result<(), DataError> {
         if self.header.codec == fingerprint {

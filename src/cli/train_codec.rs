@@ -1,0 +1,230 @@
+//! `vqdiffusion train-codec`: pictures to an image codec.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::progress::Progress;
+use super::CliResult;
+use crate::checkpoint::official::{known_and_ignored, CODEC};
+use crate::checkpoint::{CodecFile, Loader, OpenOptions};
+use crate::codec::CodecConfig;
+use crate::codec_experiment::{CodecExperiment, PictureConfig};
+use crate::data::pictures::load;
+use crate::data::{CropRule, DataError, Dataset, PictureLoader, Split, Transform};
+use crate::picture::Picture;
+use crate::torch::device::DeviceChoice;
+use crate::torch::params::RandomWeights;
+use crate::train::codec::checkpoint::{restore, MODEL};
+use crate::train::codec::run::{holds_run, run as train, Ended};
+use crate::train::codec::CodecTrainer;
+
+const HELP: &str = "\
+Examples:
+  vqdiffusion train-codec configs/emoji_codec.yaml
+  vqdiffusion train-codec codec.yaml train.steps=5000 --init-from codec.safetensors
+  vqdiffusion tokenize pets/ --checkpoint runs/codec/codec.safetensors --out pets.tokens";
+
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub struct TrainCodecArgs {
+    /// The experiment (YAML): codec, data, train.
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+
+    /// Go on from the checkpoint in the run's folder.
+    #[arg(long)]
+    resume: bool,
+
+    /// Start from this codec's weights, or from those of a model's codec.
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
+    init_from: Option<PathBuf>,
+
+    /// Print the experiment with every value filled in, and end.
+    #[arg(long)]
+    print_config: bool,
+
+    /// cpu, cuda or cuda:N [default: cuda if there is one].
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+
+    /// Threads for CPU work [default: libtorch's choice].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+pub fn run(args: &TrainCodecArgs) -> CliResult {
+    let text = std::fs::read_to_string(&args.config)
+        .map_err(|e| format!("{}: {e}", args.config.display()))?;
+    let experiment: CodecExperiment =
+        serde_yaml::from_str(&text).map_err(|e| format!("{}: {e}", args.config.display()))?;
+    experiment
+        .check()
+        .map_err(|problem| format!("{}: {problem}", args.config.display()))?;
+    if args.print_config {
+        write!(std::io::stdout(), "{}", serde_yaml::to_string(&experiment)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = &experiment.train;
+    let folder = &config.folder;
+    match (holds_run(folder), args.resume) {
+        (true, false) => {
+            let path = folder.display();
+            return Err(format!("{path}: holds a run; --resume it or give another folder").into());
+        }
+        (false, true) => {
+            let path = folder.display();
+            return Err(format!("{path}: holds no run to resume").into());
+        }
+        _ => {}
+    }
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads.into());
+    }
+    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let data = Arc::new(pictures(&experiment)?);
+    let validation = match &experiment.data.validation {
+        Some(path) => {
+            let count = config.validation_pictures;
+            validation_pictures(&Dataset::open(path, Split::Val, false)?, &experiment, count)?
+        }
+        None => Vec::new(),
+    };
+    tch::manual_seed(config.seed as i64);
+    let mut trainer = match &args.init_from {
+        None => CodecTrainer::new(&experiment.codec, config, &RandomWeights, device),
+        Some(path) => {
+            let file = CodecFile::open(path, &OpenOptions::default())?;
+            same_shape(path, &file.config, &experiment.codec)?;
+            let loader = Loader::new(&file.state, &file.path);
+            let trainer = CodecTrainer::new(&experiment.codec, config, &loader, device);
+            loader.finish(|name| match name.starts_with(&format!("{CODEC}.")) {
+                false => Some("not part of the codec"),
+                true => known_and_ignored(name),
+            })?;
+            trainer
+        }
+    };
+    if args.resume {
+        restore(folder, &mut trainer)?;
+    }
+    eprintln!(
+        "codec: {} weights, {} entries of width {}, {} pictures, {} for validation, {} steps of {}",
+        trainer.parameters.numel(),
+        experiment.codec.codebook,
+        experiment.codec.embedding_width,
+        data.len(),
+        validation.len(),
+        config.steps,
+        config.batch_size,
+    );
+    let mut progress = Progress::new(config.steps, "codec", false);
+    progress.reach(trainer.step);
+    let stop = AtomicBool::new(false);
+    let ended = train(
+        &mut trainer,
+        config,
+        data.clone(),
+        &validation,
+        &stop,
+        &mut |step, line| {
+            if let Some(line) = line {
+                let psnr = line
+                    .psnr
+                    .map_or(String::new(), |psnr| format!(", PSNR {psnr:.2} dB"));
+                progress.note(&format!(
+                    "step {step}: reconstruction {:.4}, commitment {:.4}, codes {:.0} %, \
+                 perplexity {:.0}, {:.1} img/s{psnr}",
+                    line.reconstruction,
+                    line.commitment,
+                    100.0 * line.codes_used,
+                    line.perplexity,
+                    line.images_per_second,
+                ));
+            }
+            progress.reach(step);
+        },
+    )?;
+    progress.finish();
+    let skipped = data.skipped();
+    if !skipped.is_empty() {
+        eprintln!("{} pictures could not be read:", skipped.len());
+        skipped.iter().for_each(|skipped| eprintln!("  {skipped}"));
+    }
+    writeln!(std::io::stdout(), "wrote {}", folder.join(MODEL).display())?;
+    Ok(match ended {
+        Ended::Finished => ExitCode::SUCCESS,
+        Ended::Stopped => ExitCode::from(3),
+    })
+}
+
+fn transform(experiment: &CodecExperiment, crop: CropRule, flip: bool) -> Transform {
+    Transform {
+        size: experiment.codec.resolution as u32,
+        crop,
+        flip,
+    }
+}
+
+fn pictures(experiment: &CodecExperiment) -> Result<PictureLoader, DataError> {
+    let PictureConfig {
+        train,
+        split,
+        crop,
+        flip,
+        strict,
+        ..
+    } = &experiment.data;
+    let dataset = Dataset::open(train, *split, *strict)?;
+    for skipped in &dataset.skipped {
+        log::warn!("skipped {skipped}");
+    }
+    let transform = transform(experiment, *crop, *flip);
+    Ok(PictureLoader::new(
+        dataset,
+        transform,
+        experiment.train.seed,
+        *strict,
+    ))
+}
+
+/// The first readable pictures, scaled and their centres cut out.
+fn validation_pictures(
+    dataset: &Dataset,
+    experiment: &CodecExperiment,
+    count: usize,
+) -> Result<Vec<Picture>, DataError> {
+    let transform = transform(experiment, CropRule::Center, false);
+    let readable: Vec<Picture> = (0..dataset.items.len())
+        .filter_map(|place| load(dataset, place, &transform, 0, 0..1).ok()?.pop())
+        .take(count)
+        .collect();
+    if readable.is_empty() {
+        return Err(DataError::Unusable {
+            path: dataset.root.clone(),
+            problem: "no picture can be read".into(),
+        });
+    }
+    Ok(readable)
+}
+
+/// Refuses weights of another shape, whatever the size of the pictures.
+fn same_shape(
+    path: &std::path::Path,
+    found: &CodecConfig,
+    wanted: &CodecConfig,
+) -> Result<(), String> {
+    let mut found = found.clone();
+    found.set_resolution(wanted.resolution);
+    if found == *wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: its codec is {found:?}, but the experiment's is {wanted:?}",
+        path.display()
+    ))
+}

@@ -1,0 +1,215 @@
+//! One step of codec training.
+
+use tch::{Device, Kind, Tensor};
+
+use super::config::{CodecTrainConfig, Reconstruction};
+use crate::checkpoint::official::CODEC;
+use crate::codec::codebook::{CodeStatistics, EmaCodebook};
+use crate::codec::{CodecConfig, ImageCodec};
+use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
+use crate::torch::{Init, Params, WeightSource};
+use crate::train::learning_rate::LearningRate;
+use crate::train::optimizer::{clip, gradient_norm, Optimizer};
+use crate::train::parameters::{Parameters, TrainableWeights};
+
+/// Vectors per entry that k-means is given.
+const VECTORS_PER_ENTRY: i64 = 32;
+
+/// Codec, optimizer and codebook of a run: what a checkpoint holds.
+pub struct CodecTrainer {
+    shape: CodecConfig,
+    config: CodecTrainConfig,
+    device: Device,
+    /// The trained weights by canonical name, leaf tensors in f32.
+    pub parameters: Parameters,
+    pub codebook: EmaCodebook,
+    pub optimizer: Optimizer,
+    pub learning_rate: LearningRate,
+    /// Steps made.
+    pub step: u64,
+}
+
+/// Outcome of a step; scalars on the device.
+pub struct CodecStep {
+    pub reconstruction: Tensor,
+    pub commitment: Tensor,
+    /// How often each code occurs in the batch, `[N]`, if quantized.
+    pub usage: Option<Tensor>,
+    pub gradient_norm: f64,
+    /// Entries that were moved.
+    pub revived: i64,
+}
+
+/// The name of the codebook's table.
+fn table_name() -> String {
+    format!("{CODEC}.quantize.embedding")
+}
+
+/// Answers for the codebook's table, and leaves the rest to `others`.
+struct WithTable<'a> {
+    table: &'a Tensor,
+    others: &'a dyn WeightSource,
+}
+
+impl WeightSource for WithTable<'_> {
+    fn weight(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        if name == table_name() {
+            self.table.shallow_clone()
+        } else {
+            self.others.weight(name, shape, init)
+        }
+    }
+}
+
+impl CodecTrainer {
+    /// A run's start with the weights of `source`.
+    pub fn new(
+        shape: &CodecConfig,
+        config: &CodecTrainConfig,
+        source: &dyn WeightSource,
+        device: Device,
+    ) -> Self {
+        let table_shape = [shape.codebook, shape.embedding_width];
+        let table = source
+            .weight(&table_name(), &table_shape, Init::Normal(1.0))
+            .to_device(device)
+            .to_kind(Kind::Float)
+            .copy();
+        let trainable = TrainableWeights::new(source, device);
+        let weights = WithTable {
+            table: &table,
+            others: &trainable,
+        };
+        build(shape, &weights, device, Kind::Float);
+        let parameters = trainable.into_parameters();
+        CodecTrainer {
+            shape: shape.clone(),
+            config: config.clone(),
+            device,
+            optimizer: Optimizer::new(&config.optimizer, &parameters),
+            parameters,
+            codebook: EmaCodebook::new(table),
+            learning_rate: LearningRate::new(&config.learning_rate, false),
+            step: 0,
+        }
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    pub fn shape(&self) -> &CodecConfig {
+        &self.shape
+    }
+
+    /// The codec with the present weights, which it shares, computing in `kind`.
+    fn codec(&self, kind: Kind) -> ImageCodec {
+        let weights = WithTable {
+            table: &self.codebook.embedding,
+            others: &self.parameters,
+        };
+        build(&self.shape, &weights, self.device, kind)
+    }
+
+    /// The codec with the present weights in f32.
+    pub fn snapshot(&self) -> ImageCodec {
+        self.codec(Kind::Float)
+    }
+
+    /// Whether the next step is the one that the codebook starts before.
+    pub fn starts_codebook(&self) -> bool {
+        self.step == self.config.codebook.start
+    }
+
+    /// Starts the codebook from the latents of `pictures` (uint8 `[B, 3, H, W]` each),
+    /// of which as many are taken as give 32 vectors an entry.
+    pub fn start_codebook<E>(
+        &mut self,
+        pictures: &mut dyn FnMut() -> Result<Tensor, E>,
+    ) -> Result<(), E> {
+        let _no_grad = tch::no_grad_guard();
+        let codec = self.codec(self.config.precision.kind());
+        let wanted = VECTORS_PER_ENTRY * self.shape.codebook;
+        let mut parts = Vec::new();
+        let mut vectors = 0;
+        let mut batch = 1;
+        while vectors < wanted {
+            let latents = codec.training_pass(&self.input(&pictures()?), None).latents;
+            batch = latents.size()[0];
+            vectors += batch;
+            parts.push(latents);
+        }
+        let latents = Tensor::cat(&parts, 0);
+        let mut generator = sample_generator(self.config.seed, self.step, TrainingDraw::Codebook);
+        self.codebook
+            .start_from(&latents, batch as f64, &mut || unit(&mut generator));
+        Ok(())
+    }
+
+    /// One step on `pictures`, uint8 `[B, 3, H, W]`.
+    pub fn step(&mut self, pictures: &Tensor) -> CodecStep {
+        let config = &self.config;
+        let quantized = self.step >= config.codebook.start;
+        let x = self.input(pictures);
+        let codec = self.codec(config.precision.kind());
+        let table = quantized.then_some(&self.codebook.embedding);
+        let pass = codec.training_pass(&x.to_kind(config.precision.kind()), table);
+        let difference = pass.reconstruction - &x;
+        let reconstruction = match config.reconstruction {
+            Reconstruction::L1 => difference.abs(),
+            Reconstruction::L2 => difference.square(),
+        }
+        .mean(Kind::Float);
+        let loss = &reconstruction + &pass.commitment * config.commitment;
+        self.parameters.clear_gradients();
+        loss.backward();
+        let gradient_norm = gradient_norm(&self.parameters);
+        clip(&self.parameters, gradient_norm, config.clip_norm);
+        self.optimizer
+            .step(&self.parameters, self.learning_rate.rate);
+        self.learning_rate.step(0.0);
+
+        let mut usage = None;
+        let mut revived = 0;
+        if let Some(codes) = &pass.codes {
+            let book = &config.codebook;
+            let statistics = CodeStatistics::new(&pass.latents, codes, self.shape.codebook);
+            self.codebook.update(&statistics, book.decay, book.epsilon);
+            let due = self.step > book.start
+                && (self.step - book.start).is_multiple_of(book.revive_every);
+            if due && book.revive_below > 0.0 {
+                let mut generator =
+                    sample_generator(config.seed, self.step, TrainingDraw::Codebook);
+                revived = self
+                    .codebook
+                    .revive(&pass.latents, book.revive_below, &mut || {
+                        unit(&mut generator)
+                    });
+            }
+            usage = Some(statistics.counts);
+        }
+        self.step += 1;
+        CodecStep {
+            reconstruction: reconstruction.detach(),
+            commitment: pass.commitment.detach(),
+            usage,
+            gradient_norm,
+            revived,
+        }
+    }
+
+    /// uint8 `[B, 3, H, W]` → f32 in −1…1 on the device, in the same order in memory.
+    fn input(&self, pictures: &Tensor) -> Tensor {
+        pictures.to_device(self.device).to_kind(Kind::Float) / 127.5 - 1.0
+    }
+}
+
+fn build(
+    shape: &CodecConfig,
+    weights: &dyn WeightSource,
+    device: Device,
+    kind: Kind,
+) -> ImageCodec {
+    let root = Params::new(weights, device, kind);
+    ImageCodec::new(&root.at(CODEC), shape, None)
+}

@@ -1,0 +1,343 @@
+//! Codec training through the real binary: it learns, it goes on exactly where it was,
+//! and what it writes is a codec that the other commands read.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+use vqdiffusion::data::TokenCache;
+use vqdiffusion::picture::{write_png, Picture};
+
+const CONFIG: &str = "
+codec:
+  resolution: 16
+  channels: 16
+  multipliers: [1, 2]
+  residual_blocks: 1
+  attention_resolutions: []
+  latent_channels: 16
+  embedding_width: 8
+  codebook: 32
+  quantizer: ema
+  norm_groups: 8
+data: {train: pictures, validation: pictures}
+train:
+  folder: run
+  steps: 240
+  batch_size: 8
+  codebook: {start: 10}
+  learning_rate: {start: 0.002, peak: 0.002, warmup: 0, course: {kind: constant}}
+  log_every: 10
+  save_every: 40
+";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"));
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("OMP_NUM_THREADS", "1");
+    command
+}
+
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = command(folder, args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
+    let Output { status, stderr, .. } = command(folder, args).output().unwrap();
+    let message = text(&stderr);
+    assert_eq!(status.code(), Some(2), "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    for word in words {
+        assert!(
+            message.contains(word),
+            "{args:?}: {word:?} not in: {message}"
+        );
+    }
+}
+
+/// Pictures of one coloured square on another colour, and the configuration.
+fn prepared() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("pictures")).unwrap();
+    let colours = [[230, 30, 40], [20, 90, 220], [250, 220, 60], [30, 160, 80]];
+    for n in 0..24usize {
+        let (inside, outside) = (colours[n % 4], colours[(n / 4 + n + 1) % 4]);
+        let (left, top) = (2 + n % 5, 2 + n / 5);
+        let pixel = |i: usize| {
+            let (x, y) = (i % 16, i / 16);
+            let square = (left..left + 7).contains(&x) && (top..top + 7).contains(&y);
+            if square {
+                inside
+            } else {
+                outside
+            }
+        };
+        let rgb = (0..256).flat_map(pixel).collect();
+        let picture = Picture {
+            width: 16,
+            height: 16,
+            rgb,
+        };
+        let path = folder.path().join(format!("pictures/{n:02}.png"));
+        write_png(&path, &picture, &[]).unwrap();
+    }
+    std::fs::write(folder.path().join("codec.yaml"), CONFIG).unwrap();
+    folder
+}
+
+fn open(folder: &Path, name: &str) -> TokenCache {
+    TokenCache::open(&folder.join(name)).unwrap()
+}
+
+fn lines(folder: &Path) -> Vec<serde_json::Value> {
+    let log = std::fs::read_to_string(folder.join("log.jsonl")).unwrap();
+    log.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn training_lowers_the_loss_and_gives_a_codec() {
+    let folder = prepared();
+    let at = folder.path();
+    let out = succeed(at, &["train-codec", "codec.yaml"]);
+    assert!(out.contains("wrote run/codec.safetensors"), "{out}");
+    let log = lines(&at.join("run"));
+    assert_eq!(log.len(), 24);
+    let loss = |n: usize| log[n]["reconstruction"].as_f64().unwrap();
+    assert!(
+        loss(23) < 0.5 * loss(2),
+        "{} is not far below {}",
+        loss(23),
+        loss(2)
+    );
+    let psnr: Vec<f64> = log
+        .iter()
+        .filter_map(|line| line["psnr"].as_f64())
+        .collect();
+    assert_eq!(psnr.len(), 6);
+    assert!(psnr[5] > psnr[0] + 4.0 && psnr[5] > 20.0, "{psnr:?}");
+    assert_eq!(log[0]["codes_used"], 0.0, "not quantized before the start");
+    assert!(log[23]["perplexity"].as_f64().unwrap() > 8.0);
+
+    // The same number comes out of the codec file.
+    let reconstructed = succeed(
+        at,
+        &[
+            "reconstruct",
+            "pictures/00.png",
+            "--checkpoint",
+            "run/codec.safetensors",
+            "--out",
+            "x",
+        ],
+    );
+    let printed = reconstructed
+        .trim()
+        .rsplit(' ')
+        .nth(1)
+        .unwrap()
+        .parse::<f64>()
+        .unwrap();
+    assert!(printed > psnr[5] - 8.0, "{reconstructed}");
+    let checkpoint = ["--checkpoint", "run/codec.safetensors"];
+    let data = ["tokenize", "pictures", "--out", "cache", "--crop", "center"];
+    let out = succeed(at, &[&data[..], &checkpoint].concat());
+    assert!(out.contains("cache: 24 pictures of 24"), "{out}");
+    // Codes that the data set does not use are left out by a mapping, and nothing changes.
+    let out = succeed(at, &["code-usage", "cache", "--mapping-out", "used.pt"]);
+    assert!(out.contains("which keep 100.0000 % of the tokens"), "{out}");
+    let mapping = ["--mapping", "used.pt"];
+    let data = [
+        "tokenize", "pictures", "--out", "reduced", "--crop", "center",
+    ];
+    succeed(at, &[&data[..], &checkpoint, &mapping].concat());
+    let (all, reduced) = (open(at, "cache"), open(at, "reduced"));
+    let usage = all.usage().unwrap();
+    let used: Vec<i64> = (0..32)
+        .filter(|&n| n > 0 && usage[n] > 0)
+        .map(|n| n as i64)
+        .collect();
+    assert_eq!(reduced.header().codes, used.len() as i64 + 1);
+    assert_ne!(reduced.header().codec, all.header().codec);
+    for item in 0..24 {
+        let expected = all.tokens(item, 0).unwrap().into_iter();
+        let place = |code| {
+            used.iter()
+                .position(|&n| n == code)
+                .map_or(0, |n| n as i64 + 1)
+        };
+        let expected: Vec<i64> = expected.map(place).collect();
+        assert_eq!(reduced.tokens(item, 0).unwrap(), expected);
+    }
+    let again = ["reconstruct", "pictures/00.png", "--out", "y"];
+    let mapped = succeed(at, &[&again[..], &checkpoint, &mapping].concat());
+    assert_eq!(mapped.replace("y/", "x/"), reconstructed);
+    refuse(
+        at,
+        &["code-usage", "cache", "--mapping-out", "used.pt"],
+        &["used.pt: exists already"],
+    );
+    refuse(
+        at,
+        &["code-usage", "pictures"],
+        &["pictures: not a finished token cache"],
+    );
+
+    refuse(
+        at,
+        &["sample", "x", "--checkpoint", "run/codec.safetensors"],
+        &["run/codec.safetensors: holds an image codec alone, expected a whole model"],
+    );
+
+    // The codec's own weights are a start for another run, and only for its shape.
+    let other = CONFIG
+        .replace("folder: run", "folder: second")
+        .replace("240", "1");
+    std::fs::write(
+        at.join("second.yaml"),
+        other.replace("start: 10", "start: 99"),
+    )
+    .unwrap();
+    let init = ["--init-from", "run/codec.safetensors"];
+    succeed(at, &[&["train-codec", "second.yaml"], &init[..]].concat());
+    let first = lines(&at.join("second"))[0]["reconstruction"]
+        .as_f64()
+        .unwrap();
+    assert!(first < loss(2), "{first} starts at the trained loss");
+    let wide = other
+        .replace("folder: second", "folder: third")
+        .replace("latent_channels: 16", "latent_channels: 24");
+    std::fs::write(at.join("third.yaml"), wide).unwrap();
+    refuse(
+        at,
+        &[&["train-codec", "third.yaml"], &init[..]].concat(),
+        &[
+            "run/codec.safetensors",
+            "latent_channels: 16",
+            "latent_channels: 24",
+        ],
+    );
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let folder = prepared();
+    let at = folder.path();
+    let short = CONFIG
+        .replace("240", "60")
+        .replace("save_every: 40", "save_every: 7");
+    std::fs::write(at.join("whole.yaml"), &short).unwrap();
+    std::fs::write(
+        at.join("killed.yaml"),
+        short.replace("folder: run", "folder: killed"),
+    )
+    .unwrap();
+    succeed(at, &["train-codec", "whole.yaml"]);
+
+    let mut run = command(at, &["train-codec", "killed.yaml"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !at.join("killed/codec.safetensors").exists() {
+        assert!(run.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    refuse(
+        at,
+        &["train-codec", "killed.yaml"],
+        &["killed: holds a run; --resume it"],
+    );
+    succeed(at, &["train-codec", "killed.yaml", "--resume"]);
+    for name in ["codec.safetensors", "state.safetensors"] {
+        let read = |run: &str| std::fs::read(at.join(run).join(name)).unwrap();
+        assert!(read("run") == read("killed"), "{name} differs");
+    }
+    let steps = |run: &str| -> Vec<u64> {
+        let log = lines(&at.join(run));
+        log.iter()
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(steps("run"), steps("killed"));
+}
+
+#[test]
+fn bad_configurations() {
+    let folder = prepared();
+    let at = folder.path();
+    let with = |from: &str, to: &str| {
+        assert!(CONFIG.contains(from));
+        std::fs::write(at.join("bad.yaml"), CONFIG.replace(from, to)).unwrap();
+    };
+    for (from, to, words) in [
+        ("steps: 240", "stepz: 120", ["stepz", "line 16"]),
+        ("steps: 240", "steps: many", ["steps", "line 16"]),
+        ("steps: 240", "steps: 0", ["train.steps is 0", "at least 1"]),
+        (
+            "start: 0.002",
+            "start: -1",
+            ["train.learning_rate.start is -1", "above 0"],
+        ),
+        (
+            "kind: constant",
+            "kind: plateau, factor: 0.5, patience: 3, threshold: 0.1, minimum: 0",
+            ["plateau", "expected constant or cosine"],
+        ),
+        (
+            "norm_groups: 8",
+            "norm_groups: 5",
+            ["norm_groups 5", "16 channels"],
+        ),
+        (
+            "resolution: 16",
+            "resolution: 15",
+            ["resolution 15", "halved 1 times"],
+        ),
+        (
+            "quantizer: ema",
+            "quantizer: gumbel",
+            ["codec.quantizer", "only an ema codebook"],
+        ),
+        (
+            "train: pictures",
+            "train: nowhere",
+            ["nowhere", "No such file"],
+        ),
+        (
+            "batch_size: 8",
+            "precision: f16",
+            ["train.precision is f16", "expected f32 or bf16"],
+        ),
+    ] {
+        with(from, to);
+        refuse(at, &["train-codec", "bad.yaml"], &words);
+        assert!(!at.join("run").exists(), "{to}");
+    }
+    refuse(
+        at,
+        &["train-codec", "codec.yaml", "--resume"],
+        &["run: holds no run to resume"],
+    );
+    let out = succeed(at, &["train-codec", "codec.yaml", "--print-config"]);
+    std::fs::write(at.join("again.yaml"), &out).unwrap();
+    assert_eq!(
+        succeed(at, &["train-codec", "again.yaml", "--print-config"]),
+        out
+    );
+}
