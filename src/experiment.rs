@@ -1,8 +1,11 @@
 //! The experiment: one YAML file that says what is trained on what, and how. It
 //! composes the configurations that lie beside their modules.
 
+pub mod codec;
+
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
@@ -62,36 +65,7 @@ impl Experiment {
     ///
     /// Unknown keys, wrong types and impossible values, with their place.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ExperimentError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        let format = |problem: String| ExperimentError::Format {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let plain: Result<Experiment, _> = serde_yaml::from_str(&text);
-        let experiment = if overrides.is_empty() {
-            plain.map_err(|e| format(explained(&e.to_string())))?
-        } else {
-            let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
-            for argument in overrides {
-                set(&mut root, argument).map_err(|problem| ExperimentError::Override {
-                    argument: argument.clone(),
-                    problem,
-                })?;
-            }
-            serde_yaml::from_value(root).map_err(|e| match plain {
-                // The file's own errors carry the line.
-                Err(in_file) => format(explained(&in_file.to_string())),
-                Ok(_) => ExperimentError::Override {
-                    argument: overrides.join(" "),
-                    problem: explained(&e.to_string()),
-                },
-            })?
-        };
-        experiment.check().map_err(format)?;
-        Ok(experiment)
+        read(path, overrides, Experiment::check)
     }
 
     /// Whether the values are possible; the first that is not, by its key.
@@ -107,6 +81,44 @@ impl Experiment {
         }
         self.train.check()
     }
+}
+
+/// Reads an experiment of one kind or another from `path` with `overrides`.
+fn read<T: DeserializeOwned>(
+    path: &Path,
+    overrides: &[String],
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<T, ExperimentError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ExperimentError::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let format = |problem: String| ExperimentError::Format {
+        path: path.to_path_buf(),
+        problem,
+    };
+    let plain: Result<T, _> = serde_yaml::from_str(&text);
+    let experiment = if overrides.is_empty() {
+        plain.map_err(|e| format(explained(&e.to_string())))?
+    } else {
+        let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
+        for argument in overrides {
+            set(&mut root, argument).map_err(|problem| ExperimentError::Override {
+                argument: argument.clone(),
+                problem,
+            })?;
+        }
+        serde_yaml::from_value(root).map_err(|e| match plain {
+            // The file's own errors carry the line.
+            Err(in_file) => format(explained(&in_file.to_string())),
+            Ok(_) => ExperimentError::Override {
+                argument: overrides.join(" "),
+                problem: explained(&e.to_string()),
+            },
+        })?
+    };
+    check(&experiment).map_err(format)?;
+    Ok(experiment)
 }
 
 /// Sets the entry that `dotted.key=value` names, making what lies between.

@@ -5,7 +5,6 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clip;
 pub mod codec;
-pub mod codec_experiment;
 pub mod data;
 pub mod diffusion;
 pub mod editing;

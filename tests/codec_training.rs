@@ -334,7 +334,21 @@ fn bad_configurations() {
         &["train-codec", "codec.yaml", "--resume"],
         &["run: holds no run to resume"],
     );
-    let out = succeed(at, &["train-codec", "codec.yaml", "--print-config"]);
+    refuse(
+        at,
+        &["train-codec", "codec.yaml", "train.stepz=3"],
+        &["train.stepz=3", "did you mean `steps`"],
+    );
+    let out = succeed(
+        at,
+        &[
+            "train-codec",
+            "codec.yaml",
+            "--print-config",
+            "train.steps=77",
+        ],
+    );
+    assert!(out.contains("steps: 77"), "{out}");
     std::fs::write(at.join("again.yaml"), &out).unwrap();
     assert_eq!(
         succeed(at, &["train-codec", "again.yaml", "--print-config"]),

@@ -30,7 +30,7 @@ use crate::train::trainer::Trainer;
 use crate::transformer::Conditioning;
 
 /// Exit code of a run that a signal stopped; its checkpoint holds everything.
-const STOPPED: u8 = 3;
+pub(super) const STOPPED: u8 = 3;
 
 const HELP: &str = "\
 Examples:
@@ -237,7 +237,7 @@ fn conditions(model: &ModelConfig) -> Result<Conditions, TokenizerError> {
 }
 
 /// A flag that SIGTERM and SIGINT set; when it is set already they end the process.
-fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;

@@ -3,19 +3,19 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::progress::Progress;
+use super::train::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
 use crate::checkpoint::{CodecFile, Loader, OpenOptions};
 use crate::codec::CodecConfig;
-use crate::codec_experiment::{CodecExperiment, PictureConfig};
 use crate::data::pictures::load;
 use crate::data::{CropRule, DataError, Dataset, PictureLoader, Split, Transform};
+use crate::experiment::codec::{CodecExperiment, PictureConfig};
 use crate::picture::Picture;
 use crate::torch::device::DeviceChoice;
 use crate::torch::params::RandomWeights;
@@ -27,7 +27,10 @@ const HELP: &str = "\
 Examples:
   vqdiffusion train-codec configs/emoji_codec.yaml
   vqdiffusion train-codec codec.yaml train.steps=5000 --init-from codec.safetensors
-  vqdiffusion tokenize pets/ --checkpoint runs/codec/codec.safetensors --out pets.tokens";
+  vqdiffusion tokenize pets/ --checkpoint runs/codec/codec.safetensors --out pets.tokens
+
+SIGTERM and SIGINT let the step at hand finish, write a checkpoint and end with exit
+code 3; a second one ends at once.";
 
 #[derive(Args)]
 #[command(after_help = HELP)]
@@ -35,6 +38,10 @@ pub struct TrainCodecArgs {
     /// The experiment (YAML): codec, data, train.
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
+
+    /// Settings that replace the file's: dotted keys with YAML values.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
 
     /// Go on from the checkpoint in the run's folder.
     #[arg(long)]
@@ -58,13 +65,7 @@ pub struct TrainCodecArgs {
 }
 
 pub fn run(args: &TrainCodecArgs) -> CliResult {
-    let text = std::fs::read_to_string(&args.config)
-        .map_err(|e| format!("{}: {e}", args.config.display()))?;
-    let experiment: CodecExperiment =
-        serde_yaml::from_str(&text).map_err(|e| format!("{}: {e}", args.config.display()))?;
-    experiment
-        .check()
-        .map_err(|problem| format!("{}: {problem}", args.config.display()))?;
+    let experiment = CodecExperiment::read(&args.config, &args.overrides)?;
     if args.print_config {
         write!(std::io::stdout(), "{}", serde_yaml::to_string(&experiment)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -123,8 +124,8 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         config.batch_size,
     );
     let mut progress = Progress::new(config.steps, "codec", false);
-    progress.reach(trainer.step);
-    let stop = AtomicBool::new(false);
+    progress.start_at(trainer.step);
+    let stop = stop_on_signals()?;
     let ended = train(
         &mut trainer,
         config,
@@ -158,7 +159,13 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     writeln!(std::io::stdout(), "wrote {}", folder.join(MODEL).display())?;
     Ok(match ended {
         Ended::Finished => ExitCode::SUCCESS,
-        Ended::Stopped => ExitCode::from(3),
+        Ended::Stopped => {
+            eprintln!(
+                "stopped by a signal at step {}; --resume goes on",
+                trainer.step
+            );
+            ExitCode::from(STOPPED)
+        }
     })
 }
 

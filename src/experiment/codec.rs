@@ -1,10 +1,11 @@
 //! The codec experiment: one YAML file that says which codec is trained on which
 //! pictures, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{read, ExperimentError};
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::data::{CropRule, Split};
 use crate::train::codec::CodecTrainConfig;
@@ -47,6 +48,11 @@ fn random() -> CropRule {
 }
 
 impl CodecExperiment {
+    /// Reads `path` and applies `overrides`, as [`Experiment::read`](super::Experiment::read).
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
+        read(path, overrides, CodecExperiment::check)
+    }
+
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
         self.codec
