@@ -107,7 +107,7 @@ pub fn is_recomputed(name: &str) -> bool {
 pub enum OfficialKind {
     /// `{model, ema?, …}` of the official solver.
     Training { has_ema: bool },
-    /// `{state_dict}` of a taming codec.
+    /// A codec alone, in a layout of taming.
     Codec,
 }
 
@@ -117,15 +117,15 @@ pub fn read(path: &Path, set: WeightSet) -> Result<(StateDict, OfficialKind), Lo
     let file = Arc::new(TorchFile::open(path)?);
     let root = file.root();
     let mut state = StateDict::default();
-    if let Some(model) = file.get(root, "model") {
-        // A codec alone may also be stored under `model` (ITHQ's VQ-VAE).
-        if file
-            .entries(model)
-            .any(|(key, _)| key.starts_with("encoder."))
-        {
-            collect(&file, model, &mut state, codec_name)?;
+    // A codec's dict may be under `state_dict` (taming), under `model` (ITHQ's VQ-VAE), or
+    // the whole file.
+    let nodes = ["state_dict", "model"].map(|key| file.get(root, key));
+    for node in nodes.into_iter().flatten().chain([root]) {
+        if collect_codec(&file, node, &mut state)? {
             return Ok((state, OfficialKind::Codec));
         }
+    }
+    if let Some(model) = file.get(root, "model") {
         collect(&file, model, &mut state, canonical_name)?;
         let ema = file.get(root, "ema");
         if let (Some(ema), WeightSet::Ema) = (ema, set) {
@@ -137,23 +137,37 @@ pub fn read(path: &Path, set: WeightSet) -> Result<(StateDict, OfficialKind), Lo
         let has_ema = ema.is_some();
         return Ok((state, OfficialKind::Training { has_ema }));
     }
-    if let Some(codec) = file.get(root, "state_dict") {
-        collect(&file, codec, &mut state, codec_name)?;
-        return Ok((state, OfficialKind::Codec));
-    }
     Err(LoadError::Format {
         path: path.to_path_buf(),
         problem: format!(
-            "not a VQ-Diffusion checkpoint: expected the key 'model' (training checkpoint) or \
-             'state_dict' (codec), found {}",
+            "not a VQ-Diffusion checkpoint: expected the key 'model' (training checkpoint), or \
+             a codec ('encoder.*', may be under 'state_dict'), found {}",
             describe_keys(&file, root)
         ),
     })
 }
 
-/// The canonical name of a key in a codec file.
-fn codec_name(key: &str) -> String {
-    format!("{CODEC}.{key}")
+/// Adds the codec in the dict `node`; whether there is one. In the checkpoint of an
+/// autoregressive taming model (FFHQ) it is the first stage, and the rest is not read.
+fn collect_codec(
+    file: &Arc<TorchFile>,
+    node: NodeId,
+    state: &mut StateDict,
+) -> Result<bool, LoadError> {
+    let prefix = ["", "first_stage_model."].into_iter().find(|prefix| {
+        let encoder = format!("{prefix}encoder.");
+        file.entries(node).any(|(key, _)| key.starts_with(&encoder))
+    });
+    let Some(prefix) = prefix else {
+        return Ok(false);
+    };
+    for (key, value) in file.entries(node) {
+        let (Some(rest), Some(tensor)) = (key.strip_prefix(prefix), file.tensor(value)?) else {
+            continue;
+        };
+        state.insert(format!("{CODEC}.{rest}"), entry(file, key, tensor));
+    }
+    Ok(true)
 }
 
 /// Reads the one tensor of a code mapping file (`taming_vqvae_2887.pt`).
