@@ -1,5 +1,6 @@
 //! Text, a class or nothing to pictures: the parts of a model joined.
 
+pub mod class_names;
 mod codec;
 pub mod conditioner;
 mod sampling;

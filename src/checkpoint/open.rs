@@ -200,7 +200,8 @@ fn add_codec(
     if kind != OfficialKind::Codec {
         return Err(LoadError::Format {
             path: codec,
-            problem: "not an image codec: expected the key 'state_dict'".into(),
+            problem: "not an image codec alone: expected 'encoder.*', may be under 'state_dict'"
+                .into(),
         });
     }
     for (name, entry) in tensors.iter() {

@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make pictures from text.
+    /// Make pictures from text, of a class, or of anything the model knows.
     Sample(Box<sample::SampleArgs>),
     /// Send pictures through the image codec and back, and say how well they fare.
     Reconstruct(reconstruct::ReconstructArgs),

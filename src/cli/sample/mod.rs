@@ -1,15 +1,16 @@
-//! `vqdiffusion sample`: text to PNG files.
+//! `vqdiffusion sample`: text, classes or nothing to PNG files.
 
 mod edit;
 mod film;
 mod pictures;
 mod plan;
 mod repeat;
+mod subject;
 mod trace;
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use self::edit::EditArgs;
 use self::pictures::{file_name, make_pictures};
@@ -26,14 +27,13 @@ Examples:
   vqdiffusion sample --checkpoint model.safetensors \"a teddy bear playing in the pool\"
   vqdiffusion sample --checkpoint coco_learnable.pth_aa --mapping taming_vqvae_2887.pt \\
       --prompts prompts.txt --count 4 --steps 50 --guidance 5 --out pictures --grid
+  vqdiffusion sample --checkpoint imagenet_learnable.pth --class 207,hen --count 4
   vqdiffusion sample --checkpoint model.safetensors --from-image pictures/0-a-teddy-bear.png
   vqdiffusion sample --checkpoint model.safetensors --init-image room.jpg --mask sofa.png \\
       \"a red sofa\"";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group = ArgGroup::new("what").required(true).multiple(true)
-    .args(["prompt", "prompts", "from_image"]))]
 pub struct SampleArgs {
     /// What the pictures should show; several prompts make several pictures.
     #[arg(value_name = "PROMPT")]
@@ -43,8 +43,13 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
 
-    /// Repeat the picture in this PNG: its prompt, seed and sampler options.
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "count", "seed",
+    /// Classes of a class-conditional model, by index or ImageNet name; several make
+    /// several pictures: 207,8 or "golden retriever".
+    #[arg(long, value_name = "CLASS", value_delimiter = ',', conflicts_with_all = ["prompt", "prompts"])]
+    class: Vec<String>,
+
+    /// Repeat the picture in this PNG: its prompt or class, seed and sampler options.
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "class", "count", "seed",
         "steps", "guidance", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype",
         "strength", "outpaint", "negative_prompt"])]
     from_image: Option<PathBuf>,
@@ -57,7 +62,7 @@ pub struct SampleArgs {
     #[command(flatten)]
     model: ModelSource,
 
-    /// Pictures per prompt.
+    /// Pictures per prompt or class, or of an unconditional model.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
 
@@ -74,12 +79,14 @@ pub struct SampleArgs {
     #[arg(long)]
     steps: Option<usize>,
 
-    /// Guidance scale; 1 is none [default: 5 for models with a learned null text, else 1].
+    /// Guidance scale; 1 is none [default: 5 for models with a learned null text, 1.5
+    /// with a learned null class, else 1].
     #[arg(long)]
     guidance: Option<f64>,
 
     /// Keep the likeliest codes up to this share of the probability, in (0, 1];
-    /// 1 keeps all [default: 1 with a learned null text, else 0.86].
+    /// 1 keeps all [default: 1 with a learned null text, 0.94 for classes with guidance,
+    /// else 0.86].
     #[arg(long, value_name = "RATE", conflicts_with = "top_k")]
     truncation: Option<f64>,
 
@@ -126,7 +133,7 @@ pub struct SampleArgs {
     #[arg(long)]
     overwrite: bool,
 
-    /// Also write all pictures as one grid.png, a row per prompt.
+    /// Also write all pictures as one grid.png, a row per prompt or class.
     #[arg(long)]
     grid: bool,
 

@@ -5,6 +5,7 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use super::edit::{self, Edit};
+use super::subject::subjects;
 use super::{Compat, SampleArgs};
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
@@ -12,8 +13,9 @@ use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::truncation::Truncation;
 use crate::diffusion::{ReverseRule, Sampler, SamplerConfig};
 use crate::model::ModelConfig;
-use crate::pipeline::{Request, Subject};
+use crate::pipeline::{ConditionError, Request};
 use crate::torch::device::Precision;
+use crate::transformer::Conditioning;
 
 /// Everything in a PNG that repeats it, besides prompt, seed and model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,19 +55,8 @@ pub fn planned(
     model: &ModelConfig,
     device: tch::Device,
 ) -> Result<Plan, Box<dyn Error>> {
-    let mut prompts = args.prompt.clone();
-    if let Some(file) = &args.prompts {
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-        prompts.extend(
-            text.lines()
-                .filter(|l| !l.trim().is_empty())
-                .map(String::from),
-        );
-        if prompts.is_empty() {
-            return Err(format!("{}: holds no prompt", file.display()).into());
-        }
-    }
-    let pictures = prompts.len() as u64 * u64::from(args.count);
+    let subjects = subjects(args, model)?;
+    let pictures = subjects.len() as u64 * u64::from(args.count);
     if args.seed.checked_add(pictures).is_none() {
         return Err(format!(
             "seed is {}, which leaves no room for {pictures} pictures below 2^64",
@@ -73,16 +64,21 @@ pub fn planned(
         )
         .into());
     }
-    let requests = prompts
+    let requests = subjects
         .iter()
-        .flat_map(|prompt| std::iter::repeat_n(prompt, args.count as usize))
+        .flat_map(|subject| std::iter::repeat_n(subject, args.count as usize))
         .enumerate()
-        .map(|(i, prompt)| Request {
-            subject: Subject::Text(prompt.clone()),
+        .map(|(i, subject)| Request {
+            subject: subject.clone(),
             seed: args.seed + i as u64,
         })
         .collect();
     let options = options(args, model, device);
+    let unconditional = model.denoiser.condition == Conditioning::Unconditional;
+    if unconditional && options.sampler.uses_guidance() {
+        let guidance = options.sampler.guidance;
+        return Err(format!("--guidance is {guidance}: {}", ConditionError::Guidance).into());
+    }
     let negative_prompt = args.edit.negative_prompt.clone();
     if negative_prompt.is_some() && model.text.is_none() {
         return Err("--negative-prompt: the model reads no text".into());
