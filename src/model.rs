@@ -22,6 +22,8 @@ pub enum NullText {
 #[serde(deny_unknown_fields)]
 pub struct TextCondition {
     pub tower: TextConfig,
+    // `null` as a YAML key would be the null value.
+    #[serde(rename = "null_text")]
     pub null: NullText,
 }
 

@@ -41,7 +41,12 @@ pub enum Conditioning {
     Text { positions: i64, width: i64 },
     /// A class below `classes`, through the norm before the feed-forward part
     /// (`selfcondition`).
-    Class { classes: i64, null: NullClass },
+    Class {
+        classes: i64,
+        // `null` as a YAML key would be the null value.
+        #[serde(rename = "null_class")]
+        null: NullClass,
+    },
     /// Nothing (`self`).
     Unconditional,
 }
