@@ -438,7 +438,7 @@ fn wrong_subjects_are_answered_with_what_the_model_takes() -> Outcome {
             &["--class", "7"],
             &["--class", "takes a prompt, not a class"],
         ),
-        (&text, &[], &["no prompt", "--prompts"]),
+        (&text, &[], &["no PROMPT", "--prompts"]),
     ];
     for (model, args, words) in refusals {
         refuse(&folder, &model.sample(args), words);

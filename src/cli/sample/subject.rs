@@ -17,9 +17,11 @@ pub fn subjects(args: &SampleArgs, model: &ModelConfig) -> Result<Vec<Subject>, 
         Conditioning::Text { .. } if has_class => {
             Err("--class: the model takes a prompt, not a class".into())
         }
-        Conditioning::Text { .. } if !has_prompt => {
-            Err("no prompt: the model takes one, such as \"a bird\", or --prompts FILE".into())
-        }
+        Conditioning::Text { .. } if !has_prompt => Err(
+            "no PROMPT: the model takes one, such as \"a bird\"; or give --prompts FILE or \
+                 --from-image PNG"
+                .into(),
+        ),
         Conditioning::Text { .. } => Ok(prompts(args)?.into_iter().map(Subject::Text).collect()),
         Conditioning::Class { classes, .. } if has_prompt => Err(format!(
             "the model takes a class (--class, 0 to {}), not a prompt",
