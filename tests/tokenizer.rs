@@ -238,3 +238,58 @@ fn captions_of_text_tiny() -> TestResult {
 fn captions_of_text_conv_abs() -> TestResult {
     compare_with_fixture("text_conv_abs", SHORT_VOCABULARY)
 }
+
+/// Ids of transformers 4.46.3 (`CLIPTokenizer` with ftfy 6.3.1) where `!` is the padding,
+/// as in the published pipeline, without the padding behind them.
+#[test]
+fn pipeline_tokenizer_with_exclamation_padding() -> TestResult {
+    let vectors: [(&str, &[i64]); 10] = [
+        ("A Dog! and a cat", &[320, 1929, 0, 537, 320, 2368, 49407]),
+        ("wow!!! great !", &[2781, 0, 0, 0, 830, 0, 49407]),
+        ("Tom &amp; Jerry &lt;3", &[2435, 261, 9164, 283, 274, 49407]),
+        ("a &amp;amp; b", &[320, 261, 321, 49407]),
+        (
+            "x<|endoftext|>Y <|STARTOFTEXT|> z",
+            &[343, 49407, 344, 49406, 345, 49407],
+        ),
+        ("<|startoftext|>!a", &[49406, 0, 320, 49407]),
+        (
+            "schÃ¶n ﬁne “x”",
+            &[844, 7255, 333, 3797, 257, 343, 257, 49407],
+        ),
+        ("日本の山!", &[39121, 44353, 21575, 46096, 365, 0, 49407]),
+        ("  spaces\tand\nnewlines ", &[9006, 537, 1218, 3418, 49407]),
+        ("!", &[0, 49407]),
+    ];
+    let tokenizer = ClipTokenizer::new(FULL_VOCABULARY)?.with_rule(TokenRule::Diffusers);
+    for (text, ids) in vectors {
+        let mut expected = vec![49406];
+        expected.extend(ids);
+        let length = expected.len();
+        expected.resize(77, 0);
+        let encoding = tokenizer.encode(text)?;
+        assert_eq!(encoding.ids, expected, "{text:?}");
+        assert_eq!(encoding.mask.iter().filter(|&&m| m).count(), length);
+    }
+    // A text that is too long loses its end marker.
+    let long = tokenizer.encode(&format!("a{}", " cat".repeat(80)))?;
+    let mut expected = vec![2368; 77];
+    expected[..2].copy_from_slice(&[49406, 320]);
+    assert_eq!(long.ids, expected);
+    assert!(long.truncated && long.mask.iter().all(|&m| m));
+    Ok(())
+}
+
+/// Where end markers are the padding, they are no part of the text.
+#[test]
+fn end_padding_is_not_text() -> TestResult {
+    let tokenizer = ClipTokenizer::new(FULL_VOCABULARY)?.with_rule(TokenRule::DiffusersEndPadding);
+    let ids = tokenizer.encode("a cat!")?.ids;
+    assert_eq!(ids[..5], [49406, 320, 2368, 256, 49407]);
+    assert!(ids[5..].iter().all(|&id| id == 49407));
+    assert_eq!(tokenizer.decode(&ids), "a cat !");
+    let labels = tokenizer.token_strings(&ids);
+    assert_eq!(labels[4], "<|endoftext|>");
+    assert!(labels[5..].iter().all(String::is_empty));
+    Ok(())
+}

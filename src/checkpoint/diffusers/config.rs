@@ -1,5 +1,6 @@
 //! The configurations of a diffusers folder and the shape of our model.
 
+use std::fmt::Debug;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -98,174 +99,140 @@ pub fn has_learned_null(model: &ModelConfig) -> bool {
     matches!(&model.text, Some(text) if text.null == NullText::Learned)
 }
 
-/// A value of one configuration against one that must agree with it.
-struct Agreement<'a> {
-    config: &'a str,
-    key: &'a str,
-    declared: i64,
-    other: &'a str,
-    found: i64,
+/// `key` is `found`, and that is what this model can be; else the problem.
+fn expect(ok: bool, key: &str, found: &dyn Debug, wanted: &str) -> Result<(), String> {
+    match ok {
+        true => Ok(()),
+        false => Err(format!("{key} is {found:?}, expected {wanted}")),
+    }
+}
+
+fn expect_positive(sizes: &[(&str, i64)]) -> Result<(), String> {
+    for (key, size) in sizes {
+        let ok = (1..1 << 20).contains(size);
+        expect(ok, key, size, "a positive number below 2^20")?;
+    }
+    Ok(())
+}
+
+impl Transformer {
+    fn check(&self) -> Result<(), String> {
+        let (activation, norm) = (&self.activation_fn, self.norm_type.as_deref());
+        let wanted = format!("{ACTIVATION:?}");
+        expect(
+            activation == ACTIVATION,
+            "activation_fn",
+            activation,
+            &wanted,
+        )?;
+        let known = matches!(norm, None | Some("layer_norm" | "ada_norm"));
+        expect(known, "norm_type", &norm, "\"ada_norm\"")?;
+        for (key, found, wanted) in [
+            ("attention_bias", self.attention_bias, true),
+            ("only_cross_attention", self.only_cross_attention, false),
+            ("double_self_attention", self.double_self_attention, false),
+        ] {
+            expect(found == wanted, key, &found, &wanted.to_string())?;
+        }
+        expect_positive(&[
+            ("num_attention_heads", self.num_attention_heads),
+            ("attention_head_dim", self.attention_head_dim),
+            ("num_layers", self.num_layers),
+            ("sample_size", self.sample_size),
+            ("num_embeds_ada_norm", self.num_embeds_ada_norm),
+            ("cross_attention_dim", self.cross_attention_dim),
+        ])?;
+        let classes = self.num_vector_embeds;
+        expect(classes > 1, "num_vector_embeds", &classes, "at least 2")
+    }
+}
+
+impl Text {
+    fn check(&self) -> Result<(), String> {
+        let (act, eps) = (&self.hidden_act, self.layer_norm_eps);
+        expect(act == "quick_gelu", "hidden_act", act, "\"quick_gelu\"")?;
+        expect(eps == 1e-5, "layer_norm_eps", &eps, "1e-05")?;
+        expect_positive(&[
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("vocab_size", self.vocab_size),
+        ])?;
+        let heads = self.num_attention_heads;
+        let wanted = format!("a divisor of hidden_size ({})", self.hidden_size);
+        let divides = self.hidden_size % heads == 0;
+        expect(divides, "num_attention_heads", &heads, &wanted)
+    }
 }
 
 /// Reads the configurations in `folder`.
+///
+/// # Errors
+///
+/// One that is missing or no JSON of its kind, a value that this model cannot have, two
+/// that contradict each other.
 pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
     let names = Component::ALL.map(Component::config);
-    let [transformer_file, vqvae_file, text_file, null_file] = &names;
-    let transformer: Transformer = read_json(&folder.join(transformer_file))?;
-    let vqvae: Vqvae = read_json(&folder.join(vqvae_file))?;
-    let text: Text = read_json(&folder.join(text_file))?;
-    let null: NullEmbedding = read_json(&folder.join(null_file))?;
-    let scheduler: Scheduler = read_json(&folder.join(SCHEDULER))?;
+    let [transformer_file, vqvae_file, text_file, null_file] = names.map(|n| folder.join(n));
+    let scheduler_file = folder.join(SCHEDULER);
+    let transformer: Transformer = read_json(&transformer_file)?;
+    let vqvae: Vqvae = read_json(&vqvae_file)?;
+    let text: Text = read_json(&text_file)?;
+    let null: NullEmbedding = read_json(&null_file)?;
+    let scheduler: Scheduler = read_json(&scheduler_file)?;
+    let t = &transformer;
+    t.check().map_err(|e| format_error(&transformer_file, e))?;
+    text.check().map_err(|e| format_error(&text_file, e))?;
+    let codec =
+        codec(&vqvae, t.sample_size).map_err(|problem| format_error(&vqvae_file, problem))?;
 
-    let expect = |file: &str, key: &str, found: &dyn std::fmt::Debug, ok: bool, wanted: &str| {
-        if ok {
+    let agree = |config: &Path, key: &str, declared: i64, other: &Path, found: i64| {
+        if declared == found {
             return Ok(());
         }
-        let problem = format!("{key} is {found:?}, expected {wanted}");
-        Err(format_error(&folder.join(file), problem))
+        Err(LoadError::Mismatch {
+            config: config.to_path_buf(),
+            key: key.into(),
+            declared: declared.to_string(),
+            file: other.to_path_buf(),
+            found: found.to_string(),
+        })
     };
-    let t = &transformer;
-    let activation = t.activation_fn == ACTIVATION;
-    let wanted = format!("{ACTIVATION:?}");
-    expect(
-        transformer_file,
-        "activation_fn",
-        &t.activation_fn,
-        activation,
-        &wanted,
-    )?;
-    let norms = [None, Some("layer_norm"), Some("ada_norm")];
-    let norm = norms.contains(&t.norm_type.as_deref());
-    expect(
-        transformer_file,
-        "norm_type",
-        &t.norm_type,
-        norm,
-        "\"ada_norm\"",
-    )?;
-    expect(
-        transformer_file,
-        "attention_bias",
-        &t.attention_bias,
-        t.attention_bias,
-        "true",
-    )?;
-    let plain = !t.only_cross_attention && !t.double_self_attention;
-    expect(
-        transformer_file,
-        "only_cross_attention or double_self_attention",
-        &true,
-        plain,
-        "false",
-    )?;
-    for (key, found) in [
-        ("num_attention_heads", t.num_attention_heads),
-        ("attention_head_dim", t.attention_head_dim),
-        ("num_layers", t.num_layers),
-        ("sample_size", t.sample_size),
-        ("num_embeds_ada_norm", t.num_embeds_ada_norm),
-    ] {
-        expect(
-            transformer_file,
-            key,
-            &found,
-            (1..1 << 20).contains(&found),
-            "a positive number",
-        )?;
-    }
     let codes = t.num_vector_embeds - 1;
-    expect(
-        transformer_file,
-        "num_vector_embeds",
-        &t.num_vector_embeds,
-        codes > 0,
-        "at least 2",
-    )?;
-    let gelu = text.hidden_act == "quick_gelu";
-    expect(
-        text_file,
-        "hidden_act",
-        &text.hidden_act,
-        gelu,
-        "\"quick_gelu\"",
-    )?;
-    let eps = text.layer_norm_eps == 1e-5;
-    expect(
-        text_file,
-        "layer_norm_eps",
-        &text.layer_norm_eps,
-        eps,
-        "1e-05",
-    )?;
-    let divides = text.num_attention_heads > 0 && text.hidden_size % text.num_attention_heads == 0;
-    let wanted = format!("a divisor of hidden_size ({})", text.hidden_size);
-    expect(
-        text_file,
-        "num_attention_heads",
-        &text.num_attention_heads,
-        divides,
-        &wanted,
-    )?;
-
-    let mut agreements = vec![
-        Agreement {
-            config: SCHEDULER,
-            key: "num_vec_classes",
-            declared: scheduler.num_vec_classes,
-            other: transformer_file,
-            found: t.num_vector_embeds,
-        },
-        Agreement {
-            config: SCHEDULER,
-            key: "num_train_timesteps",
-            declared: scheduler.num_train_timesteps,
-            other: transformer_file,
-            found: t.num_embeds_ada_norm,
-        },
-        Agreement {
-            config: vqvae_file,
-            key: "num_vq_embeddings",
-            declared: vqvae.num_vq_embeddings,
-            other: transformer_file,
-            found: codes,
-        },
-        Agreement {
-            config: text_file,
-            key: "hidden_size",
-            declared: text.hidden_size,
-            other: transformer_file,
-            found: t.cross_attention_dim,
-        },
-    ];
-    if null.learnable {
-        for (key, declared, found) in [
-            ("hidden_size", null.hidden_size, text.hidden_size),
-            ("length", null.length, text.max_position_embeddings),
-        ] {
-            agreements.push(Agreement {
-                config: null_file,
-                key,
-                declared: declared.unwrap_or(0),
-                other: text_file,
-                found,
-            });
-        }
+    let (of_network, width) = (&transformer_file, t.cross_attention_dim);
+    for (file, key, declared, found) in [
+        (
+            &scheduler_file,
+            "num_vec_classes",
+            scheduler.num_vec_classes,
+            codes + 1,
+        ),
+        (
+            &scheduler_file,
+            "num_train_timesteps",
+            scheduler.num_train_timesteps,
+            t.num_embeds_ada_norm,
+        ),
+        (
+            &vqvae_file,
+            "num_vq_embeddings",
+            vqvae.num_vq_embeddings,
+            codes,
+        ),
+        (&text_file, "hidden_size", text.hidden_size, width),
+    ] {
+        agree(file, key, declared, of_network, found)?;
     }
-    for a in agreements {
-        if a.declared != a.found {
-            return Err(LoadError::Mismatch {
-                config: folder.join(a.config),
-                key: a.key.into(),
-                declared: a.declared.to_string(),
-                file: folder.join(a.other),
-                found: a.found.to_string(),
-            });
-        }
+    if null.learnable {
+        let positions = text.max_position_embeddings;
+        let (size, length) = (null.hidden_size.unwrap_or(0), null.length.unwrap_or(0));
+        agree(&null_file, "hidden_size", size, of_network, width)?;
+        agree(&null_file, "length", length, &text_file, positions)?;
     }
 
     let grid = [t.sample_size; 2];
-    let codec = codec(&vqvae, t.sample_size)
-        .map_err(|problem| format_error(&folder.join(vqvae_file), problem))?;
     Ok(ModelConfig {
         denoiser: DenoiserConfig {
             layers: t.num_layers,
@@ -312,6 +279,11 @@ pub const UP: [&str; 2] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"];
 /// The codec of `vqvae`, whose pictures are `side` tokens high.
 fn codec(vqvae: &Vqvae, side: i64) -> Result<CodecConfig, String> {
     let v = vqvae;
+    expect_positive(&[
+        ("layers_per_block", v.layers_per_block),
+        ("latent_channels", v.latent_channels),
+        ("vq_embed_dim", v.vq_embed_dim.unwrap_or(1)),
+    ])?;
     let levels = v.block_out_channels.len();
     let channels = v.block_out_channels.first().copied().unwrap_or(0);
     let multiples = channels > 0 && v.block_out_channels.iter().all(|c| c % channels == 0);
@@ -346,16 +318,12 @@ fn codec(vqvae: &Vqvae, side: i64) -> Result<CodecConfig, String> {
         ("in_channels", v.in_channels, 3),
         ("out_channels", v.out_channels, 3),
     ] {
-        if found != wanted {
-            return Err(format!("{key} is {found}, expected {wanted}"));
-        }
+        expect(found == wanted, key, &found, &wanted.to_string())?;
     }
-    if v.act_fn != "silu" {
-        return Err(format!("act_fn is {:?}, expected \"silu\"", v.act_fn));
-    }
-    if let Some(norm) = v.norm_type.as_deref().filter(|&norm| norm != "group") {
-        return Err(format!("norm_type is {norm:?}, expected \"group\""));
-    }
+    expect(v.act_fn == "silu", "act_fn", &v.act_fn, "\"silu\"")?;
+    let norm = v.norm_type.as_deref();
+    let group = matches!(norm, None | Some("group"));
+    expect(group, "norm_type", &norm, "\"group\"")?;
     let resolution = side << (levels - 1);
     Ok(CodecConfig {
         resolution,
