@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
+use crate::checkpoint::official_yaml::OfficialYaml;
 use crate::model::ModelConfig;
+use crate::train::official::OfficialRecipe;
 use crate::train::start::WeightsConfig;
 use crate::train::TrainConfig;
 
@@ -59,17 +61,23 @@ pub enum ExperimentError {
 }
 
 impl Experiment {
-    /// Reads `path` and applies `overrides`, each `dotted.key=value` with a value in YAML.
+    /// Reads `path`, ours or an official configuration, and applies `overrides`, each
+    /// `dotted.key=value` with a value in YAML.
     ///
     /// # Errors
     ///
     /// Unknown keys, wrong types and impossible values, with their place.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        read(path, overrides, Experiment::check)
+        read(path, overrides, translated, Experiment::check)
     }
 
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
+        if self.data.train.as_os_str().is_empty() {
+            return Err("data.train is missing: the token cache to train on \
+                        (data.train=FOLDER)"
+                .into());
+        }
         let rate = self.data.drop_rate;
         if !(0.0..=1.0).contains(&rate) {
             return Err(format!("data.drop_rate is {rate}, expected 0 to 1"));
@@ -83,10 +91,12 @@ impl Experiment {
     }
 }
 
-/// Reads an experiment of one kind or another from `path` with `overrides`.
+/// Reads an experiment of one kind or another from `path` with `overrides`. Where
+/// `translate` recognises a document of another layout, it gives ours.
 fn read<T: DeserializeOwned>(
     path: &Path,
     overrides: &[String],
+    translate: impl Fn(&Path, &Value) -> Option<Result<Value, String>>,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<T, ExperimentError> {
     let text = std::fs::read_to_string(path).map_err(|source| ExperimentError::Io {
@@ -97,28 +107,58 @@ fn read<T: DeserializeOwned>(
         path: path.to_path_buf(),
         problem,
     };
-    let plain: Result<T, _> = serde_yaml::from_str(&text);
-    let experiment = if overrides.is_empty() {
-        plain.map_err(|e| format(explained(&e.to_string())))?
+    let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
+    let translation = translate(path, &root).transpose().map_err(format)?;
+    let ours = translation.is_none();
+    root = translation.unwrap_or(root);
+    for argument in overrides {
+        set(&mut root, argument).map_err(|problem| ExperimentError::Override {
+            argument: argument.clone(),
+            problem,
+        })?;
+    }
+    // Errors straight from the text carry the line.
+    let plain = || serde_yaml::from_str::<T>(&text).map_err(|e| format(explained(&e.to_string())));
+    let experiment = if ours && overrides.is_empty() {
+        plain()?
     } else {
-        let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
-        for argument in overrides {
-            set(&mut root, argument).map_err(|problem| ExperimentError::Override {
-                argument: argument.clone(),
-                problem,
-            })?;
-        }
-        serde_yaml::from_value(root).map_err(|e| match plain {
-            // The file's own errors carry the line.
-            Err(in_file) => format(explained(&in_file.to_string())),
-            Ok(_) => ExperimentError::Override {
-                argument: overrides.join(" "),
-                problem: explained(&e.to_string()),
-            },
+        serde_yaml::from_value(root).map_err(|e| {
+            let problem = explained(&e.to_string());
+            match plain() {
+                Err(in_file) if ours => in_file,
+                _ if overrides.is_empty() => format(problem),
+                _ => ExperimentError::Override {
+                    argument: overrides.join(" "),
+                    problem,
+                },
+            }
         })?
     };
     check(&experiment).map_err(format)?;
     Ok(experiment)
+}
+
+/// The experiment of an official configuration, whose data come from an override.
+fn translated(path: &Path, root: &Value) -> Option<Result<Value, String>> {
+    let experiment = |recipe: OfficialRecipe| {
+        Ok(Experiment {
+            model: None,
+            weights: WeightsConfig {
+                config: Some(path.to_path_buf()),
+                ..WeightsConfig::default()
+            },
+            data: DataConfig {
+                train: PathBuf::new(),
+                validation: None,
+                drop_rate: recipe.drop_rate,
+            },
+            train: recipe.train,
+        })
+    };
+    OfficialYaml::recognises(root).then(|| {
+        let experiment = OfficialRecipe::read(root).and_then(experiment)?;
+        serde_yaml::to_value(experiment).map_err(|e| e.to_string())
+    })
 }
 
 /// Sets the entry that `dotted.key=value` names, making what lies between.

@@ -8,99 +8,28 @@ mod case;
 
 use std::path::{Path, PathBuf};
 
-use case::{config, integers, Case};
-use serde_json::Value;
+use case::{integers, Case};
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::official::TEXT;
 use vqdiffusion::checkpoint::{Checkpoint, Loader, OpenOptions, WeightSet};
 use vqdiffusion::clip::TextEncoder;
-use vqdiffusion::diffusion::objective::{Objective, ObjectiveConfig};
 use vqdiffusion::diffusion::posterior::{gumbel_argmax, LogSchedule};
+use vqdiffusion::diffusion::Objective;
 use vqdiffusion::torch::Params;
-use vqdiffusion::train::ema::EmaConfig;
-use vqdiffusion::train::learning_rate::{Course, LearningRate, LearningRateConfig, ThresholdMode};
-use vqdiffusion::train::optimizer::{ClipConfig, OptimizerConfig};
+use vqdiffusion::train::learning_rate::LearningRate;
+use vqdiffusion::train::official::{learning_rate, OfficialRecipe};
 use vqdiffusion::train::state::{accumulate, Shown};
 use vqdiffusion::train::{
-    ConditionParts, Parameters, Recipe, RunState, TrainConfig, TrainableWeights, TrainingModel,
+    ConditionParts, Parameters, RunState, TrainConfig, TrainableWeights, TrainingModel,
 };
-
-fn number(v: &Value) -> f64 {
-    v.as_f64().unwrap_or_else(|| panic!("not a number: {v}"))
-}
-
-fn whole(v: &Value) -> u64 {
-    v.as_u64()
-        .unwrap_or_else(|| panic!("not a whole number: {v}"))
-}
-
-/// The scheduler that the official settings `params` describe.
-fn learning_rate(params: &Value, base: f64, target: &str) -> LearningRateConfig {
-    let minimum = number(&params["min_lr"]);
-    let course = if target.contains("Cosine") {
-        Course::Cosine {
-            total: whole(&params["T_max"]),
-            minimum,
-        }
-    } else {
-        Course::Plateau {
-            factor: number(&params["factor"]),
-            patience: whole(&params["patience"]),
-            threshold: number(&params["threshold"]),
-            mode: if params["threshold_mode"] == "abs" {
-                ThresholdMode::Absolute
-            } else {
-                ThresholdMode::Relative
-            },
-            cooldown: params["cooldown"].as_u64().unwrap_or(0),
-            minimum,
-            window: 1,
-        }
-    };
-    LearningRateConfig {
-        start: base,
-        peak: params["warmup_lr"].as_f64().unwrap_or(base),
-        warmup: params["warmup"].as_u64().unwrap_or(0),
-        course,
-    }
-}
 
 /// The recipe of the case's official configuration.
 fn recipe(case: &Case) -> TrainConfig {
-    let yaml = config(case);
-    let solver = &yaml["solver"];
-    let part = &solver["optimizers_and_schedulers"][0];
-    let optimizer = &part["optimizer"]["params"];
-    let clip = &solver["clip_grad_norm"]["params"];
-    let diffusion = &yaml["model"]["params"]["diffusion_config"]["params"];
-    TrainConfig {
-        recipe: Recipe::Official,
-        objective: ObjectiveConfig {
-            auxiliary_weight: number(&diffusion["auxiliary_loss_weight"]),
-            adaptive_auxiliary: diffusion["adaptive_auxiliary_loss"] == true,
-            mask_weight: [0, 1].map(|i| number(&diffusion["mask_weight"][i])),
-        },
-        learning_rate: learning_rate(
-            &part["scheduler"]["params"],
-            number(&solver["base_lr"]),
-            part["scheduler"]["target"].as_str().unwrap_or_default(),
-        ),
-        optimizer: OptimizerConfig {
-            betas: [0, 1].map(|i| number(&optimizer["betas"][i])),
-            weight_decay: number(&optimizer["weight_decay"]),
-            ..OptimizerConfig::default()
-        },
-        clip: ClipConfig {
-            norm: number(&clip["max_norm"]),
-            start: whole(&clip["start_iteration"]),
-            end: clip["end_iteration"].as_u64(),
-        },
-        ema: EmaConfig {
-            decay: number(&solver["ema"]["decay"]),
-            every: whole(&solver["ema"]["update_interval"]),
-        },
-        ..TrainConfig::default()
-    }
+    let path = case.path.join("config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let yaml = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let recipe = OfficialRecipe::read(&yaml).unwrap_or_else(|e| panic!("{e}"));
+    recipe.train
 }
 
 /// A folder beside the case, or the default one, as the case's `start` names it.
@@ -263,7 +192,9 @@ fn schedules(case: &mut Case) {
         let settings = name.strip_suffix(".lr_f64").unwrap_or(&name);
         let params = case.meta[format!("schedule.{settings}")].clone();
         let target = params["target"].as_str().unwrap_or_default();
-        let config = learning_rate(&params, number(&params["base_lr"]), target);
+        let start = params["base_lr"].as_f64().unwrap_or(f64::NAN);
+        let yaml = serde_yaml::to_value(&params).unwrap_or_else(|e| panic!("{e}"));
+        let config = learning_rate(&yaml, target, start).unwrap_or_else(|e| panic!("{e}"));
         let mut rate = LearningRate::new(&config, true);
         let rates: Vec<f64> = losses
             .iter()

@@ -17,6 +17,7 @@ use vqdiffusion::diffusion::noise::{training_uniform, TrainingDraw};
 use vqdiffusion::diffusion::posterior::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{ReverseRule, SamplerConfig};
+use vqdiffusion::experiment::Experiment;
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::pipeline::{Pipeline, Request, Subject};
 use vqdiffusion::torch::device::Precision;
@@ -25,6 +26,7 @@ use vqdiffusion::torch::{Init, Params};
 use vqdiffusion::train::checkpoint::{newest, restore, save, saved_steps};
 use vqdiffusion::train::config::CheckpointConfig;
 use vqdiffusion::train::start::{Start, WeightsConfig};
+use vqdiffusion::train::trainer::Trainer;
 use vqdiffusion::train::{TextTraining, TrainConfig, TrainableWeights};
 use vqdiffusion::transformer::Denoiser;
 
@@ -634,6 +636,129 @@ fn impossible_experiments_are_refused_before_any_work() {
     // A run is not continued or replaced by accident.
     place.succeed(&["train.steps=5"]);
     place.refuse(&[], &["step-00000005", "--resume auto"]);
+}
+
+/// An official configuration is an experiment, with the recipe it describes.
+#[test]
+fn an_official_configuration_trains() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tiny");
+    let folder = TempDir::new().expect("a temporary folder");
+    let place = Workplace { folder };
+    let official = case.join("config.yaml");
+    let run = |overrides: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+            .args(["train", official.to_str().expect("UTF-8"), "--threads", "1"])
+            .args([
+                "--init-from",
+                case.join("last.pth").to_str().expect("UTF-8"),
+            ])
+            .args(overrides)
+            .current_dir(place.folder.path())
+            .output()
+            .expect("the binary starts")
+    };
+    let message = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        message(&output).contains("data.train=FOLDER"),
+        "{}",
+        message(&output)
+    );
+
+    let tokens = Tensor::zeros([4, 64], (Kind::Int64, Device::Cpu));
+    let ids = Tensor::zeros([4, 77], (Kind::Int64, Device::Cpu));
+    let file = place.path("tokens.safetensors");
+    Tensor::write_safetensors(&[("tokens", tokens), ("text_ids", ids)], file).expect("a file");
+    let data = [
+        "data.train=tokens.safetensors",
+        "train.steps=2",
+        "train.folder=run",
+    ];
+    let output = run(&[data.as_slice(), &["--print-config"]].concat());
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    for line in [
+        "recipe: official",
+        "patience: 60000",
+        "peak: 0.0002",
+        "end: 5000",
+    ] {
+        assert!(printed.contains(line), "{line:?} not in: {printed}");
+    }
+    let grid = ["train.preview={every: 1, prompts: [a bird], columns: 2, steps: 2}"];
+    let output = run(&[data.as_slice(), &grid].concat());
+    assert!(output.status.success(), "{}", message(&output));
+    assert!(place.path("run/last/model.safetensors").exists());
+    let picture = image::open(place.path("run/samples-00000002.png")).expect("a grid");
+    assert_eq!((picture.width(), picture.height()), (2 * 64 + 2, 64));
+}
+
+/// A class model tuned for guidance gets a row for "no class", which starts as what
+/// stood for it before: the mean of the classes.
+#[test]
+fn a_null_class_is_added_for_tuning() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("start.safetensors");
+    write_model(&path, &model("{kind: class, classes: 4, 'null': mean}", ""));
+    let weights = WeightsConfig {
+        init_from: Some(path),
+        learned_null: true,
+        ..WeightsConfig::default()
+    };
+    let wanted = model("{kind: class, classes: 4, 'null': learned}", "");
+    let start = Start::open(&weights, Some(&wanted), TextTraining::Frozen).expect("a start");
+    assert_eq!(start.model(), &wanted);
+    let (state, _, _) = start
+        .load(&TrainConfig::default(), Device::Cpu)
+        .expect("a start");
+    let table = &state.parameters.tensors[&format!("{DENOISER}.blocks.0.ln2.emb.weight")];
+    assert_eq!(table.size(), [5, 32]);
+    let mean = table.narrow(0, 0, 4).mean_dim(0, false, Kind::Float);
+    let off = (table.get(4) - mean).abs().max().double_value(&[]);
+    assert!(off < 1e-6, "{off}");
+}
+
+/// The experiments that come with the project can be read.
+#[test]
+fn the_configurations_are_experiments() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("train_") {
+            Experiment::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
+/// A weight that the loss does not depend on is named in the first step.
+#[test]
+fn a_parameter_without_a_gradient_is_an_error() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let config = text_model();
+    let path = folder.path().join("start.safetensors");
+    write_model(&path, &config);
+    write_tokens(&folder.path().join("tokens.safetensors"), 4);
+    let weights = WeightsConfig {
+        init_from: Some(path),
+        ..WeightsConfig::default()
+    };
+    let train = TrainConfig::default();
+    let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
+    let (mut state, parts, _) = start.load(&train, Device::Cpu).expect("a start");
+    let extra = Tensor::zeros([3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    state
+        .parameters
+        .tensors
+        .insert("blocks.left_over".into(), extra);
+    let samples = Samples::read(&folder.path().join("tokens.safetensors")).expect("samples");
+    let loader = TokenLoader::new(samples, 0, 0.0).expect("a loader");
+    let mut trainer = Trainer::new(&train, start.model(), parts, state, Device::Cpu);
+    let error = trainer.step(&loader).expect_err("no gradient");
+    assert!(error.to_string().contains("blocks.left_over"), "{error}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn random() -> CropRule {
 impl CodecExperiment {
     /// Reads `path` and applies `overrides`, as [`Experiment::read`](super::Experiment::read).
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        read(path, overrides, CodecExperiment::check)
+        read(path, overrides, |_, _| None, CodecExperiment::check)
     }
 
     /// Whether the values are possible; the first that is not, by its key.

@@ -8,6 +8,7 @@ use super::ema::EmaConfig;
 use super::learning_rate::{Course, LearningRateConfig, ThresholdMode};
 use super::model::TextTraining;
 use super::optimizer::{ClipConfig, OptimizerConfig};
+use super::preview::PreviewConfig;
 use crate::diffusion::ObjectiveConfig;
 use crate::torch::device::Precision;
 
@@ -52,6 +53,7 @@ pub struct TrainConfig {
     pub skip_limit: u64,
     pub checkpoint: CheckpointConfig,
     pub validation: ValidationConfig,
+    pub preview: PreviewConfig,
     /// Steps between lines of the log.
     pub log_every: u64,
 }
@@ -88,6 +90,7 @@ impl Default for TrainConfig {
             skip_limit: 10,
             checkpoint: CheckpointConfig::default(),
             validation: ValidationConfig::default(),
+            preview: PreviewConfig::default(),
             log_every: 50,
         }
     }
@@ -152,6 +155,8 @@ impl TrainConfig {
             ("checkpoint.keep", self.checkpoint.keep as u64),
             ("validation.samples", self.validation.samples as u64),
             ("validation.times", self.validation.times as u64),
+            ("preview.columns", self.preview.columns as u64),
+            ("preview.steps", self.preview.steps as u64),
             ("log_every", self.log_every),
         ];
         for (key, value) in positive {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::state::RunState;
 use super::tensorboard::EventFile;
 use super::trainer::StepReport;
 use super::validation::Bound;
+use crate::picture::{write_png, Picture};
 
 const JSON_LINES: &str = "log.jsonl";
 
@@ -116,6 +117,7 @@ impl Window {
 
 /// Both files of the log.
 pub struct Log {
+    folder: PathBuf,
     lines: File,
     events: EventFile,
 }
@@ -146,7 +148,11 @@ impl Log {
             .open(&path)
             .map_err(error())?;
         let events = EventFile::create(folder).map_err(TrainError::io(folder))?;
-        Ok(Log { lines, events })
+        Ok(Log {
+            folder: folder.to_path_buf(),
+            lines,
+            events,
+        })
     }
 
     pub fn line(&mut self, line: &LogLine) -> std::io::Result<()> {
@@ -183,6 +189,20 @@ impl Log {
         self.events
             .scalar(step, "validation/nats_per_token", value)?;
         self.events.flush()
+    }
+
+    /// A sample grid, as `samples-STEP.png` in the run's folder and as an event.
+    pub fn preview(&mut self, step: u64, picture: &Picture) -> Result<(), TrainError> {
+        let path = self.folder.join(format!("samples-{step:08}.png"));
+        write_png(&path, picture, &[]).map_err(|e| TrainError::Checkpoint {
+            path: e.path,
+            problem: e.problem,
+        })?;
+        let size = [picture.height.into(), picture.width.into()];
+        std::fs::read(&path)
+            .and_then(|png| self.events.picture(step, "samples", size, &png))
+            .and_then(|()| self.events.flush())
+            .map_err(TrainError::io(path))
     }
 
     fn json(&mut self, line: &impl Serialize) -> std::io::Result<()> {

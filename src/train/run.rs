@@ -6,6 +6,7 @@ use super::checkpoint::{save, SavedStep};
 use super::config::TrainConfig;
 use super::error::TrainError;
 use super::log::{Log, LogLine, Speed, Window};
+use super::preview::preview;
 use super::trainer::Trainer;
 use super::validation::Bound;
 use crate::checkpoint::StateDict;
@@ -71,6 +72,7 @@ impl Run<'_> {
         let config = self.config;
         let mut log = Log::open(&config.folder, trainer.state.step)?;
         let mut window = Window::new(trainer.state.samples);
+        let mut saves = trainer.state.step / config.checkpoint.every;
         while trainer.state.step < config.steps {
             let report = trainer.step(&self.data.train)?;
             let step = trainer.state.step;
@@ -107,6 +109,14 @@ impl Run<'_> {
                     validation,
                 )?;
                 observe(Event::Saved(&saved));
+                saves += 1;
+                let every = config.preview.every;
+                if !stopping && every > 0 && (last || saves.is_multiple_of(every)) {
+                    if let Some(picture) = preview(&saved.path, &config.preview, trainer.device())?
+                    {
+                        log.preview(step, &picture)?;
+                    }
+                }
             }
             if line.is_some() {
                 // Validations and checkpoints do not count against the speed.

@@ -19,6 +19,7 @@ use crate::model::{ModelConfig, NullText};
 use crate::pipeline::LoadedCodec;
 use crate::torch::params::RandomWeights;
 use crate::torch::{Init, Params, WeightSource};
+use crate::transformer::{Conditioning, NullClass};
 
 /// Files that weights come from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,10 @@ pub struct WeightsConfig {
     /// starts from random weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
+    /// Give the model of `init_from` a learned null condition if it has none, for tuning
+    /// with a `data.drop_rate`: an embedding in place of the text, or a row for "no class".
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub learned_null: bool,
     /// Configuration of `init_from`: the original's YAML or our own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,
@@ -52,6 +57,8 @@ pub struct Start {
     /// Whether the denoiser's weights are drawn.
     random_denoiser: bool,
     random_text: bool,
+    /// Whether the class tables get a row for "no class" (1000 → 1001 in ImageNet's).
+    added_null_class: bool,
 }
 
 impl Start {
@@ -90,13 +97,8 @@ impl Start {
         };
         let mut checkpoint = Checkpoint::open(path, &options)?;
         let config = &mut checkpoint.config;
+        let added_null_class = weights.learned_null && learn_null(config);
         if let Some(wanted) = model {
-            // A null embedding may be added: fine-tuning for guidance.
-            if let (Some(text), Some(wanted)) = (&mut config.text, &wanted.text) {
-                if wanted.null == NullText::Learned {
-                    text.null = NullText::Learned;
-                }
-            }
             if let Some((key, wanted, found)) = differences(wanted, config).into_iter().next() {
                 return Err(TrainError::Mismatch(format!(
                     "{key} is {wanted}, but {} holds {found}; leave 'model' out to take the \
@@ -109,6 +111,7 @@ impl Start {
             checkpoint,
             random_denoiser: false,
             random_text: false,
+            added_null_class,
         })
     }
 
@@ -176,6 +179,7 @@ impl Start {
             },
             random_denoiser: true,
             random_text: weights.text.is_none(),
+            added_null_class: false,
         })
     }
 
@@ -246,6 +250,22 @@ impl Start {
     }
 }
 
+/// Gives the model a learned null condition; whether that is a new row for "no class".
+fn learn_null(config: &mut ModelConfig) -> bool {
+    if let Some(text) = &mut config.text {
+        text.null = NullText::Learned;
+    }
+    match &mut config.denoiser.condition {
+        Conditioning::Class { null, .. } => {
+            std::mem::replace(null, NullClass::Learned) == NullClass::Mean
+        }
+        _ => false,
+    }
+}
+
+/// End of the name of a block's table of classes.
+const CLASS_TABLE: &str = ".ln2.emb.weight";
+
 /// Weights of the files where they are wanted from there, else drawn ones.
 struct StartWeights<'a> {
     loader: &'a Loader<'a>,
@@ -262,6 +282,12 @@ impl WeightSource for StartWeights<'_> {
             let added = name == NULL_TEXT && !self.start.checkpoint.state.contains(NULL_TEXT);
             self.start.random_denoiser || added
         };
+        if self.start.added_null_class && name.ends_with(CLASS_TABLE) {
+            // Starts as the mean of the classes, which stood for "no class" before.
+            let rows = self.loader.weight(name, &[shape[0] - 1, shape[1]], init);
+            let mean = rows.mean_dim(0, true, rows.kind()); // [1, D]
+            return Tensor::cat(&[rows, mean], 0);
+        }
         if random {
             RandomWeights.weight(name, shape, init)
         } else {

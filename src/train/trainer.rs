@@ -12,6 +12,7 @@ use crate::diffusion::forward::q_sample;
 use crate::diffusion::noise::{training_uniform, TrainingDraw};
 use crate::diffusion::{Objective, Schedule};
 use crate::model::ModelConfig;
+use crate::torch::device::Precision;
 use crate::torch::Params;
 
 /// What happened in a step.
@@ -46,6 +47,8 @@ pub struct Trainer<'a> {
     skipped_in_a_row: u64,
     /// Whether a step of this process has shown that every parameter gets a gradient.
     gradients_checked: bool,
+    /// The model, where it is the same in every step.
+    single: Option<TrainingModel>,
 }
 
 impl<'a> Trainer<'a> {
@@ -67,7 +70,12 @@ impl<'a> Trainer<'a> {
             state,
             skipped_in_a_row: 0,
             gradients_checked: false,
+            single: None,
         }
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// One optimizer step on the next samples.
@@ -87,9 +95,7 @@ impl<'a> Trainer<'a> {
         let u = training_uniform(config.seed, &samples, TrainingDraw::Time, 1);
         let (times, p_t) = self.state.times.draw(&values(&u));
 
-        // In f32 this hands out the weights themselves, else casts of them.
-        let params = Params::new(&self.state.parameters, self.device, config.precision.kind());
-        let model = TrainingModel::new(&params, &self.parts, self.model_config);
+        let model = self.model();
         self.state.parameters.clear_gradients();
         let mut outcomes = Vec::with_capacity(config.accumulation);
         for start in (0..samples.len()).step_by(config.batch_size) {
@@ -102,6 +108,9 @@ impl<'a> Trainer<'a> {
                 &shown,
                 config.accumulation,
             ));
+        }
+        if config.precision == Precision::F32 {
+            self.single = Some(model);
         }
         if !self.gradients_checked {
             self.check_gradients()?;
@@ -178,6 +187,16 @@ impl<'a> Trainer<'a> {
                 .to_kind(Kind::Float)
                 .to_device(self.device),
             y,
+        })
+    }
+
+    /// The model over the weights of this step: in f32 always the same, which holds the
+    /// weights themselves, else a new one of casts.
+    fn model(&mut self) -> TrainingModel {
+        self.single.take().unwrap_or_else(|| {
+            let kind = self.config.precision.kind();
+            let params = Params::new(&self.state.parameters, self.device, kind);
+            TrainingModel::new(&params, &self.parts, self.model_config)
         })
     }
 

@@ -1,0 +1,130 @@
+//! Time of one training step at a published model size, random weights and tokens:
+//! `cargo bench --bench train_step -- --size s --threads 2`.
+//!
+//! Prints JSON: seconds per step, best and median. `scripts/bench/train_step.py` does
+//! the same in PyTorch.
+
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use tch::{Device, Kind, Tensor};
+use vqdiffusion::codec::CodecConfig;
+use vqdiffusion::diffusion::forward::q_sample;
+use vqdiffusion::diffusion::{Objective, Transition};
+use vqdiffusion::model::ModelConfig;
+use vqdiffusion::torch::device::{DeviceChoice, Precision};
+use vqdiffusion::torch::params::RandomWeights;
+use vqdiffusion::torch::Params;
+use vqdiffusion::train::state::{accumulate, Shown};
+use vqdiffusion::train::{ConditionParts, RunState, TrainConfig, TrainableWeights, TrainingModel};
+use vqdiffusion::transformer::{Conditioning, DenoiserConfig};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Size {
+    /// 19 blocks of width 1024 (COCO, CUB-200, Conceptual Captions).
+    B,
+    /// 18 blocks of width 192.
+    S,
+}
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long, value_enum, default_value = "s")]
+    size: Size,
+    /// Timed steps, behind two that warm up.
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    #[arg(long, default_value_t = 2)]
+    batch: i64,
+    #[arg(long)]
+    threads: Option<i32>,
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// Passed by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    vqdiffusion::torch::allocator::keep_large_buffers();
+    vqdiffusion::torch::cuda::load();
+    let args = Args::parse();
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads);
+    }
+    let device = args.device.available()?;
+    tch::manual_seed(0);
+    let model_config = ModelConfig {
+        denoiser: match args.size {
+            Size::B => DenoiserConfig::base(),
+            Size::S => DenoiserConfig::small(),
+        },
+        transition: Transition::released(),
+        text: None, // features are given
+        codec: CodecConfig::openimages_f8(),
+    };
+    let config = TrainConfig::default();
+    let parts = ConditionParts::new(&model_config, None, device)?;
+    let weights = TrainableWeights::new(&RandomWeights, device);
+    let params = Params::new(&weights, device, Kind::Float);
+    let mut model = TrainingModel::new(&params, &parts, &model_config);
+    let denoiser = &model_config.denoiser;
+    let mut state = RunState::new(
+        &config,
+        weights.into_parameters(),
+        denoiser.timesteps as usize,
+    );
+    let schedule = model_config.schedule();
+    let objective = Objective::new(&config.objective, &schedule, device);
+    let Conditioning::Text { positions, width } = denoiser.condition else {
+        return Err("the benchmark's models are text-conditioned".into());
+    };
+    let (batch, tokens) = (args.batch, denoiser.tokens());
+
+    let mut seconds = Vec::new();
+    for step in 0..args.steps + 2 {
+        let began = Instant::now();
+        if args.dtype != Precision::F32 {
+            let params = Params::new(&state.parameters, device, args.dtype.kind());
+            model = TrainingModel::new(&params, &parts, &model_config);
+        }
+        let x_0 = Tensor::randint(denoiser.codes, [batch, tokens], (Kind::Int64, Device::Cpu));
+        let u = Tensor::rand([batch, tokens], (Kind::Double, Device::Cpu));
+        let t: Vec<i64> = (0..batch)
+            .map(|i| (37 * (i + 1)) % denoiser.timesteps)
+            .collect();
+        let shown = Shown {
+            x_t: q_sample(&schedule, &x_0, &t, &u).to_device(device),
+            x_0: x_0.to_device(device),
+            t: Tensor::from_slice(&t).to_device(device),
+            p_t: Tensor::full([batch], 0.01, (Kind::Float, device)),
+            y: Tensor::randn([batch, positions, width], (Kind::Float, device)) * 0.04,
+        };
+        state.parameters.clear_gradients();
+        let outcome = accumulate(&model, &objective, &shown, 1);
+        let (loss, norm) = (outcome.loss.double_value(&[]), state.gradient_norm());
+        state.update(&config, loss, norm);
+        if let Device::Cuda(index) = device {
+            tch::Cuda::synchronize(index as i64);
+        }
+        if step >= 2 {
+            seconds.push(began.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    println!(
+        "{}",
+        serde_json::json!({
+            "what": "vqdiffusion, seconds per training step",
+            "size": format!("{:?}", args.size),
+            "dtype": args.dtype.to_string(),
+            "batch": batch,
+            "threads": tch::get_num_threads(),
+            "best": seconds[0],
+            "median": seconds[seconds.len() / 2],
+        })
+    );
+    Ok(())
+}
