@@ -122,9 +122,8 @@ pub fn run(args: &TrainArgs) -> CliResult {
     };
     eprintln!("{plan}");
     plan.check_memory()?;
-    let mut validation = None;
     if let Some(path) = &resumed {
-        validation = restore(path, config, &mut state)?;
+        restore(path, config, &mut state)?;
         eprintln!("continued    {} at step {}", path.display(), state.step);
     }
     let run = Run {
@@ -140,7 +139,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
     let mut progress = Progress::new(config.steps, "training", false);
     progress.start_at(state.step);
     let mut trainer = Trainer::new(config, model, parts, state, device);
-    let ended = run.train(&mut trainer, validation, &stop, &mut |event| {
+    let ended = run.train(&mut trainer, &stop, &mut |event| {
         show(&mut progress, &event);
     });
     progress.finish();

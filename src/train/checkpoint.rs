@@ -38,7 +38,7 @@ struct Manifest {
     samples: u64,
     updates: u64,
     skipped: u64,
-    /// Result of the last validation up to this step.
+    /// Result of the validation at this step.
     validation: Option<Bound>,
     /// SHA-256 of each file.
     files: std::collections::BTreeMap<String, String>,
@@ -265,12 +265,7 @@ pub fn newest(folder: &Path) -> Result<Option<SavedStep>, TrainError> {
 }
 
 /// Puts the checkpoint at `path` into `state`, which was made for the same model.
-/// Returns the validation's result recorded in it.
-pub fn restore(
-    path: &Path,
-    config: &TrainConfig,
-    state: &mut RunState,
-) -> Result<Option<Bound>, TrainError> {
+pub fn restore(path: &Path, config: &TrainConfig, state: &mut RunState) -> Result<(), TrainError> {
     let failed = |problem: String| TrainError::Checkpoint {
         path: path.to_path_buf(),
         problem,
@@ -318,7 +313,7 @@ pub fn restore(
             config.effective_batch()
         );
     }
-    Ok(manifest.validation)
+    Ok(())
 }
 
 /// All tensors of `state.safetensors`, on the CPU. Numbers are f64, in which the counts

@@ -56,8 +56,7 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Trains until the configured number of steps, or until `stop` is set: the step at
-    /// hand is finished then and a checkpoint written. `validation` is the last result
-    /// of a run that goes on.
+    /// hand is finished then and a checkpoint written. Every validation ends with one too.
     ///
     /// # Errors
     ///
@@ -65,7 +64,6 @@ impl Run<'_> {
     pub fn train(
         &self,
         trainer: &mut Trainer,
-        mut validation: Option<Bound>,
         stop: &AtomicBool,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Ended, TrainError> {
@@ -88,9 +86,10 @@ impl Run<'_> {
                 line: line.as_ref(),
             });
 
-            let stopping = stop.load(Ordering::Relaxed);
+            let mut stopping = stop.load(Ordering::Relaxed);
             let last = step == config.steps;
             let due = |every: u64| every > 0 && (last || step.is_multiple_of(every));
+            let mut validation = None;
             if due(config.validation.every) && !stopping {
                 let samples = self.data.validation.as_ref();
                 let bound = trainer.validate(samples.unwrap_or(&self.data.train))?;
@@ -98,8 +97,9 @@ impl Run<'_> {
                     .map_err(TrainError::io(&config.folder))?;
                 observe(Event::Validated { step, bound });
                 validation = Some(bound);
+                stopping = stop.load(Ordering::Relaxed);
             }
-            if due(config.checkpoint.every) || stopping {
+            if due(config.checkpoint.every) || validation.is_some() || stopping {
                 let saved = save(
                     &config.folder,
                     &config.checkpoint,
