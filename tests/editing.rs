@@ -830,6 +830,42 @@ fn a_trace_is_the_run_seen_from_inside() {
     );
 }
 
+#[test]
+fn models_without_text_are_edited_and_traced_too() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let folder = folder.path();
+    save(folder, "photo.png", photo(60, 50));
+    let half = GrayImage::from_fn(2, 1, |x, _| Luma([255 * (1 - x as u8)]));
+    save(folder, "left.png", half);
+    let cases: [(&str, &[&str], &str); 2] = [
+        ("class_tiny", &["--class", "3"], "0-class-3"),
+        ("uncond_tiny", &[], "0"),
+    ];
+    for (case, subject, name) in cases {
+        let [checkpoint, config] = ["last.pth", "config.yaml"].map(|f| fixture(case).join(f));
+        let model = ["--checkpoint", s(&checkpoint), "--config", s(&config)];
+        let start = ["--init-image", "photo.png", "--mask", "left.png"];
+        let more = ["--steps", "5", "--out", case, "--trace", "trace"];
+        let sample = [&["sample"], &model[..], subject].concat();
+        succeed(folder, &[&sample[..], &start, &more].concat());
+        let made = picture(&pixels(&folder.join(case).join(format!("{name}.png"))));
+        let original = picture(&photo(60, 50)).cover(made.width, made.height);
+        let right = |p: &Picture| p.crop(p.width / 2, 0, p.width / 2, p.height);
+        assert_eq!(right(&made), right(&original), "{case}");
+        assert_ne!(made, original, "{case}");
+        let trace_folder = folder.join("trace").join(name);
+        assert_eq!(files(&trace_folder.join("entropy")).len(), 5, "{case}");
+        assert!(files(&trace_folder.join("attention")).is_empty(), "{case}");
+        assert!(!trace_folder.join("words.png").exists(), "{case}");
+        let negative = ["--negative-prompt", "blurry", "--out", "no"];
+        refuse(
+            folder,
+            &[&sample[..], &negative].concat(),
+            &["--negative-prompt", "reads no text"],
+        );
+    }
+}
+
 /// Layer by layer from the weights, up to the first block's attention to the text.
 #[test]
 fn attention_to_the_text_is_the_softmax_of_the_first_block() {
