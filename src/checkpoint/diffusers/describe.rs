@@ -50,8 +50,7 @@ pub fn representable(model: &ModelConfig) -> Result<&TextCondition, String> {
 }
 
 /// The JSON files of `model`, which is [`representable`]: name in the folder and value.
-/// `dtype` is PyTorch's name of the number format that the text tower is to compute in.
-pub fn files(model: &ModelConfig, text: &TextCondition, dtype: &str) -> Vec<(String, Value)> {
+pub fn files(model: &ModelConfig, text: &TextCondition) -> Vec<(String, Value)> {
     let (d, c, tower) = (&model.denoiser, &model.codec, &text.tower);
     let Transition::MaskAndReplace { alpha, gamma } = model.transition else {
         return Vec::new();
@@ -148,7 +147,9 @@ pub fn files(model: &ModelConfig, text: &TextCondition, dtype: &str) -> Vec<(Str
                 "vocab_size": tower.vocabulary,
                 "bos_token_id": tower.vocabulary - 2,
                 "eos_token_id": tower.vocabulary - 1,
-                "torch_dtype": dtype,
+                // What diffusers loads the network in, whatever its file holds; transformers
+                // would take the file's.
+                "torch_dtype": "float32",
             }),
         ),
         component(

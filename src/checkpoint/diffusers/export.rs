@@ -68,13 +68,7 @@ pub fn write(
     for name in ["scheduler", "tokenizer"] {
         std::fs::create_dir(file(name)).map_err(io)?;
     }
-    // transformers loads in the format that is declared, and the network must take it.
-    let dtype = parts[&Component::Transformer]
-        .values()
-        .map(|entry| entry.dtype)
-        .max_by_key(|dtype| dtype.size())
-        .map_or("float32", |dtype| dtype.name());
-    for (name, value) in files(model, text, dtype) {
+    for (name, value) in files(model, text) {
         write_text(&name, format!("{value:#}\n"))?;
     }
     write_text(VOCABULARY, vocabulary(&tokenizer))?;
