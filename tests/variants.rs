@@ -3,18 +3,22 @@
 
 mod program;
 
-use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::config_file::ConfigFile;
-use vqdiffusion::checkpoint::official::{self, CODEC};
-use vqdiffusion::checkpoint::pytorch::{Saved, SavedTensor, TorchWriter};
-use vqdiffusion::checkpoint::{Entry, WeightSet};
+use vqdiffusion::checkpoint::infer;
+use vqdiffusion::checkpoint::official::{self, CODEC, DENOISER};
+use vqdiffusion::checkpoint::pytorch::{DType, Saved, SavedTensor, TorchWriter};
+use vqdiffusion::checkpoint::state_dict::Source;
+use vqdiffusion::checkpoint::{Entry, StateDict, WeightSet};
 use vqdiffusion::codec::{CodecConfig, ImageCodec};
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::picture::read_png_texts;
+use vqdiffusion::pipeline::conditioner::Conditioner;
 use vqdiffusion::torch::{Init, Params, WeightSource};
 use vqdiffusion::transformer::config::FeedForwardKind;
 use vqdiffusion::transformer::{Denoiser, DenoiserConfig, NullClass};
@@ -22,10 +26,6 @@ use vqdiffusion::transformer::{Denoiser, DenoiserConfig, NullClass};
 /// Tensors by name, in the order of a file.
 type Named = [(String, Entry)];
 type Outcome = Result<(), Box<dyn std::error::Error>>;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn fixture(case: &str, file: &str) -> String {
     program::fixture(case).join(file).display().to_string()
@@ -366,16 +366,11 @@ fn codec_files_of_every_layout() -> Outcome {
         );
     }
     let args = ["--codec", &model.checkpoint];
-    refuse(
-        &folder,
-        &sample(&without, &model.config, &args),
-        &["not an image codec alone"],
-    );
-    refuse(
-        &folder,
-        &sample(&without, &model.config, &[]),
-        &["--codec", "vqgan_ffhq_f16_1024.pth"],
-    );
+    let args = sample(&without, &model.config, &args);
+    refuse(&folder, &args, &["not an image codec alone"]);
+    let remedy = ["--codec", "vqgan_ffhq_f16_1024.pth"];
+    refuse(&folder, &sample(&without, &model.config, &[]), &remedy);
+    refuse(&folder, &["sample", "--checkpoint", &without], &remedy);
     Ok(())
 }
 
@@ -580,21 +575,30 @@ fn a_converted_model_makes_the_same_pictures() -> Outcome {
     Ok(())
 }
 
-/// Counts what a model asks for; the tensors are one element, expanded.
+/// Notes what a model asks for; the tensors are one element, expanded.
 #[derive(Default)]
-struct Counter(Cell<i64>);
+struct Asked(RefCell<Vec<(String, Vec<i64>)>>);
 
-impl WeightSource for Counter {
-    fn weight(&self, _name: &str, shape: &[i64], _init: Init) -> Tensor {
-        self.0.set(self.0.get() + shape.iter().product::<i64>());
+impl WeightSource for Asked {
+    fn weight(&self, name: &str, shape: &[i64], _init: Init) -> Tensor {
+        self.0.borrow_mut().push((name.into(), shape.into()));
         Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false)
     }
 }
 
+/// Names and shapes of the weights of what `build` builds.
+fn asked(build: impl Fn(&Params)) -> Vec<(String, Vec<i64>)> {
+    let source = Asked::default();
+    build(&Params::new(&source, Device::Cpu, Kind::Float));
+    source.0.into_inner()
+}
+
 fn parameters(build: impl Fn(&Params)) -> i64 {
-    let counter = Counter::default();
-    build(&Params::new(&counter, Device::Cpu, Kind::Float));
-    counter.0.get()
+    let shapes = asked(build);
+    shapes
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<i64>())
+        .sum()
 }
 
 /// The counts of the original's classes, instantiated in PyTorch.
@@ -652,16 +656,18 @@ fn released_sizes() {
     }
 }
 
+/// The model of a file in configs/.
+fn configuration(name: &str) -> Result<ModelConfig, Box<dyn std::error::Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match ConfigFile::read(&root.join("configs").join(name))? {
+        ConfigFile::Own { model, .. } => Ok(*model),
+        ConfigFile::Official(_) => Err("not ours".into()),
+    }
+}
+
 /// The files in configs/ say what the presets say.
 #[test]
 fn configuration_files() -> Outcome {
-    let read = |name: &str| -> Result<ModelConfig, Box<dyn std::error::Error>> {
-        let path: PathBuf = root().join("configs").join(name);
-        match ConfigFile::read(&path)? {
-            ConfigFile::Own { model, .. } => Ok(*model),
-            ConfigFile::Official(_) => Err("not ours".into()),
-        }
-    };
     for (name, denoiser, codec) in [
         (
             "text_b.yaml",
@@ -685,11 +691,40 @@ fn configuration_files() -> Outcome {
         ),
         ("ffhq.yaml", DenoiserConfig::ffhq(), CodecConfig::ffhq_f16()),
     ] {
-        let model = read(name)?;
+        let model = configuration(name)?;
         assert_eq!(model.denoiser, denoiser, "{name}");
         assert_eq!(model.codec, codec, "{name}");
         assert_eq!(model.picture_size(), [256, 256], "{name}");
         model.check()?;
+    }
+    Ok(())
+}
+
+/// The models of the configuration files are recognised by names and shapes of their
+/// weights alone, the grid that is smaller than the position table included.
+#[test]
+fn released_models_by_their_weights() -> Outcome {
+    for name in ["text_b", "text_s", "text_l", "imagenet", "ffhq"] {
+        let expected = configuration(&format!("{name}.yaml"))?;
+        let shapes = asked(|p| {
+            let conditioner = Conditioner::new(p, &expected);
+            drop(conditioner.unwrap_or_else(|e| panic!("{e}")));
+            drop(Denoiser::new(&p.at(DENOISER), &expected.denoiser));
+            drop(ImageCodec::new(&p.at(CODEC), &expected.codec, None));
+        });
+        let mut state = StateDict::default();
+        for (key, shape) in shapes {
+            let entry = Entry {
+                dtype: DType::F32,
+                shape,
+                file: name.into(),
+                key: key.clone(),
+                source: Source::Memory(Arc::from([])),
+            };
+            state.insert(key, entry);
+        }
+        let found = infer::model(&state, Path::new(name), None)?;
+        assert_eq!(found, expected, "{name}");
     }
     Ok(())
 }

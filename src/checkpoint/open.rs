@@ -190,9 +190,7 @@ fn add_codec(
             what: "holds no image codec (no tensor 'content_codec.*')".into(),
             remedy: format!(
                 "give its file with --codec (the original keeps it at {})",
-                named.unwrap_or(
-                    "OUTPUT/pretrained_model/taming_dvae/taming_f8_8192_openimages_last.pth"
-                )
+                named.map_or_else(|| usual_codec(state), String::from)
             ),
         });
     };
@@ -208,6 +206,17 @@ fn add_codec(
         state.insert(name, entry.clone());
     }
     Ok(())
+}
+
+/// Where the original keeps the codec of a denoiser such as that in `state`.
+fn usual_codec(state: &StateDict) -> String {
+    let has = |part: &str| state.has_prefix(&format!("{DENOISER}.blocks.0.{part}."));
+    let name = match (has("attn2"), has("ln2.emb")) {
+        (true, _) => "taming_f8_8192_openimages_last.pth",
+        (false, true) => "vqgan_imagenet_f16_16384.pth",
+        (false, false) => "vqgan_ffhq_f16_1024.pth",
+    };
+    format!("OUTPUT/pretrained_model/taming_dvae/{name}")
 }
 
 fn add_mapping(
