@@ -278,10 +278,11 @@ fn official_checkpoint_is_written_as_it_was_read() {
     let f = folder.path();
     for case in ["text_tiny", "text_conv_abs"] {
         native_of(f, case);
-        succeed(
+        let out = succeed(
             f,
             &["convert", "native.safetensors", "o.pth", "--overwrite"],
         );
+        assert!(out.contains("attention heads, 4"), "{out}");
         // Every tensor of the original's state dict, constants included, bit by bit.
         let recorded = tensors(&at("fixtures").join(case).join("last.pth"));
         let ours = tensors(&f.join("o.pth"));
@@ -390,6 +391,13 @@ fn what_a_layout_cannot_hold_is_refused() {
             f,
             &["convert", "native.safetensors", output, "--to", to],
             &[words],
+        );
+    }
+    for output in ["absent/x.pth", "absent/x.safetensors"] {
+        refuse(
+            f,
+            &["convert", "native.safetensors", output],
+            &["absent: no such folder"],
         );
     }
     // A folder of something else is never replaced.

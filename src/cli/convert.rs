@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::model_source::ModelSource;
 use super::CliResult;
+use crate::checkpoint::infer::RELEASED_HEADS;
 use crate::checkpoint::official_export::mapping_name;
 use crate::checkpoint::pytorch::DType;
 use crate::checkpoint::{diffusers, native, official_export, Checkpoint};
@@ -74,10 +75,10 @@ impl StoredKind {
 
 pub fn run(args: &ConvertArgs) -> CliResult {
     let target = target(args)?;
-    refuse_replacing(args, &args.output)?;
+    refuse_output(args, &args.output)?;
     let mut checkpoint = args.model.open(&args.input)?;
     if target == Target::Official && checkpoint.config.needs_code_mapping() {
-        refuse_replacing(args, &mapping_file(args, &checkpoint))?;
+        refuse_output(args, &mapping_file(args, &checkpoint))?;
     }
     let report = check_weights(&checkpoint)?;
     if let Some(kind) = args.dtype {
@@ -93,6 +94,14 @@ pub fn run(args: &ConvertArgs) -> CliResult {
         Target::Official => {
             let mapping = official_export::write(&args.output, model, state)?;
             writeln!(out, "{report}")?;
+            let heads = model.denoiser.heads;
+            if heads != RELEASED_HEADS {
+                writeln!(
+                    out,
+                    "left out: the number of attention heads, {heads}; whoever reads the file needs \
+                     a configuration that says it (n_head)"
+                )?;
+            }
             if let Some(mapping) = mapping {
                 writeln!(out, "wrote {} (the code mapping)", mapping.display())?;
             }
@@ -135,9 +144,18 @@ fn target(args: &ConvertArgs) -> Result<Target, String> {
     }
 }
 
-fn refuse_replacing(args: &ConvertArgs, path: &Path) -> Result<(), String> {
+/// Refuses an output that is there, or has no folder to be in.
+fn refuse_output(args: &ConvertArgs, path: &Path) -> Result<(), String> {
     if !path.exists() {
-        return Ok(());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        return match folder {
+            Some(folder) if !folder.is_dir() => {
+                Err(format!("{}: no such folder", folder.display()))
+            }
+            _ => Ok(()),
+        };
     }
     let path_name = path.display();
     if !args.overwrite {
