@@ -714,6 +714,27 @@ fn pictures_of_every_kind_are_read() {
     let jpeg = read("smooth.jpg");
     assert_eq!((jpeg.width, jpeg.height), (16, 16));
     assert!(jpeg.rgb.iter().all(|c| c.abs_diff(90) <= 1));
+
+    let whole = std::fs::read(folder.path().join("smooth.jpg")).unwrap();
+    std::fs::write(folder.path().join("cut.jpg"), &whole[..whole.len() - 2]).unwrap();
+    save(folder.path(), "narrow.png", GrayImage::new(2, 200));
+    let file = std::fs::File::create(folder.path().join("huge.png")).unwrap();
+    let mut encoder = png::Encoder::new(file, 1 << 14, 1 << 14);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::One);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&vec![0; 1 << 25]).unwrap();
+    drop(writer);
+    for (name, words) in [
+        ("narrow.png", "2 by 200"),
+        ("huge.png", "16384 by 16384"),
+        ("cut.jpg", "end too early"),
+    ] {
+        let error = read_picture(&folder.path().join(name))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(name) && error.contains(words), "{error}");
+    }
 }
 
 #[test]

@@ -7,15 +7,12 @@ use image::{ImageDecoder, ImageFormat, ImageReader};
 
 use crate::picture::{decode_picture, Picture};
 
-/// Pictures with more pixels are refused (Pillow warns of a decompression bomb there).
-pub const MAX_PIXELS: u64 = 89_478_485;
-
 /// Decodes a PNG or JPEG as [`decode_picture`] does, for pictures nobody looks at:
 ///
 /// # Errors
 ///
-/// Why the bytes cannot be used: another format, damaged or truncated data, more than
-/// [`MAX_PIXELS`], CMYK, or more than 8 bits a channel.
+/// Why the bytes cannot be used: what [`decode_picture`] refuses, CMYK, or more than 8
+/// bits a channel.
 pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
@@ -26,12 +23,6 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let decoder = reader.map_err(|e| e.to_string())?.into_decoder();
     if let Ok(decoder) = decoder {
-        let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > MAX_PIXELS {
-            return Err(format!(
-                "{width} by {height} pixels, expected at most {MAX_PIXELS} in all"
-            ));
-        }
         let color = decoder.color_type();
         let bits = color.bits_per_pixel() / u16::from(color.channel_count());
         if bits != 8 {

@@ -7,13 +7,20 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::{Picture, PictureError};
 
+/// Pixels of the largest picture that is read (Pillow warns of a decompression bomb
+/// there).
+pub const MOST_PIXELS: u64 = 89_478_485;
+/// Sides ratio of the narrowest picture that is read: scaled to cover a square, it
+/// would grow without bound.
+pub const NARROWEST: u32 = 100;
+
 /// Reads a PNG or JPEG as 8-bit RGB: turned as its EXIF orientation says, grey and
 /// CMYK converted, 16 bits reduced to 8, transparency laid on white.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, is of another format, damaged, or would need more
-/// than 512 MiB.
+/// A file that cannot be read, is of another format, damaged, of more than
+/// [`MOST_PIXELS`], or with a side more than [`NARROWEST`] times the other.
 pub fn read_picture(path: &Path) -> Result<Picture, PictureError> {
     let bytes = std::fs::read(path).map_err(|e| PictureError::new(path, e))?;
     decode_picture(&bytes, path)
@@ -41,11 +48,32 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
         Some(other) => return Err(format!("a {other:?} file, expected PNG or JPEG")),
         None => return Err("not a picture, expected PNG or JPEG".into()),
     }
+    if reader.format() == Some(ImageFormat::Jpeg) && ends_early(bytes) {
+        return Err("the JPEG data end too early".into());
+    }
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MOST_PIXELS {
+        return Err(format!(
+            "{width} by {height} pixels, expected at most {MOST_PIXELS} in all"
+        ));
+    }
+    if width.max(height) / NARROWEST >= width.min(height).max(1) {
+        return Err(format!(
+            "{width} by {height} pixels, expected sides up to {NARROWEST} times each other"
+        ));
+    }
     let orientation = decoder.orientation().map_err(|e| e.to_string())?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Whether no end marker follows the last scan of a JPEG: the decoder would fill the
+/// rest with grey.
+fn ends_early(bytes: &[u8]) -> bool {
+    let scan = bytes.windows(2).rposition(|pair| pair == [0xFF, 0xDA]);
+    scan.is_some_and(|at| !bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]))
 }
 
 fn on_white(pixel: &image::Rgba<u8>) -> [u8; 3] {
