@@ -50,7 +50,7 @@ fn text_model() -> ModelConfig {
     model(
         "{kind: text, positions: 77, width: 16}",
         "text: {tower: {vocabulary: 1792, context: 77, width: 16, layers: 1, heads: 1,
-            hidden: 32}, 'null': learned},",
+            hidden: 32}, null_text: learned},",
     )
 }
 
@@ -581,7 +581,7 @@ fn events(run: &Path, tag: &str) -> usize {
 #[test]
 fn class_and_unconditional_models_train() {
     for condition in [
-        "{kind: class, classes: 4, 'null': learned}",
+        "{kind: class, classes: 4, null_class: learned}",
         "{kind: unconditional}",
     ] {
         let place = Workplace::new(&model(condition, ""), 10);
@@ -712,19 +712,47 @@ fn an_official_configuration_trains() {
     assert_eq!((picture.width(), picture.height()), (2 * 64 + 2, 64));
 }
 
+/// From random weights a run needs the codec, the text tower (or trains it), and nothing
+/// else; the same seed draws the same weights.
+#[test]
+fn training_starts_from_a_codec_and_a_text_tower() {
+    let place = Workplace::new(&text_model(), 10);
+    let experiment = format!(
+        "model: {}\nweights: {{codec: start.safetensors}}\n{}",
+        serde_json::to_string(&text_model()).expect("JSON"),
+        EXPERIMENT.replace("weights:\n  init_from: start.safetensors\n", ""),
+    );
+    std::fs::write(place.path("experiment.yaml"), experiment).expect("a file");
+    place.refuse(&[], &["weights.text is missing", "train.text: trained"]);
+    let text = "weights.text=start.safetensors";
+    for folder in ["train.folder=a", "train.folder=b"] {
+        place.succeed(&[text, folder, "train.steps=5"]);
+    }
+    place.assert_same("a/last", "b/last");
+    let message = place.succeed(&["train.text=trained", "train.folder=c", "train.steps=5"]);
+    assert!(message.contains("0 frozen"), "{message}");
+    place.refuse(
+        &[text, "weights.codec=tokens.safetensors", "train.folder=d"],
+        &["tokens.safetensors", "content_codec"],
+    );
+}
+
 /// A class model tuned for guidance gets a row for "no class", which starts as what
 /// stood for it before: the mean of the classes.
 #[test]
 fn a_null_class_is_added_for_tuning() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = folder.path().join("start.safetensors");
-    write_model(&path, &model("{kind: class, classes: 4, 'null': mean}", ""));
+    write_model(
+        &path,
+        &model("{kind: class, classes: 4, null_class: mean}", ""),
+    );
     let weights = WeightsConfig {
         init_from: Some(path),
         learned_null: true,
         ..WeightsConfig::default()
     };
-    let wanted = model("{kind: class, classes: 4, 'null': learned}", "");
+    let wanted = model("{kind: class, classes: 4, null_class: learned}", "");
     let start = Start::open(&weights, Some(&wanted), TextTraining::Frozen).expect("a start");
     assert_eq!(start.model(), &wanted);
     let (state, _, _) = start
