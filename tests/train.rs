@@ -733,7 +733,7 @@ fn training_starts_from_a_codec_and_a_text_tower() {
     assert!(message.contains("0 frozen"), "{message}");
     place.refuse(
         &[text, "weights.codec=tokens.safetensors", "train.folder=d"],
-        &["tokens.safetensors", "content_codec"],
+        &["tokens.safetensors", "header"],
     );
 }
 

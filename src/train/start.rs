@@ -158,7 +158,12 @@ impl Start {
         match (&weights.text, text) {
             _ if model.text.is_none() => {}
             (Some(file), _) => {
-                for (name, entry) in read_text_tower(file)?.iter() {
+                // Of a whole model, or of a CLIP file.
+                let tensors = match Checkpoint::open(file, &options) {
+                    Ok(model) => model.state,
+                    Err(_) => read_text_tower(file)?,
+                };
+                for (name, entry) in tensors.iter().filter(|(name, _)| name.starts_with(TEXT)) {
                     state.insert(name, entry.clone());
                 }
             }

@@ -174,9 +174,8 @@ impl<'a> Trainer<'a> {
         t: &[i64],
         p_t: &[f64],
     ) -> Result<Shown, TrainError> {
-        let tokens = self.model_config.denoiser.tokens();
-        let key = (self.config.seed, batch.samples.as_slice());
-        let uniform = training_uniform(key.0, key.1, TrainingDraw::Corruption, tokens);
+        let (seed, tokens) = (self.config.seed, self.model_config.denoiser.tokens());
+        let uniform = training_uniform(seed, &batch.samples, TrainingDraw::Corruption, tokens);
         let x_t = q_sample(&self.schedule, &batch.tokens, t, &uniform);
         let y = model.condition(batch).map_err(TrainError::Mismatch)?;
         Ok(Shown {
