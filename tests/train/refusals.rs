@@ -1,0 +1,146 @@
+//! What is refused, and how configurations are read and printed.
+
+use std::path::Path;
+use std::process::Command;
+use tch::Device;
+use tch::Kind;
+use tch::Tensor;
+use tempfile::TempDir;
+use vqdiffusion::data::Samples;
+use vqdiffusion::data::TokenLoader;
+use vqdiffusion::experiment::Experiment;
+use vqdiffusion::train::start::Start;
+use vqdiffusion::train::start::WeightsConfig;
+use vqdiffusion::train::trainer::Trainer;
+use vqdiffusion::train::TextTraining;
+use vqdiffusion::train::TrainConfig;
+
+use crate::place::{text_model, write_model, write_tokens, Workplace};
+
+#[test]
+fn impossible_experiments_are_refused_before_any_work() {
+    let place = Workplace::new(&text_model(), 10);
+    let file = |text: &str| std::fs::write(place.path("bad.yaml"), text).expect("a file");
+    let bad = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+            .args(["train", "bad.yaml"])
+            .current_dir(place.folder.path())
+            .output()
+            .expect("the binary starts");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        for word in words {
+            assert!(message.contains(word), "{word:?} not in: {message}");
+        }
+    };
+    file("data: {train: x}\ntrain:\n  stesp: 3\n");
+    bad(&["bad.yaml", "stesp", "line 3", "did you mean `steps`"]);
+    file("data: {train: x}\ntrain:\n  steps: many\n");
+    bad(&["train.steps", "\"many\"", "line 3"]);
+    file("train: {steps: 3}\n");
+    bad(&["missing field `data`"]);
+    file("data: {train: tokens.safetensors}\n");
+    bad(&["'model'", "--init-from"]);
+
+    for (overrides, words) in [
+        (["train.stps=3"], ["stps", "did you mean `steps`"]),
+        (["train.steps"], ["train.steps", "key=value"]),
+        (["train.steps=0"], ["train.steps is 0", "at least 1"]),
+        (["train.clip.norm=-1"], ["train.clip.norm is -1", "above 0"]),
+        (["train.precision=f16"], ["train.precision is f16", "bf16"]),
+        (["data.drop_rate=2"], ["data.drop_rate is 2", "0 to 1"]),
+        (
+            ["data.train=absent.safetensors"],
+            ["absent.safetensors", "No such file"],
+        ),
+        (
+            ["weights.init_from=absent.pth"],
+            ["absent.pth", "no such file"],
+        ),
+    ] {
+        place.refuse(&overrides, &words);
+    }
+    assert!(!place.path("run").exists());
+
+    // Tokens of another model.
+    let big = Tensor::full([2, 16], 12i64, (Kind::Int64, Device::Cpu));
+    let short = Tensor::zeros([2, 9], (Kind::Int64, Device::Cpu));
+    for (tokens, words) in [
+        (big, ["tokens from 12 to 12", "codes 0 to 11"]),
+        (short, ["9 tokens an image", "the model has 16"]),
+    ] {
+        Tensor::write_safetensors(&[("tokens", tokens)], place.path("other.safetensors"))
+            .expect("a file");
+        place.refuse(&["data.train=other.safetensors"], &words);
+    }
+    // A run is not continued or replaced by accident.
+    place.succeed(&["train.steps=5"]);
+    place.refuse(&[], &["step-00000005", "--resume auto"]);
+}
+
+/// The experiments that come with the project can be read.
+#[test]
+fn the_configurations_are_experiments() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("train_") {
+            Experiment::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
+/// A weight that the loss does not depend on is named in the first step.
+#[test]
+fn a_parameter_without_a_gradient_is_an_error() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let config = text_model();
+    let path = folder.path().join("start.safetensors");
+    write_model(&path, &config);
+    write_tokens(&folder.path().join("tokens.safetensors"), 4);
+    let weights = WeightsConfig {
+        init_from: Some(path),
+        ..WeightsConfig::default()
+    };
+    let train = TrainConfig::default();
+    let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
+    let (mut state, parts, _) = start.load(&train, Device::Cpu).expect("a start");
+    let extra = Tensor::zeros([3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    state
+        .parameters
+        .tensors
+        .insert("blocks.left_over".into(), extra);
+    let samples = Samples::read(&folder.path().join("tokens.safetensors")).expect("samples");
+    let loader = TokenLoader::new(samples, 0, 0.0).expect("a loader");
+    let mut trainer = Trainer::new(&train, start.model(), parts, state, Device::Cpu);
+    let error = trainer.step(&loader).expect_err("no gradient");
+    assert!(error.to_string().contains("blocks.left_over"), "{error}");
+}
+
+#[test]
+fn numbers_that_are_not_finite_end_the_run_with_the_batch_named() {
+    let place = Workplace::new(&text_model(), 10);
+    place.refuse(
+        &[
+            "train.learning_rate={start: 1e30, peak: 1e30, warmup: 0, course: {kind: constant}}",
+            "train.skip_limit=3",
+        ],
+        &["3 steps in a row", "samples", "times ["],
+    );
+}
+
+#[test]
+fn the_printed_configuration_means_the_same_plan() {
+    let place = Workplace::new(&text_model(), 10);
+    let printed = place.run(&["--print-config", "train.steps=7"]);
+    assert!(printed.status.success());
+    std::fs::write(place.path("experiment.yaml"), &printed.stdout).expect("a file");
+    let again = place.run(&["--print-config"]);
+    assert_eq!(printed.stdout, again.stdout);
+    assert!(String::from_utf8_lossy(&printed.stdout).contains("steps: 7"));
+    assert!(!place.path("run").exists());
+}

@@ -1,0 +1,235 @@
+//! Runs that are killed, stopped, out of room or damaged, and go on.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use tch::Device;
+use tempfile::TempDir;
+use vqdiffusion::checkpoint::Checkpoint;
+use vqdiffusion::checkpoint::OpenOptions;
+use vqdiffusion::pipeline::Pipeline;
+use vqdiffusion::torch::device::Precision;
+use vqdiffusion::train::checkpoint::newest;
+use vqdiffusion::train::checkpoint::restore;
+use vqdiffusion::train::checkpoint::save;
+use vqdiffusion::train::checkpoint::saved_steps;
+use vqdiffusion::train::config::CheckpointConfig;
+use vqdiffusion::train::start::Start;
+use vqdiffusion::train::start::WeightsConfig;
+use vqdiffusion::train::TextTraining;
+use vqdiffusion::train::TrainConfig;
+
+use crate::place::{model, signal, text_model, wait_for, write_model, Workplace};
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let place = Workplace::new(&text_model(), 10);
+    place.succeed(&["train.folder=whole"]);
+    place.succeed(&["train.folder=again"]);
+    place.assert_same("whole/last", "again/last");
+
+    let killed = ["train.folder=killed", "train.steps=1000000"];
+    let mut child = place.command(&killed).spawn().expect("the binary starts");
+    wait_for(&mut child, "checkpoint", || {
+        place.path("killed/step-00000005").exists()
+    });
+    child.kill().expect("a running child"); // SIGKILL
+    let _ = child.wait();
+    let steps = saved_steps(&place.path("killed")).expect("a folder");
+    assert!(steps.last().is_some_and(|s| s.step < 40), "{steps:?}");
+    let message = place.succeed(&["train.folder=killed", "--resume", "auto"]);
+    assert!(message.contains("continued"), "{message}");
+    place.assert_same("whole/last", "killed/last");
+    // The log has every step once.
+    assert_eq!(
+        place.logged("killed", "loss"),
+        place.logged("whole", "loss")
+    );
+    // The last two checkpoints stay, and the best.
+    let steps = saved_steps(&place.path("whole")).expect("a folder");
+    assert!((2..=3).contains(&steps.len()), "{steps:?}");
+}
+
+#[test]
+fn a_signal_ends_the_run_after_a_checkpoint() {
+    let place = Workplace::new(&text_model(), 10);
+    for number in [libc::SIGTERM, libc::SIGINT] {
+        let folder = format!("train.folder=signal{number}");
+        let long = [
+            folder.as_str(),
+            "train.steps=1000000",
+            "train.checkpoint.every=1000000",
+        ];
+        let mut child = place.command(&long).spawn().expect("the binary starts");
+        let log = place.path(&format!("signal{number}/log.jsonl"));
+        wait_for(&mut child, "step", || {
+            std::fs::metadata(&log).is_ok_and(|file| file.len() > 0)
+        });
+        signal(&child, number);
+        let status = child.wait().expect("a child");
+        assert_eq!(status.code(), Some(3));
+        let folder_path = place.path(&format!("signal{number}"));
+        let saved = newest(&folder_path)
+            .expect("a folder")
+            .expect("a checkpoint");
+        let steps = place.logged(&format!("signal{number}"), "step");
+        assert_eq!(Some(&(saved.step as f64)), steps.last());
+        // It goes on from there.
+        let end = format!("train.steps={}", saved.step + 2);
+        place.succeed(&[&folder, &end, "--resume", "auto"]);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_run_at_once() {
+    let place = Workplace::new(&text_model(), 10);
+    // A step of minutes.
+    let long = ["train.accumulation=100000"];
+    let mut child = place.command(&long).spawn().expect("the binary starts");
+    let log = place.path("run/log.jsonl");
+    wait_for(&mut child, "log", || log.exists());
+    signal(&child, libc::SIGTERM);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().expect("a child").is_none());
+    signal(&child, libc::SIGTERM);
+    let status = child.wait().expect("a child");
+    assert_eq!(status.code(), Some(128 + libc::SIGTERM));
+}
+
+#[test]
+fn without_room_the_previous_checkpoint_stays() {
+    let place = Workplace::new(&text_model(), 10);
+    place.succeed(&["train.steps=5"]);
+    // Files may not grow beyond 64 KiB, as on a full disk.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_vqdiffusion"))
+        .args([
+            "train",
+            "experiment.yaml",
+            "--resume",
+            "auto",
+            "--threads",
+            "1",
+        ])
+        .current_dir(place.folder.path())
+        .output()
+        .expect("sh starts");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    for word in ["step 10 could not be written", "step-00000005 stays"] {
+        assert!(message.contains(word), "{word:?} not in: {message}");
+    }
+    let left: Vec<_> = std::fs::read_dir(place.path("run"))
+        .expect("a folder")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    place.succeed(&["--resume", "auto"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let place = Workplace::new(&text_model(), 10);
+    place.succeed(&["train.steps=10"]);
+    let file = place.path("run/step-00000010/state.safetensors");
+    let mut bytes = std::fs::read(&file).expect("a file");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&file, bytes).expect("a file");
+    place.refuse(
+        &["--resume", "run/step-00000010"],
+        &["state.safetensors", "SHA-256"],
+    );
+    let message = place.succeed(&["--resume", "auto", "train.steps=12"]);
+    assert!(message.contains("step-00000005 at step 5"), "{message}");
+}
+
+/// Saves checkpoints in `KILLED_SAVER` without end; nothing without that variable.
+#[test]
+fn child_that_saves_without_end() {
+    let Some(folder) = std::env::var_os("KILLED_SAVER").map(PathBuf::from) else {
+        return;
+    };
+    tch::set_num_threads(1);
+    let config = TrainConfig::default();
+    let weights = WeightsConfig {
+        init_from: Some(folder.join("start.safetensors")),
+        ..WeightsConfig::default()
+    };
+    let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
+    let (mut state, _, frozen) = start.load(&config, Device::Cpu).expect("a start");
+    let run = folder.join("run");
+    if let Some(saved) = newest(&run).expect("a readable folder") {
+        restore(&saved.path, &config, &mut state).expect("a whole checkpoint");
+    }
+    let keep = CheckpointConfig { every: 1, keep: 2 };
+    loop {
+        state.step += 1;
+        save(&run, &keep, start.model(), &state, &frozen, None).expect("a saved checkpoint");
+    }
+}
+
+#[test]
+fn the_last_checkpoint_survives_two_hundred_kills() {
+    std::thread::scope(|scope| {
+        for lane in 1..=2 {
+            scope.spawn(move || survive_kills(100, lane * 88_172_645_463_325_252));
+        }
+    });
+}
+
+fn survive_kills(kills: usize, mut generator: u64) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let config = model("{kind: unconditional}", "");
+    write_model(&folder.path().join("start.safetensors"), &config);
+    let run = folder.path().join("run");
+    let exe = std::env::current_exe().expect("this test");
+    let mut last = 0;
+    let steps = || saved_steps(&run).ok().and_then(|s| Some(s.last()?.step));
+    for kill in 0..kills {
+        let mut child = Command::new(&exe)
+            .args([
+                "--exact",
+                "resume::child_that_saves_without_end",
+                "--nocapture",
+            ])
+            .env("KILLED_SAVER", folder.path())
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("this test starts again");
+        wait_for(&mut child, "newer checkpoint", || {
+            steps().unwrap_or(0) > last
+        });
+        // xorshift: somewhere in the next saves, which take milliseconds.
+        generator ^= generator << 13;
+        generator ^= generator >> 7;
+        generator ^= generator << 17;
+        std::thread::sleep(Duration::from_micros(generator % 20_000));
+        child.kill().expect("a running child");
+        let _ = child.wait();
+        let saved = newest(&run).expect("a readable folder");
+        let saved = saved.unwrap_or_else(|| panic!("no checkpoint after kill {kill}"));
+        assert_eq!(
+            Some(saved.step),
+            steps(),
+            "the newest is damaged (kill {kill})"
+        );
+        assert!(
+            saved.step > last,
+            "kill {kill}: {} after {last}",
+            saved.step
+        );
+        last = saved.step;
+    }
+    // It is a model file.
+    let saved = newest(&run)
+        .expect("a readable folder")
+        .expect("a checkpoint");
+    let file = saved.path.join("model.safetensors");
+    let model = Checkpoint::open(&file, &OpenOptions::default()).expect("a model file");
+    Pipeline::load(&model, Device::Cpu, Precision::F32).expect("a whole model");
+}

@@ -1,0 +1,124 @@
+//! What a run can start from.
+
+use std::path::Path;
+use std::process::Command;
+use std::process::Output;
+use tch::Device;
+use tch::Kind;
+use tch::Tensor;
+use tempfile::TempDir;
+use vqdiffusion::checkpoint::official::DENOISER;
+use vqdiffusion::train::start::Start;
+use vqdiffusion::train::start::WeightsConfig;
+use vqdiffusion::train::TextTraining;
+use vqdiffusion::train::TrainConfig;
+
+use crate::place::{model, text_model, write_model, Workplace, EXPERIMENT};
+
+/// An official configuration is an experiment, with the recipe it describes.
+#[test]
+fn an_official_configuration_trains() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tiny");
+    let folder = TempDir::new().expect("a temporary folder");
+    let place = Workplace { folder };
+    let official = case.join("config.yaml");
+    let run = |overrides: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+            .args(["train", official.to_str().expect("UTF-8"), "--threads", "1"])
+            .args([
+                "--init-from",
+                case.join("last.pth").to_str().expect("UTF-8"),
+            ])
+            .args(overrides)
+            .current_dir(place.folder.path())
+            .output()
+            .expect("the binary starts")
+    };
+    let message = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        message(&output).contains("data.train=FOLDER"),
+        "{}",
+        message(&output)
+    );
+
+    let tokens = Tensor::zeros([4, 64], (Kind::Int64, Device::Cpu));
+    let ids = Tensor::zeros([4, 77], (Kind::Int64, Device::Cpu));
+    let file = place.path("tokens.safetensors");
+    Tensor::write_safetensors(&[("tokens", tokens), ("text_ids", ids)], file).expect("a file");
+    let data = [
+        "data.train=tokens.safetensors",
+        "train.steps=2",
+        "train.folder=run",
+    ];
+    let output = run(&[data.as_slice(), &["--print-config"]].concat());
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    for line in [
+        "recipe: official",
+        "patience: 60000",
+        "peak: 0.001",
+        "end: 5000",
+    ] {
+        assert!(printed.contains(line), "{line:?} not in: {printed}");
+    }
+    let grid = ["train.preview={every: 1, prompts: [a bird], columns: 2, steps: 2}"];
+    let output = run(&[data.as_slice(), &grid].concat());
+    assert!(output.status.success(), "{}", message(&output));
+    assert!(place.path("run/last/model.safetensors").exists());
+    let picture = image::open(place.path("run/samples-00000002.png")).expect("a grid");
+    assert_eq!((picture.width(), picture.height()), (2 * 64 + 2, 64));
+}
+
+/// From random weights a run needs the codec, the text tower (or trains it), and nothing
+/// else; the same seed draws the same weights.
+#[test]
+fn training_starts_from_a_codec_and_a_text_tower() {
+    let place = Workplace::new(&text_model(), 10);
+    let experiment = format!(
+        "model: {}\nweights: {{codec: start.safetensors}}\n{}",
+        serde_json::to_string(&text_model()).expect("JSON"),
+        EXPERIMENT.replace("weights:\n  init_from: start.safetensors\n", ""),
+    );
+    std::fs::write(place.path("experiment.yaml"), experiment).expect("a file");
+    place.refuse(&[], &["weights.text is missing", "train.text: trained"]);
+    let text = "weights.text=start.safetensors";
+    for folder in ["train.folder=a", "train.folder=b"] {
+        place.succeed(&[text, folder, "train.steps=5"]);
+    }
+    place.assert_same("a/last", "b/last");
+    let message = place.succeed(&["train.text=trained", "train.folder=c", "train.steps=5"]);
+    assert!(message.contains("0 frozen"), "{message}");
+    place.refuse(
+        &[text, "weights.codec=tokens.safetensors", "train.folder=d"],
+        &["tokens.safetensors", "header"],
+    );
+}
+
+/// A class model tuned for guidance gets a row for "no class", which starts as what
+/// stood for it before: the mean of the classes.
+#[test]
+fn a_null_class_is_added_for_tuning() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("start.safetensors");
+    write_model(
+        &path,
+        &model("{kind: class, classes: 4, null_class: mean}", ""),
+    );
+    let weights = WeightsConfig {
+        init_from: Some(path),
+        learned_null: true,
+        ..WeightsConfig::default()
+    };
+    let wanted = model("{kind: class, classes: 4, null_class: learned}", "");
+    let start = Start::open(&weights, Some(&wanted), TextTraining::Frozen).expect("a start");
+    assert_eq!(start.model(), &wanted);
+    let (state, _, _) = start
+        .load(&TrainConfig::default(), Device::Cpu)
+        .expect("a start");
+    let table = &state.parameters.tensors[&format!("{DENOISER}.blocks.0.ln2.emb.weight")];
+    assert_eq!(table.size(), [5, 32]);
+    let mean = table.narrow(0, 0, 4).mean_dim(0, false, Kind::Float);
+    let off = (table.get(4) - mean).abs().max().double_value(&[]);
+    assert!(off < 1e-6, "{off}");
+}
