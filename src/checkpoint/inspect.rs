@@ -8,6 +8,7 @@ use super::infer;
 use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::open::{is_safetensors, Checkpoint, Layout, OpenOptions};
 use super::state_dict::{read_safetensors, StateDict};
+use crate::codec::CodecConfig;
 use crate::model::{ModelConfig, TextCondition};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
@@ -124,15 +125,21 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
     if state.has_prefix(&format!("{DENOISER}.")) {
         return Ok(None);
     }
-    let layout = match kind {
-        OfficialKind::Codec => "image codec alone (taming)".to_string(),
-        OfficialKind::Training { has_ema } => training_layout(has_ema, options.weights),
+    let (layout, facts) = match kind {
+        OfficialKind::Codec => {
+            let codec = infer::codec_alone(&state, path)?;
+            let facts = vec![("codec", codec_fact(&codec))];
+            ("image codec alone (taming)".to_string(), facts)
+        }
+        OfficialKind::Training { has_ema } => {
+            (training_layout(has_ema, options.weights), Vec::new())
+        }
     };
     Ok(Some(Description {
         layout,
+        facts,
         parts: parts(&state),
         missing: vec!["a denoiser; this file cannot be sampled from".into()],
-        ..Description::default()
     }))
 }
 
@@ -172,16 +179,18 @@ fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
         };
         facts.push(("classes", format!("{classes}, null class: {null}")));
     }
-    facts.push((
-        "codec",
-        format!(
-            "{:?} quantizer, {} codes, factor {}, {width}×{height} pictures",
-            model.codec.quantizer,
-            model.codec.codebook,
-            model.codec.factor()
-        ),
-    ));
+    let codec = codec_fact(&model.codec);
+    facts.push(("codec", format!("{codec}, {width}×{height} pictures")));
     facts
+}
+
+fn codec_fact(codec: &CodecConfig) -> String {
+    format!(
+        "{:?} quantizer, {} codes, factor {}",
+        codec.quantizer,
+        codec.codebook,
+        codec.factor()
+    )
 }
 
 /// What it is conditioned on, and the published name of its size if it has one.
