@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 use vqdiffusion::data::TokenCache;
+use vqdiffusion::experiment::codec::CodecExperiment;
 use vqdiffusion::picture::{write_png, Picture};
 
 const CONFIG: &str = "
@@ -156,6 +157,14 @@ fn training_lowers_the_loss_and_gives_a_codec() {
     let data = ["tokenize", "pictures", "--out", "cache", "--crop", "center"];
     let out = succeed(at, &[&data[..], &checkpoint].concat());
     assert!(out.contains("cache: 24 pictures of 24"), "{out}");
+    let out = succeed(at, &["inspect", "run/codec.safetensors"]);
+    for word in [
+        "vqdiffusion image codec",
+        "Ema quantizer, 32 codes, factor 2",
+    ] {
+        assert!(out.contains(word), "{word:?} not in: {out}");
+    }
+
     // Codes that the data set does not use are left out by a mapping, and nothing changes.
     let out = succeed(at, &["code-usage", "cache", "--mapping-out", "used.pt"]);
     assert!(out.contains("which keep 100.0000 % of the tokens"), "{out}");
@@ -275,6 +284,17 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
             .collect()
     };
     assert_eq!(steps("run"), steps("killed"));
+}
+
+/// The codec experiments that come with the project can be read.
+#[test]
+fn the_configurations_are_experiments() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/emoji_codec.yaml");
+    let codec = CodecExperiment::read(&path, &[]).unwrap().codec;
+    assert_eq!(
+        (codec.resolution / codec.factor(), codec.codebook),
+        (16, 1024)
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::clip_archive::read_text_tower;
+use super::codec_file::CodecFile;
 use super::error::LoadError;
 use super::infer;
 use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
@@ -96,6 +97,14 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
         let (state, _) = read_safetensors(path)?;
         if state.has_prefix(DENOISER) {
             return Ok(None);
+        }
+        if let Ok(file) = CodecFile::open(path, options) {
+            return Ok(Some(Description {
+                layout: "vqdiffusion image codec (safetensors with configuration)".into(),
+                facts: vec![("codec", codec_fact(&file.config))],
+                parts: parts(&file.state),
+                missing: vec!["a denoiser; this file cannot be sampled from".into()],
+            }));
         }
         return Ok(Some(Description {
             layout: "safetensors without our header".into(),

@@ -163,6 +163,7 @@ impl ImageCodec {
         let z = passed
             .view([batch, h, w, width])
             .permute([0, 3, 1, 2])
+            .contiguous() // the group norm of channels-last maps is slow backward
             .to_kind(map.kind());
         let decoded = self.decoder.forward(&self.post_quant_conv.forward(&z));
         TrainingPass {

@@ -128,13 +128,16 @@ impl CodecTrainer {
         pictures: &mut dyn FnMut() -> Result<Tensor, E>,
     ) -> Result<(), E> {
         let _no_grad = tch::no_grad_guard();
-        let codec = self.codec(self.config.precision.kind());
+        let kind = self.config.precision.kind();
+        let codec = self.codec(kind);
         let wanted = VECTORS_PER_ENTRY * self.shape.codebook;
         let mut parts = Vec::new();
         let mut vectors = 0;
         let mut batch = 1;
         while vectors < wanted {
-            let latents = codec.training_pass(&self.input(&pictures()?), None).latents;
+            let latents = codec
+                .training_pass(&self.input(&pictures()?).to_kind(kind), None)
+                .latents;
             batch = latents.size()[0];
             vectors += batch;
             parts.push(latents);
@@ -200,7 +203,12 @@ impl CodecTrainer {
 
     /// uint8 `[B, 3, H, W]` → f32 in −1…1 on the device, in the same order in memory.
     fn input(&self, pictures: &Tensor) -> Tensor {
-        pictures.to_device(self.device).to_kind(Kind::Float) / 127.5 - 1.0
+        pictures
+            .to_device(self.device)
+            .to_kind(Kind::Float)
+            .contiguous()
+            / 127.5
+            - 1.0
     }
 }
 
