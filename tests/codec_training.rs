@@ -241,6 +241,33 @@ fn training_lowers_the_loss_and_gives_a_codec() {
     );
 }
 
+/// In bf16 the same steps come out as in f32 to its precision, codebook start included.
+#[test]
+fn half_precision_follows_single() {
+    let folder = prepared();
+    let at = folder.path();
+    let mut losses = Vec::new();
+    for precision in ["f32", "bf16"] {
+        let (precision_setting, folder_setting) = (
+            format!("train.precision={precision}"),
+            format!("train.folder={precision}"),
+        );
+        let settings = ["train.steps=20", &precision_setting, &folder_setting];
+        succeed(
+            at,
+            &[&["train-codec", "codec.yaml"], &settings[..]].concat(),
+        );
+        let log = lines(&at.join(precision));
+        let loss = |n: usize| log[n]["reconstruction"].as_f64().unwrap();
+        losses.push([loss(0), loss(1)]);
+    }
+    // Before the codebook's start the runs differ by rounding alone, then by its draws too.
+    for (n, tolerance) in [(0, 0.01), (1, 0.15)] {
+        let difference = (losses[0][n] - losses[1][n]).abs();
+        assert!(difference < tolerance * losses[0][n], "{losses:?}");
+    }
+}
+
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let folder = prepared();
