@@ -232,12 +232,34 @@ fn tokens(
                 Err(skipped) => made.skipped.push(skipped),
             }
         }
-        for (pictures, samples) in pictures.chunks(batch).zip(samples.chunks(batch)) {
+        let together = pictures_together(codec, recipe, batch);
+        let groups = pictures.chunks(together).zip(samples.chunks(together));
+        for (pictures, samples) in groups {
             made.tokens.extend(encode(codec, recipe, pictures, samples));
         }
         observe(done);
     }
     Ok(made)
+}
+
+/// How many pictures are encoded together: `batch`, or fewer where every code of every
+/// position needs a number of noise.
+fn pictures_together(codec: &Codec, recipe: &Recipe, batch: usize) -> usize {
+    const MOST_NUMBERS: i64 = 1 << 24;
+    match recipe.choice {
+        CodeChoice::Argmax => batch,
+        CodeChoice::Sampled => {
+            let [positions, codes] = noise_shape(codec, recipe);
+            batch.min((MOST_NUMBERS / (positions * codes)).max(1) as usize)
+        }
+    }
+}
+
+/// Positions of a picture, and codes of the codebook.
+fn noise_shape(codec: &Codec, recipe: &Recipe) -> [i64; 2] {
+    let config = codec.codec.config();
+    let side = i64::from(recipe.transform.size) / config.factor();
+    [side * side, config.codebook]
 }
 
 type Decoded = Vec<(usize, Result<Vec<Picture>, Skipped>)>;
@@ -264,12 +286,11 @@ fn encode(codec: &Codec, recipe: &Recipe, pictures: &[Picture], samples: &[u64])
     let tokens = match recipe.choice {
         CodeChoice::Argmax => codec.codec.encode(&images), // [B, L]
         CodeChoice::Sampled => {
-            let config = codec.codec.config();
-            let side = i64::from(recipe.transform.size) / config.factor();
-            let count = side * side * config.codebook;
-            let uniform = training_uniform(recipe.seed, samples, TrainingDraw::Codec, count);
+            let [positions, codes] = noise_shape(codec, recipe);
+            let draw = TrainingDraw::Codec;
+            let uniform = training_uniform(recipe.seed, samples, draw, positions * codes);
             let exponential = (1.0f64 - uniform).log().neg();
-            let exponential = exponential.view([-1, side * side, config.codebook]); // [B, L, N]
+            let exponential = exponential.view([-1, positions, codes]); // [B, L, N]
             codec
                 .codec
                 .encode_sampled(&images, &exponential.to_device(codec.device))
