@@ -88,6 +88,7 @@ pub fn write(
         let (shard, tokens) = match super::read::finished_shard(&path, &cache)? {
             Some(finished) => {
                 summary.kept += finished.0.items.len();
+                observe(range.end);
                 finished
             }
             None => {
@@ -119,7 +120,6 @@ pub fn write(
                 (shard, made.tokens)
             }
         };
-        observe(range.end);
         for &token in &tokens {
             match summary.usage.get_mut(usize::from(token)) {
                 Some(count) => *count += 1,
