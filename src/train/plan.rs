@@ -163,7 +163,7 @@ impl fmt::Display for Plan<'_> {
         };
         writeln!(
             f,
-            "learning rate {:e}, in {} steps to {:e}, {course} (as configured; not scaled by the batch)",
+            "learning rate {:e}, in {} steps to {:e}, {course} (as configured)",
             rate.start, rate.warmup, rate.peak
         )?;
         writeln!(

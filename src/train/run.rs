@@ -89,14 +89,15 @@ impl Run<'_> {
             let mut stopping = stop.load(Ordering::Relaxed);
             let last = step == config.steps;
             let due = |every: u64| every > 0 && (last || step.is_multiple_of(every));
-            let mut validation = None;
+            let mut validation = None::<Bound>;
             if due(config.validation.every) && !stopping {
                 let samples = self.data.validation.as_ref();
                 let bound = trainer.validate(samples.unwrap_or(&self.data.train))?;
                 log.validation(step, &bound)
                     .map_err(TrainError::io(&config.folder))?;
                 observe(Event::Validated { step, bound });
-                validation = Some(bound);
+                // A bound that is no number chooses nothing.
+                validation = bound.nats_per_token.is_finite().then_some(bound);
                 stopping = stop.load(Ordering::Relaxed);
             }
             if due(config.checkpoint.every) || validation.is_some() || stopping {

@@ -1,26 +1,18 @@
 //! That training learns, and fine-tuning starts where the imported model is.
 
 use std::path::Path;
-use tch::Device;
-use tch::Kind;
-use tch::Tensor;
+
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use vqdiffusion::checkpoint::Checkpoint;
-use vqdiffusion::checkpoint::OpenOptions;
+use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::clip::ClipTokenizer;
-use vqdiffusion::data::Samples;
-use vqdiffusion::data::TokenLoader;
+use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::diffusion::forward::q_sample;
-use vqdiffusion::diffusion::noise::training_uniform;
-use vqdiffusion::diffusion::noise::TrainingDraw;
-use vqdiffusion::diffusion::posterior::log_prediction;
-use vqdiffusion::diffusion::posterior::LogSchedule;
+use vqdiffusion::diffusion::noise::{training_uniform, TrainingDraw};
+use vqdiffusion::diffusion::posterior::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::ReverseRule;
-use vqdiffusion::diffusion::SamplerConfig;
-use vqdiffusion::pipeline::Pipeline;
-use vqdiffusion::pipeline::Request;
-use vqdiffusion::pipeline::Subject;
+use vqdiffusion::diffusion::{ReverseRule, SamplerConfig};
+use vqdiffusion::pipeline::{Pipeline, Request, Subject};
 use vqdiffusion::torch::device::Precision;
 
 use crate::place::{image, model, text_model, Workplace, CAPTIONS};
@@ -172,6 +164,27 @@ fn events(run: &Path, tag: &str) -> usize {
     }
     assert_eq!(at, bytes.len());
     count
+}
+
+/// How a step's samples are divided into batches changes rounding alone.
+#[test]
+fn accumulation_is_a_larger_batch() {
+    let place = Workplace::new(&text_model(), 10);
+    let steps = ["train.steps=12", "train.validation.every=0"];
+    for (folder, batch_size, accumulation) in [("one", 4, 1), ("four", 1, 4)] {
+        let overrides = [
+            format!("train.folder={folder}"),
+            format!("train.batch_size={batch_size}"),
+            format!("train.accumulation={accumulation}"),
+        ];
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        place.succeed(&[steps.as_slice(), &overrides].concat());
+    }
+    let (one, four) = (place.logged("one", "loss"), place.logged("four", "loss"));
+    assert_eq!((one.len(), four.len()), (12, 12));
+    for (step, (a, b)) in one.iter().zip(&four).enumerate() {
+        assert!((a - b).abs() < 1e-3 * a, "step {step}: {a} and {b}");
+    }
 }
 
 #[test]

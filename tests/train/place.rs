@@ -1,31 +1,18 @@
 //! A folder with a tiny model, its data and an experiment, and the binary run in it.
 
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
-use std::time::Duration;
-use std::time::Instant;
-use tch::Device;
-use tch::Kind;
-use tch::Tensor;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use vqdiffusion::checkpoint::native;
-use vqdiffusion::checkpoint::official::CODEC;
-use vqdiffusion::checkpoint::official::DENOISER;
-use vqdiffusion::checkpoint::official::NULL_TEXT;
-use vqdiffusion::checkpoint::official::TEXT;
-use vqdiffusion::checkpoint::Entry;
-use vqdiffusion::checkpoint::StateDict;
-use vqdiffusion::clip::ClipTokenizer;
-use vqdiffusion::clip::TextEncoder;
+use vqdiffusion::checkpoint::official::{CODEC, DENOISER, NULL_TEXT, TEXT};
+use vqdiffusion::checkpoint::{native, Entry, StateDict};
+use vqdiffusion::clip::{ClipTokenizer, TextEncoder};
 use vqdiffusion::codec::ImageCodec;
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::params::RandomWeights;
-use vqdiffusion::torch::Init;
-use vqdiffusion::torch::Params;
+use vqdiffusion::torch::{Init, Params};
 use vqdiffusion::train::TrainableWeights;
 use vqdiffusion::transformer::Denoiser;
 

@@ -2,18 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
-use tch::Device;
-use tch::Kind;
-use tch::Tensor;
+
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use vqdiffusion::data::Samples;
-use vqdiffusion::data::TokenLoader;
+use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::experiment::Experiment;
-use vqdiffusion::train::start::Start;
-use vqdiffusion::train::start::WeightsConfig;
+use vqdiffusion::train::start::{Start, WeightsConfig};
 use vqdiffusion::train::trainer::Trainer;
-use vqdiffusion::train::TextTraining;
-use vqdiffusion::train::TrainConfig;
+use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::place::{text_model, write_model, write_tokens, Workplace};
 

@@ -1,24 +1,18 @@
 //! Runs that are killed, stopped, out of room or damaged, and go on.
 
 use std::path::PathBuf;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
 use tch::Device;
 use tempfile::TempDir;
-use vqdiffusion::checkpoint::Checkpoint;
-use vqdiffusion::checkpoint::OpenOptions;
+use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::pipeline::Pipeline;
 use vqdiffusion::torch::device::Precision;
-use vqdiffusion::train::checkpoint::newest;
-use vqdiffusion::train::checkpoint::restore;
-use vqdiffusion::train::checkpoint::save;
-use vqdiffusion::train::checkpoint::saved_steps;
+use vqdiffusion::train::checkpoint::{newest, restore, save, saved_steps};
 use vqdiffusion::train::config::CheckpointConfig;
-use vqdiffusion::train::start::Start;
-use vqdiffusion::train::start::WeightsConfig;
-use vqdiffusion::train::TextTraining;
-use vqdiffusion::train::TrainConfig;
+use vqdiffusion::train::start::{Start, WeightsConfig};
+use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::place::{model, signal, text_model, wait_for, write_model, Workplace};
 

@@ -1,17 +1,13 @@
 //! What a run can start from.
 
 use std::path::Path;
-use std::process::Command;
-use std::process::Output;
-use tch::Device;
-use tch::Kind;
-use tch::Tensor;
+use std::process::{Command, Output};
+
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::official::DENOISER;
-use vqdiffusion::train::start::Start;
-use vqdiffusion::train::start::WeightsConfig;
-use vqdiffusion::train::TextTraining;
-use vqdiffusion::train::TrainConfig;
+use vqdiffusion::train::start::{Start, WeightsConfig};
+use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::place::{model, text_model, write_model, Workplace, EXPERIMENT};
 
