@@ -33,9 +33,9 @@ pub struct Experiment {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Tokens of the training set: a token cache (the folder that `vqdiffusion tokenize`
-    /// writes), or a safetensors file with int64 `tokens` `[N, L]` and `text_ids` `[N, S]`
-    /// or `labels` `[N]`.
+    /// The training set: a token cache (the folder that `vqdiffusion tokenize` writes), a
+    /// data set of pictures, cropped and encoded anew for every step, or a safetensors
+    /// file with int64 `tokens` `[N, L]` and `text_ids` `[N, S]` or `labels` `[N]`.
     pub train: PathBuf,
     /// The same of the validation set; the first training samples if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,7 @@ mod token_cache;
 mod tokenize;
 mod train;
 mod train_codec;
+mod train_data;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -11,15 +11,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::progress::Progress;
+use super::train_data::DataSource;
 use super::CliResult;
 use crate::checkpoint::official::TEXT;
 use crate::checkpoint::StateDict;
-use crate::clip::{ClipTokenizer, TokenizerError};
-use crate::data::cache::codec_identity;
-use crate::data::{CachedSamples, Conditions, Samples, TokenCache, TokenLoader};
 use crate::experiment::Experiment;
-use crate::model::ModelConfig;
-use crate::pipeline::LoadedCodec;
 use crate::torch::device::DeviceChoice;
 use crate::train::checkpoint::{newest, restore, saved_steps, MODEL};
 use crate::train::log::Speed;
@@ -27,7 +23,6 @@ use crate::train::plan::{peak_flops, Plan};
 use crate::train::run::{Ended, Event, Run, RunData};
 use crate::train::start::{Start, WeightsConfig};
 use crate::train::trainer::Trainer;
-use crate::transformer::Conditioning;
 
 /// Exit code of a run that a signal stopped; its checkpoint holds everything.
 pub(super) const STOPPED: u8 = 3;
@@ -103,13 +98,18 @@ pub fn run(args: &TrainArgs) -> CliResult {
     let config = &experiment.train;
     let model = start.model();
     // Also a check of the codec, which every checkpoint gets a copy of.
-    let codec = start.codec()?;
-    let open = |path: &PathBuf| tokens(path, &experiment, model, &codec);
+    let codec = start.codec(device)?;
+    let source = DataSource::new(&experiment, model, codec)?;
     let data = RunData {
-        train: open(&experiment.data.train)?,
-        validation: experiment.data.validation.as_ref().map(open).transpose()?,
+        train: source.open(&experiment.data.train)?,
+        validation: experiment
+            .data
+            .validation
+            .as_ref()
+            .map(|path| source.open(path))
+            .transpose()?,
     };
-    drop(codec);
+    drop(source); // and with it the codec, if it is not needed any more
     let stop = stop_on_signals()?;
     let (mut state, parts, frozen) = start.load(config, device)?;
     let plan = Plan {
@@ -180,59 +180,6 @@ fn resume_from(
             .into()),
         },
     }
-}
-
-/// Opens a token cache (a folder) or a tokens file, which must be the model's.
-fn tokens(
-    path: &Path,
-    experiment: &Experiment,
-    model: &ModelConfig,
-    codec: &LoadedCodec,
-) -> Result<TokenLoader, Box<dyn std::error::Error>> {
-    let (seed, drop_rate) = (experiment.train.seed, experiment.data.drop_rate);
-    if path.is_dir() {
-        let cache = TokenCache::open(path)?;
-        cache.check_codec(&codec_identity(&codec.fingerprint, &codec.codec)?)?;
-        check_length(path, cache.tokens_per_image() as i64, model)?;
-        let samples = CachedSamples::new(cache, conditions(model)?)?;
-        return Ok(TokenLoader::from_cache(samples, seed, drop_rate));
-    }
-    let samples = Samples::read(path)?;
-    check_length(path, samples.tokens.size()[1], model)?;
-    let (low, high) = (samples.tokens.min(), samples.tokens.max());
-    let (low, high) = (low.int64_value(&[]), high.int64_value(&[]));
-    let codes = model.denoiser.codes;
-    if low < 0 || high >= codes {
-        let path = path.display();
-        return Err(format!(
-            "{path}: tokens from {low} to {high}, but the model has the codes 0 to {}",
-            codes - 1
-        )
-        .into());
-    }
-    Ok(TokenLoader::new(samples, seed, drop_rate)?)
-}
-
-fn check_length(path: &Path, found: i64, model: &ModelConfig) -> Result<(), String> {
-    let length = model.denoiser.tokens();
-    if found == length {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(format!(
-        "{path}: {found} tokens an image, but the model has {length}"
-    ))
-}
-
-fn conditions(model: &ModelConfig) -> Result<Conditions, TokenizerError> {
-    Ok(match (&model.text, model.denoiser.condition) {
-        (Some(text), _) => Conditions::Text(Box::new(
-            ClipTokenizer::new(text.tower.vocabulary as usize)?
-                .with_context_length(text.tower.context as usize)?,
-        )),
-        (None, Conditioning::Class { .. }) => Conditions::Class,
-        (None, _) => Conditions::Nothing,
-    })
 }
 
 /// A flag that SIGTERM and SIGINT set; when it is set already they end the process.

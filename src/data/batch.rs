@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::cached::CachedSamples;
 use super::error::DataError;
+use super::live::LiveSamples;
 use super::order::Order;
 use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
 
@@ -85,6 +86,7 @@ impl Samples {
 enum Source {
     Memory(Samples),
     Cache(Box<CachedSamples>),
+    Live(Box<LiveSamples>),
 }
 
 /// Draws batches in an order shuffled anew every epoch.
@@ -110,6 +112,12 @@ impl TokenLoader {
         Self::over(Source::Cache(Box::new(data)), rows, seed, drop_rate)
     }
 
+    /// Straight from pictures: crop and caption are drawn for every sample.
+    pub fn from_pictures(data: LiveSamples, seed: u64, drop_rate: f64) -> Self {
+        let rows = data.len();
+        Self::over(Source::Live(Box::new(data)), rows, seed, drop_rate)
+    }
+
     fn over(source: Source, rows: u64, seed: u64, drop_rate: f64) -> Self {
         TokenLoader {
             source,
@@ -124,6 +132,7 @@ impl TokenLoader {
         match &self.source {
             Source::Memory(data) => data.tokens.size()[0] as u64,
             Source::Cache(data) => data.len(),
+            Source::Live(data) => data.len(),
         }
     }
 
@@ -137,6 +146,7 @@ impl TokenLoader {
         match &self.source {
             Source::Memory(data) => data.tokens.size()[1],
             Source::Cache(data) => data.cache().tokens_per_image() as i64,
+            Source::Live(data) => data.tokens_per_image(),
         }
     }
 
@@ -184,6 +194,8 @@ impl TokenLoader {
                 let drawn = (!first_of_each).then_some((self.seed, samples.as_slice()));
                 data.select(rows, dropped, drawn)?
             }
+            Source::Live(data) if first_of_each => data.fixed(rows.len())?,
+            Source::Live(data) => data.batch(&samples, dropped)?,
         };
         Ok(Batch {
             tokens,

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::cache::TokenCache;
-use super::dataset::{samples, Epoch};
+use super::dataset::{samples, Epoch, Item};
 use super::error::DataError;
 use super::order::below;
 use crate::clip::ClipTokenizer;
@@ -16,6 +16,55 @@ pub enum Conditions {
     /// Labels.
     Class,
     Nothing,
+}
+
+impl Conditions {
+    /// Whether all items have what is needed; the problem if not.
+    pub fn check(&self, items: &[Item]) -> Result<(), String> {
+        let (what, lacking) = match self {
+            Conditions::Text(_) => (
+                "caption",
+                items.iter().filter(|i| i.captions.is_empty()).count(),
+            ),
+            Conditions::Class => ("label", items.iter().filter(|i| i.label.is_none()).count()),
+            Conditions::Nothing => ("", 0),
+        };
+        match lacking {
+            0 => Ok(()),
+            _ => Err(format!(
+                "{lacking} of {} pictures have no {what}",
+                items.len()
+            )),
+        }
+    }
+
+    /// Adds the condition of `item` to the rows of a batch: the ids of one of its
+    /// captions (the empty text's if `dropped`), or its label.
+    pub fn push(
+        &self,
+        item: &Item,
+        caption: usize,
+        dropped: bool,
+        ids: &mut Vec<i64>,
+        labels: &mut Vec<i64>,
+    ) -> Result<(), DataError> {
+        match self {
+            Conditions::Text(tokenizer) => {
+                let caption = match dropped {
+                    true => "",
+                    false => item.captions[caption].as_str(),
+                };
+                let encoding = tokenizer.encode(caption).map_err(|source| {
+                    let caption = caption.to_string();
+                    DataError::Caption { caption, source }
+                })?;
+                ids.extend(encoding.ids);
+            }
+            Conditions::Class => labels.extend(item.label),
+            Conditions::Nothing => {}
+        }
+        Ok(())
+    }
 }
 
 /// Tokens `[B, L]`, text ids `[B, S]` and labels `[B]`, all int64.
@@ -35,18 +84,9 @@ impl CachedSamples {
     /// Items without the caption or label that the model needs.
     pub fn new(cache: TokenCache, conditions: Conditions) -> Result<Self, DataError> {
         let items = cache.items();
-        let (what, lacking) = match conditions {
-            Conditions::Text(_) => (
-                "caption",
-                items.iter().filter(|i| i.captions.is_empty()).count(),
-            ),
-            Conditions::Class => ("label", items.iter().filter(|i| i.label.is_none()).count()),
-            Conditions::Nothing => ("", 0),
-        };
-        if lacking > 0 {
-            let problem = format!("{lacking} of {} pictures have no {what}", items.len());
-            return Err(DataError::format(cache.folder(), problem));
-        }
+        conditions
+            .check(items)
+            .map_err(|problem| DataError::format(cache.folder(), problem))?;
         let by_caption =
             matches!(conditions, Conditions::Text(_)) && cache.header().epoch == Epoch::Captions;
         let starts = by_caption.then(|| {
@@ -114,24 +154,10 @@ impl CachedSamples {
                     .tokens(place, choose(n, TrainingDraw::View, views))?,
             );
             let item = &self.cache.items()[place];
-            match &self.conditions {
-                Conditions::Text(tokenizer) => {
-                    let captions = &item.captions;
-                    let caption =
-                        caption.unwrap_or_else(|| choose(n, TrainingDraw::Caption, captions.len()));
-                    let caption = match dropped[n] {
-                        true => "",
-                        false => captions[caption].as_str(),
-                    };
-                    let encoding = tokenizer.encode(caption).map_err(|source| {
-                        let caption = caption.to_string();
-                        DataError::Caption { caption, source }
-                    })?;
-                    ids.extend(encoding.ids);
-                }
-                Conditions::Class => labels.extend(item.label),
-                Conditions::Nothing => {}
-            }
+            let caption = caption
+                .unwrap_or_else(|| choose(n, TrainingDraw::Caption, item.captions.len().max(1)));
+            self.conditions
+                .push(item, caption, dropped[n], &mut ids, &mut labels)?;
         }
         let batch = rows.len() as i64;
         let rows_of = |values: &[i64]| Tensor::from_slice(values).view([batch, -1]);

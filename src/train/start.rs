@@ -192,16 +192,13 @@ impl Start {
         &self.checkpoint.config
     }
 
-    /// The image codec alone.
+    /// The image codec alone, on `device`.
     ///
     /// # Errors
     ///
     /// Weights that are missing, misshapen or not finite, by name.
-    pub fn codec(&self) -> Result<LoadedCodec, TrainError> {
-        Ok(LoadedCodec::load(
-            &self.checkpoint.clone().into(),
-            Device::Cpu,
-        )?)
+    pub fn codec(&self, device: Device) -> Result<LoadedCodec, TrainError> {
+        Ok(LoadedCodec::load(&self.checkpoint.clone().into(), device)?)
     }
 
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's

@@ -11,7 +11,7 @@ use vqdiffusion::train::start::{Start, WeightsConfig};
 use vqdiffusion::train::trainer::Trainer;
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
-use crate::place::{text_model, write_model, write_tokens, Workplace};
+use crate::place::{model, text_model, write_model, write_tokens, Workplace};
 
 #[test]
 fn impossible_experiments_are_refused_before_any_work() {
@@ -69,6 +69,11 @@ fn impossible_experiments_are_refused_before_any_work() {
             .expect("a file");
         place.refuse(&["data.train=other.safetensors"], &words);
     }
+    let class = Workplace::new(
+        &model("{kind: class, classes: 3, null_class: learned}", ""),
+        10,
+    );
+    class.refuse(&[], &["tokens.safetensors: label 3", "classes 0 to 2"]);
     // A run is not continued or replaced by accident.
     place.succeed(&["train.steps=5"]);
     place.refuse(&[], &["step-00000005", "--resume auto"]);

@@ -91,6 +91,43 @@ fn training_starts_from_a_codec_and_a_text_tower() {
     );
 }
 
+/// Pictures with captions are trained on without a cache; unreadable ones are replaced.
+#[test]
+fn pictures_train_without_a_cache() {
+    let place = Workplace::new(&text_model(), 10);
+    let folder = place.path("pictures");
+    std::fs::create_dir(&folder).expect("a folder");
+    for i in 0..5u8 {
+        let picture = image::RgbImage::from_fn(20, 18, |x, y| {
+            image::Rgb([40 * i, (x * 12) as u8, (y * 13) as u8])
+        });
+        picture
+            .save(folder.join(format!("{i}.png")))
+            .expect("a picture");
+        std::fs::write(folder.join(format!("{i}.txt")), "a b").expect("a caption");
+    }
+    std::fs::write(folder.join("broken.png"), "").expect("a file");
+    std::fs::write(folder.join("broken.txt"), "c").expect("a caption");
+    let whole = [
+        "data.train=pictures",
+        "train.folder=whole",
+        "train.steps=10",
+    ];
+    let message = place.succeed(&whole);
+    assert!(message.contains("broken.png"), "{message}");
+    place.succeed(&["data.train=pictures", "train.folder=parts", "train.steps=5"]);
+    place.succeed(&[
+        "data.train=pictures",
+        "train.folder=parts",
+        "train.steps=10",
+        "--resume",
+        "auto",
+    ]);
+    place.assert_same("whole/last", "parts/last");
+    std::fs::remove_file(folder.join("3.txt")).expect("a file");
+    place.succeed(&["data.train=pictures", "train.folder=fewer", "train.steps=2"]);
+}
+
 /// A class model tuned for guidance gets a row for "no class", which starts as what
 /// stood for it before: the mean of the classes.
 #[test]

@@ -1,0 +1,136 @@
+//! What a run is trained on: a token cache, pictures, or a file of tokens.
+
+use std::error::Error;
+use std::path::Path;
+use std::rc::Rc;
+
+use tch::Device;
+
+use super::token_cache::is_data_set;
+use crate::clip::{ClipTokenizer, TokenizerError};
+use crate::codec::ImageCodec;
+use crate::data::cache::codec_identity;
+use crate::data::{
+    CachedSamples, Conditions, Dataset, LiveSamples, Samples, Split, TokenCache, TokenLoader,
+};
+use crate::experiment::Experiment;
+use crate::model::ModelConfig;
+use crate::pipeline::LoadedCodec;
+use crate::transformer::Conditioning;
+
+/// Opens the data of an experiment for its model.
+pub struct DataSource<'a> {
+    experiment: &'a Experiment,
+    model: &'a ModelConfig,
+    codec: Rc<ImageCodec>,
+    /// What token caches of this codec say of it.
+    identity: String,
+    device: Device,
+}
+
+impl<'a> DataSource<'a> {
+    pub fn new(
+        experiment: &'a Experiment,
+        model: &'a ModelConfig,
+        codec: LoadedCodec,
+    ) -> Result<Self, Box<dyn Error>> {
+        Ok(DataSource {
+            experiment,
+            model,
+            identity: codec_identity(&codec.fingerprint, &codec.codec)?,
+            device: codec.device,
+            codec: Rc::new(codec.codec),
+        })
+    }
+
+    /// The samples at `path`: a token cache (a folder with `cache.json`), a data set of
+    /// pictures, or a tokens file, whose tokens must be the model's.
+    pub fn open(&self, path: &Path) -> Result<TokenLoader, Box<dyn Error>> {
+        let seed = self.experiment.train.seed;
+        let drop_rate = self.experiment.data.drop_rate;
+        if path.join("cache.json").exists() {
+            let cache = TokenCache::open(path)?;
+            cache.check_codec(&self.identity)?;
+            self.check_length(path, cache.tokens_per_image() as i64)?;
+            for label in cache.items().iter().filter_map(|item| item.label) {
+                self.check_label(path, label)?;
+            }
+            let samples = CachedSamples::new(cache, self.conditions()?)?;
+            return Ok(TokenLoader::from_cache(samples, seed, drop_rate));
+        }
+        if is_data_set(path) {
+            let dataset = Dataset::open(path, Split::Train, false)?;
+            for label in dataset.items.iter().filter_map(|item| item.label) {
+                self.check_label(path, label)?;
+            }
+            let [height, width] = self.model.picture_size();
+            if height != width {
+                return Err(format!(
+                    "{}: squares are cut out of pictures, but the model's are {width} by {height}",
+                    path.display()
+                )
+                .into());
+            }
+            let samples = LiveSamples::new(
+                dataset,
+                self.codec.clone(),
+                self.device,
+                self.conditions()?,
+                (u32::try_from(height)?, self.model.denoiser.tokens()),
+                seed,
+            )?;
+            return Ok(TokenLoader::from_pictures(samples, seed, drop_rate));
+        }
+        let samples = Samples::read(path)?;
+        self.check_length(path, samples.tokens.size()[1])?;
+        let [low, high] = [samples.tokens.min(), samples.tokens.max()].map(|t| t.int64_value(&[]));
+        let codes = self.model.denoiser.codes;
+        if low < 0 || high >= codes {
+            return Err(format!(
+                "{}: tokens from {low} to {high}, but the model has the codes 0 to {}",
+                path.display(),
+                codes - 1
+            )
+            .into());
+        }
+        if let Some(labels) = &samples.labels {
+            for label in [labels.min(), labels.max()] {
+                self.check_label(path, label.int64_value(&[]))?;
+            }
+        }
+        Ok(TokenLoader::new(samples, seed, drop_rate)?)
+    }
+
+    fn check_length(&self, path: &Path, found: i64) -> Result<(), String> {
+        let length = self.model.denoiser.tokens();
+        if found == length {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: {found} tokens an image, but the model has {length}",
+            path.display()
+        ))
+    }
+
+    fn check_label(&self, path: &Path, label: i64) -> Result<(), String> {
+        match self.model.denoiser.condition {
+            Conditioning::Class { classes, .. } if !(0..classes).contains(&label) => Err(format!(
+                "{}: label {label}, but the model has the classes 0 to {}",
+                path.display(),
+                classes - 1
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn conditions(&self) -> Result<Conditions, TokenizerError> {
+        Ok(match (&self.model.text, self.model.denoiser.condition) {
+            (Some(text), _) => Conditions::Text(Box::new(
+                ClipTokenizer::new(text.tower.vocabulary as usize)?
+                    .with_context_length(text.tower.context as usize)?,
+            )),
+            (None, Conditioning::Class { .. }) => Conditions::Class,
+            (None, _) => Conditions::Nothing,
+        })
+    }
+}

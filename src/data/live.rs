@@ -1,0 +1,136 @@
+//! Samples straight from the pictures of a data set, cropped and encoded anew for every
+//! step: no token cache is needed, but the codec is.
+
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::cached::{Conditions, Selected};
+use super::dataset::Dataset;
+use super::error::DataError;
+use super::order::below;
+use super::pictures::{load, stack, PictureLoader};
+use super::transform::{CropRule, Transform};
+use crate::codec::ImageCodec;
+use crate::diffusion::noise::{sample_generator, TrainingDraw};
+
+/// Pictures with the codec that makes tokens of them, and the conditions of a model. An
+/// epoch goes through the pictures once, with one of the captions of each drawn.
+pub struct LiveSamples {
+    pictures: PictureLoader,
+    codec: Rc<ImageCodec>,
+    device: Device,
+    conditions: Conditions,
+    /// Side of the squares in pixels.
+    size: u32,
+    /// L.
+    tokens: i64,
+    seed: u64,
+}
+
+impl LiveSamples {
+    /// `codec` lies on `device` and makes `tokens` of a square with sides of `size`.
+    ///
+    /// # Errors
+    ///
+    /// Items without the caption or label that the model needs.
+    pub fn new(
+        dataset: Dataset,
+        codec: Rc<ImageCodec>,
+        device: Device,
+        conditions: Conditions,
+        (size, tokens): (u32, i64),
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        conditions
+            .check(&dataset.items)
+            .map_err(|problem| DataError::format(&dataset.root, problem))?;
+        let transform = Transform {
+            size,
+            crop: CropRule::Random,
+            flip: false,
+        };
+        Ok(LiveSamples {
+            pictures: PictureLoader::new(dataset, transform, seed, false),
+            codec,
+            device,
+            conditions,
+            size,
+            tokens,
+            seed,
+        })
+    }
+
+    /// Samples per epoch.
+    pub fn len(&self) -> u64 {
+        self.pictures.len()
+    }
+
+    /// Never: an empty data set is refused.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn tokens_per_image(&self) -> i64 {
+        self.tokens
+    }
+
+    /// The consecutive samples `samples`; the text of those in `dropped` is empty.
+    pub fn batch(&self, samples: &[u64], dropped: &[bool]) -> Result<Selected, DataError> {
+        let first = samples.first().copied().unwrap_or(0);
+        let batch = self.pictures.batch(first, samples.len())?;
+        let captions = batch.items.iter().zip(samples).map(|(&item, &sample)| {
+            let count = self.pictures.dataset().items[item].captions.len();
+            let mut generator = sample_generator(self.seed, sample, TrainingDraw::Caption);
+            (item, below(&mut generator, count.max(1) as u64) as usize)
+        });
+        let captions: Vec<(usize, usize)> = captions.collect();
+        self.selected(&batch.pictures, &captions, dropped)
+    }
+
+    /// The first `size` readable pictures, the middle cut out, with their first captions.
+    pub fn fixed(&self, size: usize) -> Result<Selected, DataError> {
+        let transform = Transform {
+            size: self.size,
+            crop: CropRule::Center,
+            flip: false,
+        };
+        let dataset = self.pictures.dataset();
+        let (captions, pictures): (Vec<(usize, usize)>, Vec<_>) = (0..dataset.items.len())
+            .filter_map(|item| {
+                let view = load(dataset, item, &transform, self.seed, 0..1)
+                    .ok()?
+                    .pop()?;
+                Some(((item, 0), view))
+            })
+            .take(size)
+            .unzip();
+        self.selected(&stack(&pictures), &captions, &vec![false; captions.len()])
+    }
+
+    /// Tokens and conditions of `pictures` `[B, 3, size, size]`, each with its place in
+    /// the data set and the place of its caption.
+    fn selected(
+        &self,
+        pictures: &Tensor,
+        captions: &[(usize, usize)],
+        dropped: &[bool],
+    ) -> Result<Selected, DataError> {
+        let tokens = tch::no_grad(|| {
+            let pictures = pictures.to_device(self.device).to_kind(Kind::Float);
+            self.codec.encode(&pictures.contiguous())
+        });
+        let items = &self.pictures.dataset().items;
+        let (mut ids, mut labels) = (Vec::new(), Vec::new());
+        for (&(item, caption), &dropped) in captions.iter().zip(dropped) {
+            self.conditions
+                .push(&items[item], caption, dropped, &mut ids, &mut labels)?;
+        }
+        let rows = captions.len() as i64;
+        Ok((
+            tokens.to_device(Device::Cpu),
+            (!ids.is_empty()).then(|| Tensor::from_slice(&ids).view([rows, -1])),
+            (!labels.is_empty()).then(|| Tensor::from_slice(&labels)),
+        ))
+    }
+}
