@@ -147,6 +147,9 @@ fn child_that_saves_without_end() {
     let Some(folder) = std::env::var_os("KILLED_SAVER").map(PathBuf::from) else {
         return;
     };
+    // It ends with the test that started it, however that ends.
+    // SAFETY: sets a flag of this process.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     tch::set_num_threads(1);
     let config = TrainConfig::default();
     let weights = WeightsConfig {
