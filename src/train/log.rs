@@ -12,6 +12,7 @@ use super::state::RunState;
 use super::tensorboard::EventFile;
 use super::trainer::StepReport;
 use super::validation::Bound;
+use crate::codec::usage::perplexity;
 use crate::picture::{write_png, Picture};
 
 const JSON_LINES: &str = "log.jsonl";
@@ -28,6 +29,10 @@ pub struct LogLine {
     pub loss_by_quartile: [Option<f64>; 4],
     /// Share of tokens whose likeliest code is the right one.
     pub token_accuracy: f64,
+    /// How many of the K codes the samples' tokens used.
+    pub distinct_codes: u64,
+    /// exp of the entropy of these codes.
+    pub code_perplexity: f64,
     pub learning_rate: f64,
     pub gradient_norm: f64,
     pub images_per_second: f64,
@@ -62,6 +67,8 @@ pub struct Window {
     norm: f64,
     /// Sum and number of main terms by quartile of t.
     quartiles: [(f64, u64); 4],
+    /// How often each code occurred.
+    usage: Vec<u64>,
 }
 
 impl Window {
@@ -75,6 +82,7 @@ impl Window {
             accuracy: 0.0,
             norm: 0.0,
             quartiles: [(0.0, 0); 4],
+            usage: Vec::new(),
         }
     }
 
@@ -86,6 +94,10 @@ impl Window {
         self.loss += report.loss;
         self.accuracy += report.accuracy;
         self.norm += report.gradient_norm;
+        self.usage.resize(report.usage.len(), 0);
+        for (sum, count) in self.usage.iter_mut().zip(&report.usage) {
+            *sum += count;
+        }
         for (&t, &main) in report.times.iter().zip(&report.main) {
             let (sum, count) = &mut self.quartiles[t as usize * 4 / timesteps];
             *sum += main;
@@ -106,6 +118,8 @@ impl Window {
                 .quartiles
                 .map(|(sum, count)| (count > 0).then(|| sum / count as f64)),
             token_accuracy: mean(self.accuracy),
+            distinct_codes: self.usage.iter().filter(|&&count| count > 0).count() as u64,
+            code_perplexity: perplexity(&self.usage),
             learning_rate: rate,
             gradient_norm: mean(self.norm),
             images_per_second,
@@ -161,6 +175,8 @@ impl Log {
         for (tag, value) in [
             ("train/loss", line.loss),
             ("train/token_accuracy", line.token_accuracy),
+            ("train/distinct_codes", line.distinct_codes as f64),
+            ("train/code_perplexity", line.code_perplexity),
             ("train/learning_rate", line.learning_rate),
             ("train/gradient_norm", line.gradient_norm),
             ("speed/images_per_second", line.images_per_second),

@@ -30,6 +30,8 @@ pub struct StepReport {
     pub main: Vec<f64>,
     /// Share of tokens whose likeliest code is the right one.
     pub accuracy: f64,
+    /// How often each of the K codes occurs in the samples.
+    pub usage: Vec<u64>,
     /// Whether the step was skipped because a number was not finite.
     pub skipped: bool,
 }
@@ -98,9 +100,12 @@ impl<'a> Trainer<'a> {
         let model = self.model();
         self.state.parameters.clear_gradients();
         let mut outcomes = Vec::with_capacity(config.accumulation);
+        let codes = self.model_config.denoiser.codes;
+        let mut usage = Tensor::zeros([codes], (Kind::Int64, Device::Cpu));
         for start in (0..samples.len()).step_by(config.batch_size) {
             let part = start..start + config.batch_size;
             let batch = loader.batch(first + start as u64, config.batch_size)?;
+            usage += batch.tokens.flatten(0, -1).bincount(None::<Tensor>, codes);
             let shown = self.show(&model, &batch, &times[part.clone()], &p_t[part])?;
             outcomes.push(accumulate(
                 &model,
@@ -138,6 +143,7 @@ impl<'a> Trainer<'a> {
             times,
             main: main.iter().map(|m| m / tokens).collect(),
             accuracy,
+            usage: values(&usage).into_iter().map(|n| n as u64).collect(),
             skipped: !finite,
         })
     }

@@ -166,6 +166,31 @@ fn events(run: &Path, tag: &str) -> usize {
     count
 }
 
+/// Lines are over all steps since the last: here an epoch over two images, of code 3 in 24
+/// places and code 7 in 8. exp(−¾ ln ¾ − ¼ ln ¼) = 4 / 3^¾.
+#[test]
+fn the_log_counts_the_codes_of_its_interval() {
+    let place = Workplace::new(&model("{kind: unconditional}", ""), 2);
+    let mut tokens = [3i64; 32];
+    tokens[24..].fill(7);
+    let tokens = Tensor::from_slice(&tokens).view([2, 16]);
+    Tensor::write_safetensors(&[("tokens", tokens)], place.path("tokens.safetensors"))
+        .expect("a tokens file");
+    place.succeed(&[
+        "train.steps=4",
+        "train.batch_size=1",
+        "train.accumulation=1",
+        "train.log_every=2",
+    ]);
+    assert_eq!(place.logged("run", "distinct_codes"), [2.0, 2.0]);
+    for perplexity in place.logged("run", "code_perplexity") {
+        assert!((perplexity - 4.0 / 3f64.powf(0.75)).abs() < 1e-12);
+    }
+    for tag in ["train/distinct_codes", "train/code_perplexity"] {
+        assert_eq!(events(&place.path("run"), tag), 2);
+    }
+}
+
 /// How a step's samples are divided into batches changes rounding alone.
 #[test]
 fn accumulation_is_a_larger_batch() {
