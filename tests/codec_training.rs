@@ -109,6 +109,18 @@ fn lines(folder: &Path) -> Vec<serde_json::Value> {
         .collect()
 }
 
+/// The values of `tag` in the TensorBoard file of a run: in a record the tag is followed by
+/// the key of a float, and that.
+fn scalars(run: &Path, tag: &str) -> Vec<f32> {
+    let mut files = std::fs::read_dir(run).unwrap().map(|e| e.unwrap().path());
+    let file = files.find(|path| path.to_string_lossy().contains("tfevents"));
+    let bytes = std::fs::read(file.unwrap()).unwrap();
+    let tag = [tag.as_bytes(), &[0x15]].concat();
+    let records = bytes.windows(tag.len() + 4);
+    let values = records.filter_map(|part| part.strip_prefix(&tag[..])?.try_into().ok());
+    values.map(f32::from_le_bytes).collect()
+}
+
 #[test]
 fn training_lowers_the_loss_and_gives_a_codec() {
     let folder = prepared();
@@ -130,6 +142,8 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         .collect();
     assert_eq!(psnr.len(), 6);
     assert!(psnr[5] > psnr[0] + 4.0 && psnr[5] > 20.0, "{psnr:?}");
+    let shown: Vec<f32> = psnr.iter().map(|&x| x as f32).collect();
+    assert_eq!(scalars(&at.join("run"), "validation/psnr"), shown);
     assert_eq!(log[0]["codes_used"], 0.0, "not quantized before the start");
     assert!(log[23]["perplexity"].as_f64().unwrap() > 8.0);
 

@@ -20,6 +20,7 @@ use crate::codec::{ImageCodec, Rounding};
 use crate::data::prefetch::prefetch;
 use crate::data::{DataError, PictureBatch, PictureLoader};
 use crate::picture::{psnr, Picture};
+use crate::train::tensorboard::EventFile;
 
 /// What can end a run.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,28 @@ pub struct Line {
     /// Peak signal-to-noise ratio over the validation pictures in dB, after validations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psnr: Option<f64>,
+}
+
+impl Line {
+    /// The same numbers for TensorBoard.
+    fn show(&self, events: &mut EventFile) -> std::io::Result<()> {
+        for (tag, value) in [
+            ("train/reconstruction", self.reconstruction),
+            ("train/commitment", self.commitment),
+            ("train/learning_rate", self.learning_rate),
+            ("train/gradient_norm", self.gradient_norm),
+            ("train/codes_used", self.codes_used),
+            ("train/code_perplexity", self.perplexity),
+            ("train/revived", self.revived as f64),
+            ("speed/images_per_second", self.images_per_second),
+        ] {
+            events.scalar(self.step, tag, value)?;
+        }
+        if let Some(psnr) = self.psnr {
+            events.scalar(self.step, "validation/psnr", psnr)?;
+        }
+        events.flush()
+    }
 }
 
 /// How a run ended.
@@ -102,6 +125,11 @@ pub fn run(
         .append(true)
         .open(&path)
         .map_err(io)?;
+    let events_io = |source| CodecTrainError::Io {
+        path: folder.clone(),
+        source,
+    };
+    let mut events = EventFile::create(folder).map_err(events_io)?;
     let batches = {
         let (data, first, size) = (data.clone(), trainer.step, config.batch_size);
         prefetch(4, move |n| {
@@ -143,6 +171,7 @@ pub fn run(
             }
             let text = serde_json::to_string(&made).map_err(|e| io(e.into()))?;
             writeln!(log, "{text}").map_err(io)?;
+            made.show(&mut events).map_err(events_io)?;
             line = Some(made);
             window = Window::default();
         }
