@@ -1,7 +1,10 @@
 //! Samples straight from the pictures of a data set, cropped and encoded anew for every
 //! step: no token cache is needed, but the codec is.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::mpsc::Receiver;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,15 +12,29 @@ use super::cached::{Conditions, Selected};
 use super::dataset::Dataset;
 use super::error::DataError;
 use super::order::below;
-use super::pictures::{load, stack, PictureLoader};
+use super::pictures::{load, stack, PictureBatch, PictureLoader};
+use super::prefetch::prefetch;
 use super::transform::{CropRule, Transform};
 use crate::codec::ImageCodec;
 use crate::diffusion::noise::{sample_generator, TrainingDraw};
 
+/// Batches that wait to be encoded.
+const AHEAD: usize = 4;
+
+/// Batches of pictures that are decoded while the ones before them are trained on.
+struct Ahead {
+    batches: Receiver<Result<PictureBatch, DataError>>,
+    /// First sample of the next batch.
+    first: u64,
+    /// Samples in each.
+    size: usize,
+}
+
 /// Pictures with the codec that makes tokens of them, and the conditions of a model. An
 /// epoch goes through the pictures once, with one of the captions of each drawn.
 pub struct LiveSamples {
-    pictures: PictureLoader,
+    pictures: Arc<PictureLoader>,
+    ahead: Cell<Option<Ahead>>,
     codec: Rc<ImageCodec>,
     device: Device,
     conditions: Conditions,
@@ -51,7 +68,8 @@ impl LiveSamples {
             flip: false,
         };
         Ok(LiveSamples {
-            pictures: PictureLoader::new(dataset, transform, seed, false),
+            pictures: Arc::new(PictureLoader::new(dataset, transform, seed, false)),
+            ahead: Cell::new(None),
             codec,
             device,
             conditions,
@@ -78,7 +96,7 @@ impl LiveSamples {
     /// The consecutive samples `samples`; the text of those in `dropped` is empty.
     pub fn batch(&self, samples: &[u64], dropped: &[bool]) -> Result<Selected, DataError> {
         let first = samples.first().copied().unwrap_or(0);
-        let batch = self.pictures.batch(first, samples.len())?;
+        let batch = self.decoded(first, samples.len())?;
         let captions = batch.items.iter().zip(samples).map(|(&item, &sample)| {
             let count = self.pictures.dataset().items[item].captions.len();
             let mut generator = sample_generator(self.seed, sample, TrainingDraw::Caption);
@@ -86,6 +104,27 @@ impl LiveSamples {
         });
         let captions: Vec<(usize, usize)> = captions.collect();
         self.selected(&batch.pictures, &captions, dropped)
+    }
+
+    /// The pictures of the samples `first` … + `size`: those decoded ahead if the batch
+    /// follows the last one, which are what decoding them now would give.
+    fn decoded(&self, first: u64, size: usize) -> Result<PictureBatch, DataError> {
+        let follows = |ahead: &Ahead| (ahead.first, ahead.size) == (first, size);
+        let mut ahead = self.ahead.take().filter(follows).unwrap_or_else(|| {
+            let pictures = self.pictures.clone();
+            let batches = prefetch(AHEAD, move |n| {
+                Some(pictures.batch(first + n * size as u64, size))
+            });
+            Ahead {
+                batches,
+                first,
+                size,
+            }
+        });
+        ahead.first += size as u64;
+        let batch = ahead.batches.recv();
+        self.ahead.set(Some(ahead));
+        batch.unwrap_or_else(|_| self.pictures.batch(first, size))
     }
 
     /// The first `size` readable pictures, the middle cut out, with their first captions.
