@@ -2,12 +2,16 @@
 //! and what it writes is a codec that the other commands read.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use tempfile::TempDir;
 use vqdiffusion::data::TokenCache;
 use vqdiffusion::experiment::codec::CodecExperiment;
 use vqdiffusion::picture::{write_png, Picture};
+
+mod program;
+
+use program::{command, refuse, succeed};
 
 const CONFIG: &str = "
 codec:
@@ -31,42 +35,6 @@ train:
   log_every: 10
   save_every: 40
 ";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"));
-    command
-        .args(args)
-        .current_dir(folder)
-        .env("OMP_NUM_THREADS", "1");
-    command
-}
-
-fn succeed(folder: &Path, args: &[&str]) -> String {
-    let output = command(folder, args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        text(&output.stderr)
-    );
-    text(&output.stdout)
-}
-
-fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
-    let Output { status, stderr, .. } = command(folder, args).output().unwrap();
-    let message = text(&stderr);
-    assert_eq!(status.code(), Some(2), "{args:?}: {message}");
-    assert!(!message.contains("panicked"), "{args:?}: {message}");
-    for word in words {
-        assert!(
-            message.contains(word),
-            "{args:?}: {word:?} not in: {message}"
-        );
-    }
-}
 
 /// Pictures of one coloured square on another colour, and the configuration.
 fn prepared() -> TempDir {

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use safetensors::SafeTensors;
 use serde_json::{json, Value};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::pytorch::TorchFile;
+
+mod program;
+
+use program::{refused, s, succeeded};
 
 fn at(rest: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -24,50 +28,29 @@ fn pipeline() -> PathBuf {
     at("fixtures/diffusers_tiny/pipeline")
 }
 
-fn s(path: &Path) -> &str {
-    path.to_str().expect("a UTF-8 path")
-}
-
-/// Runs `vqdiffusion` in `folder`, with a cache of hub models that is there.
-fn run_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
-        .args(args)
-        .current_dir(folder)
-        .env("OMP_NUM_THREADS", "1")
+/// `vqdiffusion` in `folder`, with a cache of hub models that is there.
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = program::command(folder, args);
+    command
         .env("HF_HOME", folder.join("hf"))
         .env_remove("HF_HUB_CACHE")
         .env_remove("HF_HUB_OFFLINE")
         .env_remove("HF_TOKEN")
         // A port that nothing listens on.
-        .env("HF_ENDPOINT", "http://127.0.0.1:9")
-        .envs(variables.iter().copied())
-        .output()
-        .expect("the binary starts")
+        .env("HF_ENDPOINT", "http://127.0.0.1:9");
+    command
 }
 
 fn succeed_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> String {
-    let output = run_with(folder, args, variables);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{args:?} failed: {message}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    succeeded(command(folder, args).envs(variables.iter().copied()))
 }
 
 fn succeed(folder: &Path, args: &[&str]) -> String {
     succeed_with(folder, args, &[])
 }
 
-/// Expects an error (exit code 2) whose message holds every one of `words`.
 fn refuse_with(folder: &Path, args: &[&str], variables: &[(&str, &str)], words: &[&str]) {
-    let output = run_with(folder, args, variables);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
-    assert!(!message.contains("operation failed"), "{args:?}: {message}");
-    for word in words {
-        assert!(
-            message.contains(word),
-            "{args:?}: {word:?} not in: {message}"
-        );
-    }
+    refused(command(folder, args).envs(variables.iter().copied()), words);
 }
 
 fn refuse(folder: &Path, args: &[&str], words: &[&str]) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use tch::{Device, Tensor};
 use tempfile::TempDir;
@@ -14,6 +14,10 @@ use vqdiffusion::data::cache::codec_identity;
 use vqdiffusion::data::{CachedSamples, Conditions, TokenCache, TokenLoader};
 use vqdiffusion::picture::{read_picture, write_png, Picture};
 use vqdiffusion::pipeline::LoadedCodec;
+
+mod program;
+
+use program::{refused, succeeded};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tiny")
@@ -39,42 +43,19 @@ fn codec() -> LoadedCodec {
     LoadedCodec::load(&file, Device::Cpu).unwrap()
 }
 
+/// `vqdiffusion tokenize` of the tiny model.
 fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"));
+    let mut command = program::command(folder, &["tokenize"]);
+    command.args(args).args(model_arguments());
     command
-        .arg("tokenize")
-        .args(args)
-        .args(model_arguments())
-        .current_dir(folder)
-        .env("OMP_NUM_THREADS", "1");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn tokenize(folder: &Path, args: &[&str]) -> String {
-    let output = command(folder, args).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{args:?}: {}",
-        text(&output.stderr)
-    );
-    text(&output.stdout)
+    succeeded(&mut command(folder, args))
 }
 
 fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
-    let Output { status, stderr, .. } = command(folder, args).output().unwrap();
-    let message = text(&stderr);
-    assert_eq!(status.code(), Some(2), "{args:?}: {message}");
-    assert!(!message.contains("panicked"), "{args:?}: {message}");
-    for word in words {
-        assert!(
-            message.contains(word),
-            "{args:?}: {word:?} not in: {message}"
-        );
-    }
+    refused(&mut command(folder, args), words);
 }
 
 fn draw_picture(path: &Path, n: u32) {
