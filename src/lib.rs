@@ -13,6 +13,7 @@ pub mod model;
 pub mod new_file;
 pub mod picture;
 pub mod pipeline;
+pub mod size;
 pub mod torch;
 pub mod trace;
 pub mod train;

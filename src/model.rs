@@ -41,8 +41,16 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Whether the parts fit each other; the problem if not.
+    /// Whether such a model can be built: the parts by themselves, and whether they fit
+    /// each other; the problem if not.
     pub fn check(&self) -> Result<(), String> {
+        let within = |part: &'static str| move |problem| format!("{part}.{problem}");
+        self.denoiser.check().map_err(within("denoiser"))?;
+        self.transition.check().map_err(within("transition"))?;
+        self.codec.check().map_err(within("codec"))?;
+        if let Some(text) = &self.text {
+            text.tower.check().map_err(within("text.tower"))?;
+        }
         match (self.denoiser.condition, &self.text) {
             (Conditioning::Text { positions, width }, Some(text)) => {
                 let tower = [text.tower.context, text.tower.width];

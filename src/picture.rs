@@ -126,12 +126,12 @@ pub fn grid(pictures: &[Picture], columns: usize, gap: u32) -> Option<Picture> {
     let rows = pictures.len().div_ceil(columns);
     let side = |count: usize, size: u32| count as u32 * (size + gap) - gap;
     let (width, height) = (side(columns, first.width), side(rows, first.height));
-    let mut rgb = vec![255; (width * height * 3) as usize];
+    let mut rgb = vec![255; 3 * width as usize * height as usize];
     for (i, picture) in pictures.iter().enumerate() {
         let left = (i % columns) as u32 * (first.width + gap);
         let top = (i / columns) as u32 * (first.height + gap);
         for (y, row) in picture.rgb.chunks(3 * picture.width as usize).enumerate() {
-            let at = 3 * ((top + y as u32) * width + left) as usize;
+            let at = 3 * ((top as usize + y) * width as usize + left as usize);
             rgb[at..at + row.len()].copy_from_slice(row);
         }
     }

@@ -656,3 +656,115 @@ fn a_closed_pipe_is_no_error() {
         .unwrap();
     assert_eq!(text(&output.stdout).trim(), "0", "{}", text(&output.stderr));
 }
+
+/// The own-format file `model` with one value of the header's configuration replaced.
+fn with_configuration(model: &Path, changed: &Path, pointer: &str, value: serde_json::Value) {
+    let bytes = std::fs::read(model).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let entry = &mut header["__metadata__"]["vqdiffusion"];
+    let mut own: serde_json::Value = serde_json::from_str(entry.as_str().unwrap()).unwrap();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    own.pointer_mut(&format!("/config{parent}")).unwrap()[key] = value;
+    *entry = own.to_string().into();
+    let mut header = header.to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header.as_bytes());
+    out.extend(&bytes[8 + length..]);
+    std::fs::write(changed, out).unwrap();
+}
+
+#[test]
+fn impossible_configurations_are_refused() {
+    let (folder, model) = native_model();
+    let at = folder.path();
+    let changed = at.join("changed.safetensors");
+    let huge = serde_json::json!(1_000_000_000_000_i64);
+    for (pointer, value, words) in [
+        ("/denoiser/heads", 0.into(), ["denoiser.heads", "0"]),
+        ("/denoiser/heads", 5.into(), ["denoiser.heads", "48"]),
+        (
+            "/denoiser/grid",
+            serde_json::json!([16, 16]),
+            ["grid", "position_table"],
+        ),
+        (
+            "/denoiser/timesteps",
+            huge.clone(),
+            ["denoiser.timesteps", "1000000000000"],
+        ),
+        (
+            "/denoiser/layers",
+            1_000_000_000.into(),
+            ["denoiser.layers", "1024"],
+        ),
+        (
+            "/denoiser/codes",
+            i64::MAX.into(),
+            ["denoiser.codes", "expected 1 to"],
+        ),
+        (
+            "/denoiser/expansion",
+            (-1).into(),
+            ["denoiser.expansion", "-1"],
+        ),
+        (
+            "/codec/multipliers",
+            serde_json::json!([]),
+            ["codec.multipliers", "[]"],
+        ),
+        ("/codec/norm_groups", 5.into(), ["codec.norm_groups", "5"]),
+        (
+            "/codec/residual_blocks",
+            huge,
+            ["codec.residual_blocks", "1024"],
+        ),
+        ("/text/tower/heads", 3.into(), ["text.tower.heads", "16"]),
+        (
+            "/transition/alpha",
+            serde_json::json!([2.0, -1.0]),
+            ["transition.alpha", "from 0 to 1"],
+        ),
+        (
+            "/transition/gamma",
+            serde_json::json!([0.9, 0.1]),
+            ["transition.gamma", "rising"],
+        ),
+    ] {
+        with_configuration(&model, &changed, pointer, value);
+        let args = [
+            "sample",
+            "a",
+            "--checkpoint",
+            s(&changed),
+            "--out",
+            "pictures",
+        ];
+        refuse(at, &args, &[&["changed.safetensors"], &words[..]].concat());
+        assert!(!at.join("pictures").exists());
+    }
+}
+
+#[test]
+fn what_is_there_is_known_before_the_model_runs() {
+    let (folder, model) = native_model();
+    let at = folder.path();
+    let sample = ["sample", "a", "--checkpoint", s(&model), "--steps", "2"];
+    std::fs::create_dir(at.join("films")).unwrap();
+    std::fs::write(at.join("films/0-a.gif"), "mine").unwrap();
+    let animated = [&sample[..], &["--animate", "--out", "films"]].concat();
+    refuse(at, &animated, &["0-a.gif", "exists already"]);
+    std::fs::write(at.join("file"), "").unwrap();
+    let traced = [&sample[..], &["--trace", "file/trace", "--out", "traced"]].concat();
+    refuse(at, &traced, &["file/trace"]);
+    assert!(!at.join("traced/0-a.png").exists());
+    let many = [&sample[..], &["--count", "4294967295", "--out", "many"]].concat();
+    refuse(at, &many, &["--count 4294967295", "100000"]);
+    for (option, value) in [("--guidance", "1e39"), ("--purity", "nan")] {
+        let bad = [&sample[..], &[option, value, "--out", "bad"]].concat();
+        refuse(at, &bad, &[option.trim_start_matches('-'), "1e6"]);
+    }
+}

@@ -112,7 +112,14 @@ fn add_mapping(state: &mut StateDict, config: &CodecConfig, path: &Path) -> Resu
             config.codebook
         )));
     }
-    let codes = entry.read()?.max().int64_value(&[]) + 1;
+    let largest = entry.read()?.max().int64_value(&[]);
+    if !(0..config.codebook).contains(&largest) {
+        return Err(format(format!(
+            "maps to code {largest}, expected codes below {}, the codec's",
+            config.codebook
+        )));
+    }
+    let codes = largest + 1;
     state.insert(CODE_MAPPING, entry);
     Ok(codes)
 }

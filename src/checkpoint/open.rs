@@ -154,6 +154,10 @@ impl Checkpoint {
             }
             config.check(&model, path)?;
         }
+        model.check().map_err(|problem| LoadError::Format {
+            path: path.to_path_buf(),
+            problem,
+        })?;
         if model.needs_code_mapping() {
             add_mapping(&mut state, &model, path, options, config)?;
         }

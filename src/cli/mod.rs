@@ -124,7 +124,7 @@ fn report_panic(panic: &std::panic::PanicHookInfo) {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("unknown cause");
-    if std::env::var_os("RUST_BACKTRACE").is_some() {
+    if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
         eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
     }
     let first = message.split("\nException raised").next();

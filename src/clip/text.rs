@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::token_rule::TokenRule;
+use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::linear::gelu2;
 use crate::torch::{Init, Linear, Params};
 
@@ -31,6 +32,23 @@ pub struct TextConfig {
 }
 
 impl TextConfig {
+    /// Whether such a tower can be built; the problem if not.
+    pub fn check(&self) -> Result<(), String> {
+        check_sizes(&[
+            ("vocabulary", self.vocabulary, LARGEST),
+            ("context", self.context, LARGEST),
+            ("width", self.width, LARGEST),
+            ("layers", self.layers, MOST),
+            ("heads", self.heads, LARGEST),
+            ("hidden", self.hidden, LARGEST),
+        ])?;
+        if self.width % self.heads != 0 {
+            let (heads, width) = (self.heads, self.width);
+            return Err(format!("heads {heads} do not divide width {width}"));
+        }
+        Ok(())
+    }
+
     /// OpenAI's ViT-B/32.
     pub fn vit_b_32() -> Self {
         TextConfig {

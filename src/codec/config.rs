@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::size::{check_sizes, LARGEST, MOST};
+
 /// How an encoder output becomes a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,22 +115,19 @@ impl CodecConfig {
 
     /// Whether such a codec can be built; the problem if not.
     pub fn check(&self) -> Result<(), String> {
-        let positive = [
-            ("resolution", self.resolution),
-            ("channels", self.channels),
-            ("residual_blocks", self.residual_blocks),
-            ("latent_channels", self.latent_channels),
-            ("embedding_width", self.embedding_width),
-            ("codebook", self.codebook),
-            ("norm_groups", self.norm_groups),
-        ];
-        if let Some((name, value)) = positive.iter().find(|(_, value)| *value < 1) {
-            return Err(format!("{name} is {value}, expected at least 1"));
-        }
-        if self.multipliers.is_empty() || self.multipliers.iter().any(|&m| m < 1) {
+        check_sizes(&[
+            ("resolution", self.resolution, LARGEST),
+            ("channels", self.channels, LARGEST),
+            ("residual_blocks", self.residual_blocks, MOST),
+            ("latent_channels", self.latent_channels, LARGEST),
+            ("embedding_width", self.embedding_width, LARGEST),
+            ("codebook", self.codebook, LARGEST),
+            ("norm_groups", self.norm_groups, LARGEST),
+        ])?;
+        if self.multipliers.is_empty() || self.multipliers.iter().any(|m| !(1..=MOST).contains(m)) {
             let found = &self.multipliers;
             return Err(format!(
-                "multipliers is {found:?}, expected positive numbers"
+                "multipliers is {found:?}, expected numbers from 1 to {MOST}"
             ));
         }
         if self.multipliers.len() > 16 || self.resolution % self.factor() != 0 {

@@ -53,8 +53,10 @@ impl SamplerConfig {
                 expected,
             })
         };
-        if !self.guidance.is_finite() {
-            return option("guidance", self.guidance.to_string(), "a finite number");
+        // Beyond that the f32 logits would overflow.
+        if !(-1e6..=1e6).contains(&self.guidance) {
+            let found = self.guidance.to_string();
+            return option("guidance", found, "a number from -1e6 to 1e6");
         }
         match self.truncation {
             Truncation::TopP(r) if !(r > 0.0 && r <= 1.0) => {
@@ -69,12 +71,8 @@ impl SamplerConfig {
             if revealing.tokens_per_evaluation == 0 {
                 return option("tokens per evaluation", "0".into(), "at least 1");
             }
-            if revealing.purity.is_some_and(|r| r < 0.0 || !r.is_finite()) {
-                return option(
-                    "purity",
-                    format!("{:?}", revealing.purity),
-                    "a number of at least 0",
-                );
+            if let Some(r) = revealing.purity.filter(|r| !(0.0..=1e6).contains(r)) {
+                return option("purity", r.to_string(), "a number from 0 to 1e6");
             }
             if schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0 {
                 return option(

@@ -16,6 +16,35 @@ pub enum Transition {
 }
 
 impl Transition {
+    /// Whether the course is one of noise that only grows; the problem if not.
+    pub fn check(&self) -> Result<(), String> {
+        let line = |name: &str, [first, last]: [f64; 2], rises: bool| {
+            let inside = [first, last].iter().all(|x| (0.0..=1.0).contains(x));
+            if inside && (if rises { first <= last } else { first >= last }) {
+                return Ok(());
+            }
+            let course = if rises { "rising" } else { "falling" };
+            Err(format!(
+                "{name} is [{first}, {last}], expected {course} numbers from 0 to 1"
+            ))
+        };
+        match *self {
+            Transition::MaskAndReplace { alpha, gamma } => {
+                line("alpha", alpha, false)?;
+                line("gamma", gamma, true)?;
+                match (0..2).find(|&i| alpha[i] + gamma[i] > 1.0 + ROUNDING) {
+                    Some(i) => Err(format!(
+                        "alpha {} and gamma {} are more than 1 together",
+                        alpha[i], gamma[i]
+                    )),
+                    None => Ok(()),
+                }
+            }
+            Transition::MaskOnly { gamma } => line("gamma", gamma, true),
+            Transition::Uniform { alpha } => line("alpha", alpha, false),
+        }
+    }
+
     /// The schedule of every released model (`alpha1` of the official code):
     /// K·β̄ is 1e-6 throughout, so the noise is masking almost alone.
     pub fn released() -> Self {

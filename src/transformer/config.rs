@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::size::{check_sizes, LARGEST, MOST};
+
 /// How the time index enters the adaptive norms (`timestep_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,6 +92,44 @@ pub struct DenoiserConfig {
 }
 
 impl DenoiserConfig {
+    /// Whether such a network can be built; the problem if not.
+    pub fn check(&self) -> Result<(), String> {
+        let ([rows, columns], [table_rows, table_columns]) = (self.grid, self.position_table);
+        check_sizes(&[
+            ("layers", self.layers, MOST),
+            ("width", self.width, LARGEST),
+            ("heads", self.heads, LARGEST),
+            ("codes", self.codes, LARGEST),
+            ("grid", rows.min(columns), LARGEST),
+            ("grid", rows.max(columns), LARGEST),
+            ("position_table", table_rows.min(table_columns), LARGEST),
+            ("position_table", table_rows.max(table_columns), LARGEST),
+            ("timesteps", self.timesteps, LARGEST),
+            ("expansion", self.expansion, MOST),
+        ])?;
+        match self.condition {
+            Conditioning::Text { positions, width } => check_sizes(&[
+                ("condition.positions", positions, LARGEST),
+                ("condition.width", width, LARGEST),
+            ])?,
+            Conditioning::Class { classes, .. } => {
+                check_sizes(&[("condition.classes", classes, LARGEST)])?
+            }
+            Conditioning::Unconditional => {}
+        }
+        if self.width % self.heads != 0 {
+            let (heads, width) = (self.heads, self.width);
+            return Err(format!("heads {heads} do not divide width {width}"));
+        }
+        if self.tokens() > table_rows * table_columns {
+            return Err(format!(
+                "grid {:?} has more tokens than position_table {:?} has positions",
+                self.grid, self.position_table
+            ));
+        }
+        Ok(())
+    }
+
     /// VQ-Diffusion-B and -F: COCO, CUB-200, Conceptual Captions
     /// (`configs/coco.yaml` of the original).
     pub fn base() -> Self {

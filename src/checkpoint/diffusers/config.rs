@@ -233,7 +233,7 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
     }
 
     let grid = [t.sample_size; 2];
-    Ok(ModelConfig {
+    let model = ModelConfig {
         denoiser: DenoiserConfig {
             layers: t.num_layers,
             width: t.num_attention_heads * t.attention_head_dim,
@@ -270,7 +270,12 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
             },
         }),
         codec,
-    })
+    };
+    model.check().map_err(|problem| LoadError::Format {
+        path: folder.to_path_buf(),
+        problem: format!("its configurations together: {problem}"),
+    })?;
+    Ok(model)
 }
 
 pub const DOWN: [&str; 2] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"];

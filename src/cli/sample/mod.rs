@@ -185,8 +185,19 @@ pub fn run(args: &SampleArgs) -> CliResult {
         let stems = names.iter().filter_map(|name| name.file_stem());
         stems.map(|stem| folder.join(stem))
     });
-    let files: Vec<PathBuf> = names.iter().cloned().chain(grid).chain(traces).collect();
+    let films = names.iter().filter(|_| args.animate);
+    let films = films.map(|name| name.with_extension("gif"));
+    let files: Vec<PathBuf> = names
+        .iter()
+        .cloned()
+        .chain(films)
+        .chain(grid)
+        .chain(traces)
+        .collect();
     out_folder::prepare(&args.out, &files, args.overwrite)?;
+    if let Some(trace) = &args.trace {
+        out_folder::prepare(trace, &[], args.overwrite)?;
+    }
 
     let pipeline = Pipeline::load(&checkpoint, device, plan.options.dtype)?;
     log::info!("{}", pipeline.report());

@@ -89,7 +89,9 @@ pub fn make_pictures(
                 trace::write(&folder.join(stem), &trace, &picture, pipeline, &decode)?;
             }
             announce(name);
-            pictures.push(picture);
+            if args.grid {
+                pictures.push(picture);
+            }
         }
     }
     progress.finish();

@@ -26,6 +26,10 @@ pub struct Options {
     pub dtype: Precision,
 }
 
+/// Pictures of one run: their names are checked before the first is made, and a grid
+/// must fit the memory.
+const MOST_PICTURES: u64 = 100_000;
+
 /// What will be done, with every choice made.
 pub struct Plan {
     pub requests: Vec<Request>,
@@ -61,6 +65,13 @@ pub fn planned(
         return Err(format!(
             "seed is {}, which leaves no room for {pictures} pictures below 2^64",
             args.seed
+        )
+        .into());
+    }
+    if pictures > MOST_PICTURES {
+        return Err(format!(
+            "--count {} makes {pictures} pictures, expected at most {MOST_PICTURES} in a run",
+            args.count
         )
         .into());
     }

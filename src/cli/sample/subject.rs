@@ -58,6 +58,7 @@ fn prompts(args: &SampleArgs) -> Result<Vec<String>, String> {
 fn lines(file: &Path) -> Result<Vec<String>, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let lines: Vec<String> = text
+        .trim_start_matches('\u{feff}')
         .lines()
         .filter(|line| !line.trim().is_empty())
         .map(String::from)
