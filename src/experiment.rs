@@ -82,6 +82,13 @@ impl Experiment {
         if !(0.0..=1.0).contains(&rate) {
             return Err(format!("data.drop_rate is {rate}, expected 0 to 1"));
         }
+        if self.weights.learned_null && rate == 0.0 {
+            return Err(
+                "data.drop_rate is 0, expected above 0 with weights.learned_null: \
+                        without dropped conditions the null condition is never trained"
+                    .into(),
+            );
+        }
         if let Some(model) = &self.model {
             model
                 .check()

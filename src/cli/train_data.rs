@@ -34,6 +34,13 @@ impl<'a> DataSource<'a> {
         model: &'a ModelConfig,
         codec: LoadedCodec,
     ) -> Result<Self, Box<dyn Error>> {
+        let rate = experiment.data.drop_rate;
+        if rate > 0.0 && model.denoiser.condition == Conditioning::Unconditional {
+            return Err(format!(
+                "data.drop_rate is {rate}, expected 0: the model has no condition to drop"
+            )
+            .into());
+        }
         Ok(DataSource {
             experiment,
             model,

@@ -181,6 +181,7 @@ fn the_log_counts_the_codes_of_its_interval() {
         "train.batch_size=1",
         "train.accumulation=1",
         "train.log_every=2",
+        "data.drop_rate=0",
     ]);
     assert_eq!(place.logged("run", "distinct_codes"), [2.0, 2.0]);
     for perplexity in place.logged("run", "code_perplexity") {
@@ -214,12 +215,15 @@ fn accumulation_is_a_larger_batch() {
 
 #[test]
 fn class_and_unconditional_models_train() {
-    for condition in [
-        "{kind: class, classes: 4, null_class: learned}",
-        "{kind: unconditional}",
+    for (condition, drop_rate) in [
+        (
+            "{kind: class, classes: 4, null_class: learned}",
+            "data.drop_rate=0.2",
+        ),
+        ("{kind: unconditional}", "data.drop_rate=0"),
     ] {
         let place = Workplace::new(&model(condition, ""), 10);
-        place.succeed(&["train.steps=30", "train.precision=bf16"]);
+        place.succeed(&["train.steps=30", "train.precision=bf16", drop_rate]);
         let loss = place.logged("run", "loss");
         assert_eq!(events(&place.path("run"), "train/token_accuracy"), 30);
         let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;

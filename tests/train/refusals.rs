@@ -56,6 +56,10 @@ fn impossible_experiments_are_refused_before_any_work() {
     ] {
         place.refuse(&overrides, &words);
     }
+    place.refuse(
+        &["data.drop_rate=0", "weights.learned_null=true"],
+        &["data.drop_rate is 0", "weights.learned_null"],
+    );
     assert!(!place.path("run").exists());
 
     // Tokens of another model.
@@ -74,6 +78,8 @@ fn impossible_experiments_are_refused_before_any_work() {
         10,
     );
     class.refuse(&[], &["tokens.safetensors: label 3", "classes 0 to 2"]);
+    let unconditional = Workplace::new(&model("{kind: unconditional}", ""), 10);
+    unconditional.refuse(&[], &["data.drop_rate is 0.2", "no condition to drop"]);
     // A run is not continued or replaced by accident.
     place.succeed(&["train.steps=5"]);
     place.refuse(&[], &["step-00000005", "--resume auto"]);
