@@ -329,6 +329,21 @@ fn bad_configurations() {
             ["plateau", "expected constant or cosine"],
         ),
         (
+            "codebook: 32",
+            "codebook: 65537",
+            ["codec.codebook is 65537", "at most 65536"],
+        ),
+        (
+            "start: 10",
+            "start: 240",
+            ["train.codebook.start is 240", "below train.steps"],
+        ),
+        (
+            "kind: constant",
+            "kind: cosine, total: 240, minimum: 1",
+            ["course.minimum is 1", "0 to learning_rate.peak"],
+        ),
+        (
             "norm_groups: 8",
             "norm_groups: 5",
             ["norm_groups 5", "16 channels"],

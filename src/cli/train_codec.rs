@@ -83,6 +83,15 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         }
         _ => {}
     }
+    let start = config.codebook.start;
+    if args.init_from.is_none() && !args.resume && start >= config.steps {
+        let steps = config.steps;
+        return Err(format!(
+            "train.codebook.start is {start}, expected below train.steps ({steps}): the \
+             codebook would never start"
+        )
+        .into());
+    }
     if let Some(threads) = args.threads {
         tch::set_num_threads(threads.into());
     }

@@ -10,6 +10,9 @@ use crate::codec::{CodecConfig, QuantizerKind};
 use crate::data::{CropRule, Split};
 use crate::train::codec::CodecTrainConfig;
 
+/// Codes that 16-bit tokens tell apart.
+const MOST_CODES: i64 = 1 << 16;
+
 /// A codec's training experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +63,12 @@ impl CodecExperiment {
             .map_err(|problem| format!("codec: {problem}"))?;
         if self.codec.quantizer != QuantizerKind::Ema {
             return Err("codec.quantizer: only an ema codebook can be trained".into());
+        }
+        if self.codec.codebook > MOST_CODES {
+            return Err(format!(
+                "codec.codebook is {}, expected at most {MOST_CODES} (tokens are stored in 16 bits)",
+                self.codec.codebook
+            ));
         }
         self.train.check()
     }

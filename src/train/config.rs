@@ -218,7 +218,35 @@ impl TrainConfig {
                 "at least 0",
             ),
         ];
-        if let Course::Plateau { factor, window, .. } = rate.course {
+        for weight in self.objective.mask_weight {
+            let fine = at_least_zero(weight);
+            numbers.push(("objective.mask_weight", weight, fine, "at least 0"));
+        }
+        if let Some(end) = self.clip.end.filter(|_| self.recipe == Recipe::Corrected) {
+            let fine = self.clip.start < end;
+            numbers.push(("clip.end", end as f64, fine, "above clip.start"));
+        }
+        if let Course::Cosine { minimum, .. } = rate.course {
+            numbers.push((
+                "learning_rate.course.minimum",
+                minimum,
+                (0.0..=rate.peak).contains(&minimum),
+                "0 to learning_rate.peak",
+            ));
+        }
+        if let Course::Plateau {
+            factor,
+            threshold,
+            window,
+            ..
+        } = rate.course
+        {
+            numbers.push((
+                "learning_rate.course.threshold",
+                threshold,
+                at_least_zero(threshold),
+                "at least 0",
+            ));
             numbers.push((
                 "learning_rate.course.factor",
                 factor,

@@ -43,6 +43,22 @@ fn impossible_experiments_are_refused_before_any_work() {
         (["train.steps"], ["train.steps", "key=value"]),
         (["train.steps=0"], ["train.steps is 0", "at least 1"]),
         (["train.clip.norm=-1"], ["train.clip.norm is -1", "above 0"]),
+        (
+            ["train.objective.mask_weight=[1, -1]"],
+            ["train.objective.mask_weight is -1", "at least 0"],
+        ),
+        (
+            ["train.clip={start: 5, end: 5}"],
+            ["train.clip.end is 5", "above clip.start"],
+        ),
+        (
+            ["train.learning_rate.course={kind: cosine, total: 9, minimum: 1.0}"],
+            ["course.minimum is 1", "0 to learning_rate.peak"],
+        ),
+        (
+            ["train.learning_rate.course.threshold=.nan"],
+            ["course.threshold is NaN", "at least 0"],
+        ),
         (["train.precision=f16"], ["train.precision is f16", "bf16"]),
         (["data.drop_rate=2"], ["data.drop_rate is 2", "0 to 1"]),
         (

@@ -129,7 +129,7 @@ impl CodecTrainConfig {
         let at_least_zero = |x: f64| x >= 0.0 && x.is_finite();
         let below_one = |x: f64| (0.0..1.0).contains(&x);
         let (book, rate, optimizer) = (&self.codebook, &self.learning_rate, &self.optimizer);
-        let numbers = [
+        let mut numbers = vec![
             (
                 "commitment",
                 self.commitment,
@@ -191,6 +191,14 @@ impl CodecTrainConfig {
                 "above 0",
             ),
         ];
+        if let Course::Cosine { minimum, .. } = rate.course {
+            numbers.push((
+                "learning_rate.course.minimum",
+                minimum,
+                (0.0..=rate.peak).contains(&minimum),
+                "0 to learning_rate.peak",
+            ));
+        }
         if let Some((key, value, _, expected)) = numbers.iter().find(|n| !n.2) {
             return Err(format!("train.{key} is {value}, expected {expected}"));
         }
