@@ -251,6 +251,9 @@ fn damage_is_detected() {
             "{}",
             open()
         );
+        // It is made again.
+        tokenize(at, &["data", "--out", "c"]);
+        assert_eq!(std::fs::read(&shard).unwrap(), good);
     }
     std::fs::remove_file(&shard).unwrap();
     assert!(open().contains("tokens-00000.safetensors"));

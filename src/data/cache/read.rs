@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use safetensors::SafeTensors;
 
-use super::{sha256, Header, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
+use super::{sha256, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
 use crate::data::dataset::Item;
 use crate::data::error::DataError;
 
@@ -160,15 +160,25 @@ pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
     Ok(header)
 }
 
-/// The header and tokens of the shard at `path`, if it is one of the cache `cache`.
+/// The header and tokens of the shard at `path`, if it is one of the cache `cache` and as
+/// the header `finished` of a whole cache, where there is one, recorded it.
 pub(super) fn finished_shard(
     path: &Path,
     cache: &str,
+    finished: Option<&Header>,
 ) -> Result<Option<(ShardHeader, Vec<u16>)>, DataError> {
     if !path.exists() {
         return Ok(None);
     }
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    if let Some(header) = finished {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let recorded = |entry: &&ShardEntry| Some(entry.file.as_str()) == name;
+        let entry = header.shards.iter().find(recorded);
+        if entry.is_none_or(|entry| entry.sha256 != sha256(&bytes)) {
+            return Ok(None);
+        }
+    }
     Ok(parse(&bytes)
         .ok()
         .filter(|shard| shard.header.cache == cache)

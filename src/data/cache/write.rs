@@ -74,7 +74,7 @@ pub fn write(
         skipped: dataset.skipped.clone(),
     };
     std::fs::create_dir_all(out).map_err(DataError::io(out))?;
-    header.check_folder(out)?;
+    let finished = header.check_folder(out)?;
     let cache = header.identity(out)?;
 
     let mut summary = Summary {
@@ -85,11 +85,11 @@ pub fn write(
     for (n, first) in (0..dataset.items.len()).step_by(SHARD).enumerate() {
         let range = first..dataset.items.len().min(first + SHARD);
         let path = out.join(shard_name(n));
-        let (shard, tokens) = match super::read::finished_shard(&path, &cache)? {
-            Some(finished) => {
-                summary.kept += finished.0.items.len();
+        let (shard, tokens) = match super::read::finished_shard(&path, &cache, finished.as_ref())? {
+            Some(kept) => {
+                summary.kept += kept.0.items.len();
                 observe(range.end);
-                finished
+                kept
             }
             None => {
                 let made = tokens(
@@ -159,11 +159,12 @@ impl Header {
         Ok(sha256(&bytes))
     }
 
-    /// Refuses a folder whose finished cache is another one.
-    fn check_folder(&self, out: &Path) -> Result<(), DataError> {
+    /// The header of the finished cache in the folder, if there is one; refuses another
+    /// cache's.
+    fn check_folder(&self, out: &Path) -> Result<Option<Header>, DataError> {
         let path = out.join(HEADER);
         if !path.exists() {
-            return Ok(());
+            return Ok(None);
         }
         let found = super::read::header(out)?;
         let other = |what: &str| {
@@ -179,7 +180,7 @@ impl Header {
         if found.dataset != self.dataset {
             return other("data set");
         }
-        Ok(())
+        Ok(Some(found))
     }
 }
 
