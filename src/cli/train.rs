@@ -199,7 +199,7 @@ fn show(progress: &mut Progress, event: &Event) {
             line: Some(line), ..
         } => progress.step(&format!(
             "loss {:.4}, {:.2} images/s, MFU {:.0} %",
-            line.loss,
+            line.loss.unwrap_or(f64::NAN),
             line.images_per_second,
             100.0 * line.model_flops_utilization
         )),

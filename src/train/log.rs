@@ -17,24 +17,24 @@ use crate::picture::{write_png, Picture};
 
 const JSON_LINES: &str = "log.jsonl";
 
-/// Means over the steps since the last line.
+/// Means over the steps since the last line that were not skipped; `None` where all were.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {
     pub step: u64,
     /// Samples seen in the run.
     pub samples: u64,
     /// Nats per token, as minimised: an estimate of the bound with the auxiliary term.
-    pub loss: f64,
+    pub loss: Option<f64>,
     /// Main term in nats per token by quartile of t, where a time of it was drawn.
     pub loss_by_quartile: [Option<f64>; 4],
     /// Share of tokens whose likeliest code is the right one.
-    pub token_accuracy: f64,
+    pub token_accuracy: Option<f64>,
     /// How many of the K codes the samples' tokens used.
     pub distinct_codes: u64,
     /// exp of the entropy of these codes.
-    pub code_perplexity: f64,
+    pub code_perplexity: Option<f64>,
     pub learning_rate: f64,
-    pub gradient_norm: f64,
+    pub gradient_norm: Option<f64>,
     pub images_per_second: f64,
     /// Share of the device's measured matrix-product rate that training uses.
     pub model_flops_utilization: f64,
@@ -107,7 +107,7 @@ impl Window {
 
     /// The line of the log at `state`, whose last step had the learning rate `rate`.
     pub fn line(&self, state: &RunState, rate: f64, speed: &Speed) -> LogLine {
-        let mean = |sum: f64| sum / self.steps.max(1) as f64;
+        let mean = |sum: f64| (self.steps > 0).then(|| sum / self.steps as f64);
         let images = (state.samples - self.first_sample) as f64;
         let images_per_second = images / self.start.elapsed().as_secs_f64().max(1e-9);
         LogLine {
@@ -119,7 +119,7 @@ impl Window {
                 .map(|(sum, count)| (count > 0).then(|| sum / count as f64)),
             token_accuracy: mean(self.accuracy),
             distinct_codes: self.usage.iter().filter(|&&count| count > 0).count() as u64,
-            code_perplexity: perplexity(&self.usage),
+            code_perplexity: (self.steps > 0).then(|| perplexity(&self.usage)),
             learning_rate: rate,
             gradient_norm: mean(self.norm),
             images_per_second,
@@ -175,17 +175,19 @@ impl Log {
         for (tag, value) in [
             ("train/loss", line.loss),
             ("train/token_accuracy", line.token_accuracy),
-            ("train/distinct_codes", line.distinct_codes as f64),
+            ("train/distinct_codes", Some(line.distinct_codes as f64)),
             ("train/code_perplexity", line.code_perplexity),
-            ("train/learning_rate", line.learning_rate),
+            ("train/learning_rate", Some(line.learning_rate)),
             ("train/gradient_norm", line.gradient_norm),
-            ("speed/images_per_second", line.images_per_second),
+            ("speed/images_per_second", Some(line.images_per_second)),
             (
                 "speed/model_flops_utilization",
-                line.model_flops_utilization,
+                Some(line.model_flops_utilization),
             ),
         ] {
-            self.events.scalar(step, tag, value)?;
+            if let Some(value) = value {
+                self.events.scalar(step, tag, value)?;
+            }
         }
         for (i, value) in line.loss_by_quartile.iter().enumerate() {
             if let Some(value) = value {

@@ -60,7 +60,8 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`Trainer::step`]; data, log or checkpoint that cannot be read or written.
+    /// As for [`Trainer::step`] (a run that is given up for its numbers leaves a checkpoint
+    /// too); data, log or checkpoint that cannot be read or written.
     pub fn train(
         &self,
         trainer: &mut Trainer,
@@ -72,7 +73,15 @@ impl Run<'_> {
         let mut window = Window::new(trainer.state.samples);
         let mut saves = trainer.state.step / config.checkpoint.every;
         while trainer.state.step < config.steps {
-            let report = trainer.step(&self.data.train)?;
+            let report = match trainer.step(&self.data.train) {
+                Err(error @ TrainError::NotFinite { .. }) => {
+                    // The weights are those of the last good step.
+                    let saved = self.save(trainer, None)?;
+                    observe(Event::Saved(&saved));
+                    return Err(error);
+                }
+                report => report?,
+            };
             let step = trainer.state.step;
             window.add(&report, self.model.denoiser.timesteps as usize);
             let mut line = None;
@@ -101,14 +110,7 @@ impl Run<'_> {
                 stopping = stop.load(Ordering::Relaxed);
             }
             if due(config.checkpoint.every) || validation.is_some() || stopping {
-                let saved = save(
-                    &config.folder,
-                    &config.checkpoint,
-                    self.model,
-                    &trainer.state,
-                    self.frozen,
-                    validation,
-                )?;
+                let saved = self.save(trainer, validation)?;
                 observe(Event::Saved(&saved));
                 saves += 1;
                 let every = config.preview.every;
@@ -128,5 +130,16 @@ impl Run<'_> {
             }
         }
         Ok(Ended::Finished)
+    }
+
+    fn save(&self, trainer: &Trainer, validation: Option<Bound>) -> Result<SavedStep, TrainError> {
+        save(
+            &self.config.folder,
+            &self.config.checkpoint,
+            self.model,
+            &trainer.state,
+            self.frozen,
+            validation,
+        )
     }
 }

@@ -154,6 +154,10 @@ fn numbers_that_are_not_finite_end_the_run_with_the_batch_named() {
         ],
         &["3 steps in a row", "samples", "times ["],
     );
+    // Its weights are those of the last good step.
+    assert!(place.path("run/last/model.safetensors").exists());
+    let (steps, losses) = (place.logged("run", "step"), place.logged("run", "loss"));
+    assert_eq!(losses.len() + 2, steps.len(), "{losses:?}");
 }
 
 #[test]
