@@ -399,10 +399,70 @@ fn what_a_layout_cannot_hold_is_refused() {
         &["mine", "no diffusers pipeline"],
     );
     assert!(f.join("mine/letter.txt").is_file());
+    // Nor a pipeline of another class, nor one with other files in it.
+    let saved = pipeline();
+    let to = ["convert", s(&saved), "ours", "--to", "diffusers"];
+    succeed(f, &to);
+    let replace = [&to[..], &["--overwrite"]].concat();
+    let class = |name: &str| {
+        edit_json(&f.join("ours/model_index.json"), |index| {
+            index["_class_name"] = json!(name)
+        });
+    };
+    class("StableDiffusionPipeline");
+    refuse(f, &replace, &["ours", "no diffusers pipeline"]);
+    class("VQDiffusionPipeline");
+    std::fs::write(f.join("ours/vqvae/letter.txt"), "x").unwrap();
+    refuse(f, &replace, &["ours", "no diffusers pipeline"]);
+    std::fs::remove_file(f.join("ours/vqvae/letter.txt")).unwrap();
+    succeed(f, &replace);
+    // What an official file does not say is refused or reported.
+    let copy = changed(f, |copy| {
+        edit_json(&copy.join("tokenizer/tokenizer_config.json"), |config| {
+            config["pad_token"] = json!("!")
+        });
+        edit_json(&copy.join("tokenizer/special_tokens_map.json"), |map| {
+            map["pad_token"] = json!("!")
+        });
+    });
+    let official = ["convert", s(&copy), "never.pth"];
+    refuse(f, &official, &["official layout", "text tower has 2 heads"]);
+    edit_json(&copy.join("text_encoder/config.json"), |config| {
+        config["num_attention_heads"] = json!(1)
+    });
+    let out = succeed(f, &["convert", s(&copy), "rule.pth"]);
+    assert!(
+        out.contains("left out: the tokenizer's rule for '!'"),
+        "{out}"
+    );
     for name in ["never", "never.pth"] {
         assert!(!f.join(name).exists(), "{name}");
     }
     assert_eq!(temporary_files(f), [""; 0]);
+}
+
+#[test]
+fn options_without_effect_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let f = folder.path();
+    native_of(f, "text_tiny");
+    let case = at("fixtures/text_tiny");
+    let (official, config) = (case.join("last.pth"), case.join("config.yaml"));
+    for (input, option, value) in [
+        ("native.safetensors", "--mapping", "x"),
+        ("native.safetensors", "--weights", "model"),
+        (s(&pipeline()), "--text-encoder", "x"),
+        (s(&official), "--codec", "x"),
+        (s(&official), "--text-encoder", "x"),
+    ] {
+        let args = ["convert", input, "never.safetensors", option, value];
+        let args = match input.ends_with(".pth") {
+            true => [&args[..], &["--config", s(&config)]].concat(),
+            false => args.to_vec(),
+        };
+        refuse(f, &args, &[&format!("{option} {value}: {input} holds")]);
+    }
+    assert!(!f.join("never.safetensors").exists());
 }
 
 #[test]

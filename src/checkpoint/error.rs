@@ -47,6 +47,14 @@ pub enum LoadError {
         remedy: String,
     },
 
+    /// An option was given that has no effect on this checkpoint.
+    #[error("{option}: {} {reason}", path.display())]
+    Unused {
+        option: String,
+        path: PathBuf,
+        reason: &'static str,
+    },
+
     /// A model on the Hugging Face Hub cannot be had.
     #[error("{name}: no such file or folder; on the Hugging Face Hub: {problem}")]
     Hub { name: String, problem: String },

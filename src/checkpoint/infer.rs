@@ -24,7 +24,7 @@ const LEVELS: i64 = 9;
 
 /// Classes of the released class-conditional models (ImageNet); one row more is their
 /// learned null class.
-const RELEASED_CLASSES: i64 = 1000;
+pub const RELEASED_CLASSES: i64 = 1000;
 
 /// Reads shapes of one file and names the tensor when one is not as it must be.
 struct Shapes<'a> {
@@ -63,7 +63,7 @@ pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<Model
         Conditioning::Text { .. } => Some(text(&shapes)?),
         _ => {
             // The released class and unconditional models use a part of their table.
-            denoiser.grid = table.map(|side| side.min(RELEASED_SIDE / codec.factor()).max(1));
+            denoiser.grid = part_of_table(table, &codec);
             None
         }
     };
@@ -74,6 +74,20 @@ pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<Model
         denoiser,
         codec,
     })
+}
+
+/// The token grid of a model without text, by its position table.
+fn part_of_table(table: [i64; 2], codec: &CodecConfig) -> [i64; 2] {
+    table.map(|side| side.min(RELEASED_SIDE / codec.factor()).max(1))
+}
+
+/// The token grid that [`model`] would find for a model like this one.
+pub fn usual_grid(model: &ModelConfig) -> [i64; 2] {
+    let table = model.denoiser.position_table;
+    match model.text {
+        Some(_) => table,
+        None => part_of_table(table, &model.codec),
+    }
 }
 
 /// Sets the token grid of `model`, which no weight shows. A grid that has more tokens

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 use super::error::LoadError;
+use super::infer::{usual_grid, RELEASED_CLASSES};
 use super::official::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
 use super::pytorch::{Saved, SavedTensor, TorchWriter};
 use super::state_dict::{Entry, StateDict};
@@ -16,7 +17,7 @@ use crate::diffusion::posterior::LogSchedule;
 use crate::diffusion::Transition;
 use crate::model::ModelConfig;
 use crate::new_file;
-use crate::transformer::Conditioning;
+use crate::transformer::{Conditioning, NullClass};
 
 /// The layout's name in messages.
 const LAYOUT: &str = "official";
@@ -75,6 +76,21 @@ pub fn mapping_name(model: &ModelConfig) -> String {
     format!("taming_vqvae_{}.pt", model.denoiser.codes)
 }
 
+/// What the file does not say of `model`, besides its attention heads.
+pub fn left_out(model: &ModelConfig) -> Vec<String> {
+    let mut notes = Vec::new();
+    let [rows, columns] = model.denoiser.grid;
+    if model.denoiser.grid != usual_grid(model) {
+        notes.push(format!(
+            "the token grid {rows}x{columns} (content_spatial_size)"
+        ));
+    }
+    if matches!(&model.text, Some(text) if text.tower.tokens == TokenRule::Diffusers) {
+        notes.push("the tokenizer's rule for '!'".into());
+    }
+    notes
+}
+
 fn representable(model: &ModelConfig) -> Result<(), String> {
     if model.codec.norm_groups != RELEASED_GROUPS {
         return Err(format!(
@@ -86,12 +102,34 @@ fn representable(model: &ModelConfig) -> Result<(), String> {
     if model.transition != Transition::released() {
         return Err("its noise is another than the original's (transition)".into());
     }
+    if let Conditioning::Class { classes, null } = &model.denoiser.condition {
+        // Only the number of rows says what they are.
+        let learned = *null == NullClass::Learned;
+        if learned && *classes != RELEASED_CLASSES {
+            return Err(format!(
+                "it has a learned null class and {classes} classes, the original's such models \
+                 {RELEASED_CLASSES} (null_class)"
+            ));
+        }
+        if !learned && *classes == RELEASED_CLASSES + 1 {
+            return Err(format!(
+                "it has {classes} classes, of which the original takes the last for a learned \
+                 null class (null_class)"
+            ));
+        }
+    }
     match &model.text {
         Some(text) if text.tower.tokens == TokenRule::DiffusersEndPadding => Err(
             "its text is padded with the end marker, the original pads with 0 \
              (text.tower.tokens)"
                 .into(),
         ),
+        Some(text) if text.tower.heads != (text.tower.width / 64).max(1) => Err(format!(
+            "its text tower has {} heads, the original's of width {} has {} (text.tower.heads)",
+            text.tower.heads,
+            text.tower.width,
+            (text.tower.width / 64).max(1)
+        )),
         _ => Ok(()),
     }
 }

@@ -51,6 +51,43 @@ pub struct Checkpoint {
     pub state: StateDict,
 }
 
+impl OpenOptions {
+    /// Refuses what a layout that holds everything does not use.
+    fn refuse_parts(&self, path: &Path) -> Result<(), LoadError> {
+        unused("--codec", &self.codec, path, HOLDS_CODEC)?;
+        unused("--text-encoder", &self.text_encoder, path, HOLDS_ALL)?;
+        unused("--mapping", &self.mapping, path, HOLDS_ALL)?;
+        match self.weights {
+            WeightSet::Ema => Ok(()),
+            WeightSet::Model => Err(LoadError::Unused {
+                option: "--weights model".into(),
+                path: path.to_path_buf(),
+                reason: "holds one set of weights",
+            }),
+        }
+    }
+}
+
+const HOLDS_CODEC: &str = "holds its own codec";
+const HOLDS_ALL: &str = "holds everything that it needs";
+
+/// Refuses the file given with `option`, if there is one.
+fn unused(
+    option: &str,
+    file: &Option<PathBuf>,
+    path: &Path,
+    reason: &'static str,
+) -> Result<(), LoadError> {
+    match file {
+        None => Ok(()),
+        Some(file) => Err(LoadError::Unused {
+            option: format!("{option} {}", file.display()),
+            path: path.to_path_buf(),
+            reason,
+        }),
+    }
+}
+
 /// Whether `path` starts like a safetensors file: a header length and an opening brace.
 pub fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
     let io = |source| LoadError::Io {
@@ -82,6 +119,7 @@ impl Checkpoint {
             .map(ConfigFile::read)
             .transpose()?;
         if path.is_dir() {
+            options.refuse_parts(path)?;
             let (model, state) = diffusers::open(path)?;
             if let Some(config) = &config {
                 config.check(&model, path)?;
@@ -94,6 +132,7 @@ impl Checkpoint {
             });
         }
         if path.is_file() && is_safetensors(path)? {
+            options.refuse_parts(path)?;
             let (state, metadata) = read_safetensors(path)?;
             let model = native::config(path, &metadata)?;
             if let Some(config) = &config {
@@ -127,16 +166,28 @@ impl Checkpoint {
                 problem: format!("no denoiser in it (no tensor '{DENOISER}.*' under 'model')"),
             });
         }
-        if !state.has_prefix(&format!("{CODEC}.")) {
-            add_codec(&mut state, path, options, config)?;
+        match state.has_prefix(&format!("{CODEC}.")) {
+            true => unused("--codec", &options.codec, path, HOLDS_CODEC)?,
+            false => add_codec(&mut state, path, options, config)?,
         }
         let text = format!("{TEXT}.token_embedding.");
-        if let (Some(file), false) = (&options.text_encoder, state.has_prefix(&text)) {
+        if state.has_prefix(&text) {
+            let reason = "holds its own text tower";
+            unused("--text-encoder", &options.text_encoder, path, reason)?;
+        } else if let Some(file) = &options.text_encoder {
             for (name, entry) in read_text_tower(file)?.iter() {
                 state.insert(name, entry.clone());
             }
         }
         let mut model = infer::model(&state, path, config.and_then(ConfigFile::heads))?;
+        if model.text.is_none() {
+            unused(
+                "--text-encoder",
+                &options.text_encoder,
+                path,
+                "takes no text",
+            )?;
+        }
         if let Some(grid) = config.and_then(ConfigFile::grid) {
             infer::use_grid(&mut model, grid);
         }
@@ -160,6 +211,9 @@ impl Checkpoint {
         })?;
         if model.needs_code_mapping() {
             add_mapping(&mut state, &model, path, options, config)?;
+        } else {
+            let reason = "uses all codes of its codec";
+            unused("--mapping", &options.mapping, path, reason)?;
         }
         Ok(Checkpoint {
             path: path.to_path_buf(),

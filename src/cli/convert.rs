@@ -102,6 +102,9 @@ pub fn run(args: &ConvertArgs) -> CliResult {
                      a configuration that says it (n_head)"
                 )?;
             }
+            for what in official_export::left_out(model) {
+                writeln!(out, "left out: {what}")?;
+            }
             if let Some(mapping) = mapping {
                 writeln!(out, "wrote {} (the code mapping)", mapping.display())?;
             }
@@ -164,10 +167,10 @@ fn refuse_output(args: &ConvertArgs, path: &Path) -> Result<(), String> {
         ));
     }
     // Nothing but what this command writes is ever replaced.
-    let is_pipeline = diffusers::is_folder(path);
+    let is_pipeline = diffusers::is_replaceable(path);
     if path.is_dir() && (args.to != Some(Target::Diffusers) || !is_pipeline) {
         return Err(format!(
-            "{path_name}: is a folder, and no diffusers pipeline to replace"
+            "{path_name}: is a folder, and no diffusers pipeline written by this command to replace"
         ));
     }
     if path.is_file() && args.to == Some(Target::Diffusers) {

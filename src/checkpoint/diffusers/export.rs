@@ -12,7 +12,7 @@ use super::super::state_dict::{Entry, StateDict};
 use super::config::has_learned_null;
 use super::describe::{files, representable};
 use super::key_map::{to_theirs, Form};
-use super::layout::Component;
+use super::layout::{read_json, Component, INDEX, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
 use crate::clip::ClipTokenizer;
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::QuantizerKind;
@@ -90,6 +90,46 @@ pub fn write(
     }
     new_file::commit_folder(folder, path).map_err(io)?;
     Ok(notes)
+}
+
+/// Whether `folder` is a pipeline in which nothing is that [`write`] does not make.
+pub fn is_replaceable(folder: &Path) -> bool {
+    let index = read_json::<serde_json::Value>(&folder.join(INDEX));
+    if !index.is_ok_and(|index| index["_class_name"] == "VQDiffusionPipeline") {
+        return false;
+    }
+    let mut known: Vec<String> = [
+        INDEX,
+        SCHEDULER,
+        TOKENIZER,
+        SPECIAL_TOKENS,
+        VOCABULARY,
+        MERGES,
+    ]
+    .map(String::from)
+    .into();
+    known.extend(Component::ALL.map(Component::config));
+    known.extend(Component::ALL.map(Component::safetensors));
+    holds_only(folder, "", &known).unwrap_or(false)
+}
+
+fn holds_only(folder: &Path, inside: &str, known: &[String]) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(folder.join(inside))? {
+        let entry = entry?;
+        let name = format!("{inside}{}", entry.file_name().to_string_lossy());
+        let folder_name = format!("{name}/");
+        let ours = match entry.file_type()?.is_dir() {
+            true => {
+                known.iter().any(|file| file.starts_with(&folder_name))
+                    && holds_only(folder, &folder_name, known)?
+            }
+            false => known.contains(&name),
+        };
+        if !ours {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 type Parts = BTreeMap<Component, BTreeMap<String, Entry>>;

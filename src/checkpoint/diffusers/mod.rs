@@ -8,6 +8,6 @@ mod import;
 mod key_map;
 mod layout;
 
-pub use export::write;
+pub use export::{is_replaceable, write};
 pub use import::{open, rename};
 pub use layout::{is_folder, missing_file, wanted_files, Component, INDEX};
