@@ -15,6 +15,7 @@ use super::train_data::DataSource;
 use super::CliResult;
 use crate::checkpoint::official::TEXT;
 use crate::checkpoint::StateDict;
+use crate::data::Split;
 use crate::experiment::Experiment;
 use crate::torch::device::DeviceChoice;
 use crate::train::checkpoint::{newest, restore, saved_steps, MODEL};
@@ -101,12 +102,12 @@ pub fn run(args: &TrainArgs) -> CliResult {
     let codec = start.codec(device)?;
     let source = DataSource::new(&experiment, model, codec)?;
     let data = RunData {
-        train: source.open(&experiment.data.train)?,
+        train: source.open(&experiment.data.train, Split::Train)?,
         validation: experiment
             .data
             .validation
             .as_ref()
-            .map(|path| source.open(path))
+            .map(|path| source.open(path, Split::Val))
             .transpose()?,
     };
     drop(source); // and with it the codec, if it is not needed any more

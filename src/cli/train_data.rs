@@ -52,7 +52,7 @@ impl<'a> DataSource<'a> {
 
     /// The samples at `path`: a token cache (a folder with `cache.json`), a data set of
     /// pictures, or a tokens file, whose tokens must be the model's.
-    pub fn open(&self, path: &Path) -> Result<TokenLoader, Box<dyn Error>> {
+    pub fn open(&self, path: &Path, split: Split) -> Result<TokenLoader, Box<dyn Error>> {
         let seed = self.experiment.train.seed;
         let drop_rate = self.experiment.data.drop_rate;
         if path.join("cache.json").exists() {
@@ -66,7 +66,7 @@ impl<'a> DataSource<'a> {
             return Ok(TokenLoader::from_cache(samples, seed, drop_rate));
         }
         if is_data_set(path) {
-            let dataset = Dataset::open(path, Split::Train, false)?;
+            let dataset = Dataset::open(path, split, false)?;
             for label in dataset.items.iter().filter_map(|item| item.label) {
                 self.check_label(path, label)?;
             }

@@ -197,12 +197,14 @@ impl TokenLoader {
             Source::Live(data) if first_of_each => data.fixed(rows.len())?,
             Source::Live(data) => data.batch(&samples, dropped)?,
         };
+        // Live validation goes without the pictures that cannot be read.
+        let rows = tokens.size()[0] as usize;
         Ok(Batch {
             tokens,
             text_ids,
             labels,
-            dropped: Tensor::from_slice(dropped),
-            samples,
+            dropped: Tensor::from_slice(&dropped[..rows]),
+            samples: samples[..rows].to_vec(),
         })
     }
 }

@@ -45,6 +45,9 @@ pub struct LiveSamples {
     seed: u64,
 }
 
+/// Pictures that go through the codec at once.
+const ENCODED_TOGETHER: i64 = 16;
+
 impl LiveSamples {
     /// `codec` lies on `device` and makes `tokens` of a square with sides of `size`.
     ///
@@ -144,6 +147,10 @@ impl LiveSamples {
             })
             .take(size)
             .unzip();
+        if pictures.is_empty() {
+            let problem = "none of its pictures can be read".to_string();
+            return Err(DataError::Invalid(problem));
+        }
         self.selected(&stack(&pictures), &captions, &vec![false; captions.len()])
     }
 
@@ -156,8 +163,13 @@ impl LiveSamples {
         dropped: &[bool],
     ) -> Result<Selected, DataError> {
         let tokens = tch::no_grad(|| {
-            let pictures = pictures.to_device(self.device).to_kind(Kind::Float);
-            self.codec.encode(&pictures.contiguous())
+            // A few at a time: a validation set may be larger than any batch.
+            let parts = pictures.split(ENCODED_TOGETHER, 0);
+            let encode = |part: &Tensor| {
+                let part = part.to_device(self.device).to_kind(Kind::Float);
+                self.codec.encode(&part.contiguous())
+            };
+            Tensor::cat(&parts.iter().map(encode).collect::<Vec<_>>(), 0)
         });
         let items = &self.pictures.dataset().items;
         let (mut ids, mut labels) = (Vec::new(), Vec::new());

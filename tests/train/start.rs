@@ -126,6 +126,30 @@ fn pictures_train_without_a_cache() {
     place.assert_same("whole/last", "parts/last");
     std::fs::remove_file(folder.join("3.txt")).expect("a file");
     place.succeed(&["data.train=pictures", "train.folder=fewer", "train.steps=2"]);
+
+    // Validation goes without what cannot be read; with nothing left it is an error.
+    let settings = |validation: &'static str, folder: &'static str| {
+        [
+            "data.train=pictures",
+            validation,
+            folder,
+            "train.steps=2",
+            "train.validation.every=1",
+        ]
+    };
+    std::fs::write(folder.join("broken.png"), "no picture").expect("a file");
+    place.succeed(&settings(
+        "data.validation=pictures",
+        "train.folder=validated",
+    ));
+    let bad = place.path("bad");
+    std::fs::create_dir(&bad).expect("a folder");
+    std::fs::write(bad.join("broken.png"), "no picture").expect("a file");
+    std::fs::write(bad.join("broken.txt"), "c").expect("a caption");
+    place.refuse(
+        &settings("data.validation=bad", "train.folder=unvalidated"),
+        &["none of its pictures"],
+    );
 }
 
 /// A class model tuned for guidance gets a row for "no class", which starts as what
