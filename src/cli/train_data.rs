@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 use std::rc::Rc;
 
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::token_cache::is_data_set;
 use crate::clip::{ClipTokenizer, TokenizerError};
@@ -67,6 +67,9 @@ impl<'a> DataSource<'a> {
         }
         if is_data_set(path) {
             let dataset = Dataset::open(path, split, false)?;
+            for skipped in &dataset.skipped {
+                log::warn!("skipped {skipped}");
+            }
             for label in dataset.items.iter().filter_map(|item| item.label) {
                 self.check_label(path, label)?;
             }
@@ -105,6 +108,7 @@ impl<'a> DataSource<'a> {
                 self.check_label(path, label.int64_value(&[]))?;
             }
         }
+        self.check_text(path, samples.text_ids.as_ref())?;
         Ok(TokenLoader::new(samples, seed, drop_rate)?)
     }
 
@@ -130,11 +134,38 @@ impl<'a> DataSource<'a> {
         }
     }
 
+    /// Whether `ids` `[N, S]` are what the model's text tower takes, if it has one.
+    fn check_text(&self, path: &Path, ids: Option<&Tensor>) -> Result<(), String> {
+        let Some(text) = &self.model.text else {
+            return Ok(());
+        };
+        let (context, vocabulary) = (text.tower.context, text.tower.vocabulary);
+        let problem = match ids {
+            None => "has no 'text_ids', which a model of texts needs".to_string(),
+            Some(ids) if ids.size()[1..] != [context] => format!(
+                "text_ids of shape {:?}, expected {context} positions, the model's context",
+                ids.size()
+            ),
+            Some(ids) => {
+                let [low, high] = [ids.min(), ids.max()].map(|t| t.int64_value(&[]));
+                if low >= 0 && high < vocabulary {
+                    return Ok(());
+                }
+                format!(
+                    "text_ids from {low} to {high}, but the model's vocabulary is 0 to {}",
+                    vocabulary - 1
+                )
+            }
+        };
+        Err(format!("{}: {problem}", path.display()))
+    }
+
     fn conditions(&self) -> Result<Conditions, TokenizerError> {
         Ok(match (&self.model.text, self.model.denoiser.condition) {
             (Some(text), _) => Conditions::Text(Box::new(
                 ClipTokenizer::new(text.tower.vocabulary as usize)?
-                    .with_context_length(text.tower.context as usize)?,
+                    .with_context_length(text.tower.context as usize)?
+                    .with_rule(text.tower.tokens),
             )),
             (None, Conditioning::Class { .. }) => Conditions::Class,
             (None, _) => Conditions::Nothing,

@@ -171,3 +171,27 @@ fn the_printed_configuration_means_the_same_plan() {
     assert!(String::from_utf8_lossy(&printed.stdout).contains("steps: 7"));
     assert!(!place.path("run").exists());
 }
+
+#[test]
+fn texts_that_the_tower_cannot_take_are_refused() {
+    let place = Workplace::new(&text_model(), 4);
+    let context = text_model().text.expect("a text tower").tower.context;
+    let write = |ids: Option<Tensor>| {
+        let mut tensors = vec![("tokens", Tensor::zeros([4, 16], (Kind::Int64, Device::Cpu)))];
+        tensors.extend(ids.map(|ids| ("text_ids", ids)));
+        Tensor::write_safetensors(&tensors, place.path("texts.safetensors")).expect("a file");
+    };
+    let ids = |width: i64, id: i64| Tensor::full([4, width], id, (Kind::Int64, Device::Cpu));
+    for (texts, word) in [
+        (Some(ids(context, 1_000_000)), "1000000"),
+        (Some(ids(context, -1)), "from -1"),
+        (Some(ids(5, 0)), "[4, 5]"),
+        (None, "has no 'text_ids'"),
+    ] {
+        write(texts);
+        place.refuse(
+            &["data.train=texts.safetensors", "train.folder=texts"],
+            &["texts.safetensors", "text_ids", word],
+        );
+    }
+}
