@@ -1,9 +1,11 @@
-//! Pictures as files: PNG with text chunks, grids, GIF animations, and pictures read,
-//! resized and cropped.
+//! Pictures as files: PNG with text chunks, labelled sheets, GIF animations, and pictures
+//! read, resized and cropped.
 
 mod bicubic;
+mod label;
 mod read;
 mod resize;
+mod sheet;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -15,6 +17,7 @@ use tch::{Kind, Tensor};
 
 pub use read::{decode_mask, decode_picture, read_picture, Mask};
 pub use resize::covering;
+pub use sheet::{grid, sheet, Row};
 
 use crate::new_file;
 
@@ -117,25 +120,6 @@ pub fn read_png_texts(path: &Path) -> Result<Vec<(String, String)>, PictureError
             Ok((chunk.keyword.clone(), text))
         })
         .collect()
-}
-
-/// Pictures of one size side by side, `columns` in a row, on white with `gap` pixels between.
-pub fn grid(pictures: &[Picture], columns: usize, gap: u32) -> Option<Picture> {
-    let first = pictures.first()?;
-    let columns = columns.clamp(1, pictures.len());
-    let rows = pictures.len().div_ceil(columns);
-    let side = |count: usize, size: u32| count as u32 * (size + gap) - gap;
-    let (width, height) = (side(columns, first.width), side(rows, first.height));
-    let mut rgb = vec![255; 3 * width as usize * height as usize];
-    for (i, picture) in pictures.iter().enumerate() {
-        let left = (i % columns) as u32 * (first.width + gap);
-        let top = (i / columns) as u32 * (first.height + gap);
-        for (y, row) in picture.rgb.chunks(3 * picture.width as usize).enumerate() {
-            let at = 3 * ((top as usize + y) * width as usize + left as usize);
-            rgb[at..at + row.len()].copy_from_slice(row);
-        }
-    }
-    Some(Picture { width, height, rgb })
 }
 
 /// Peak signal-to-noise ratio of two pictures of one size in dB, infinite for equal ones.

@@ -55,11 +55,34 @@ fn official_checkpoint_to_pictures() {
     let picture = image::open(folder.path().join("pictures/41-a-red-fox.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (64, 64));
     let grid = image::open(folder.path().join("pictures/grid.png")).unwrap();
+    // Two by two, twice as large, with a gap and a line of text below each row.
     assert_eq!(
         (grid.width(), grid.height()),
-        (130, 130),
-        "two by two with gaps"
+        (2 * 128 + 2, 2 * (128 + 16 + 6) + 6)
     );
+    let grid = grid.to_rgb8();
+    for (i, name) in expected[..8]
+        .iter()
+        .filter(|n| n.ends_with("png"))
+        .enumerate()
+    {
+        let (left, top) = (i as u32 % 2 * 130, i as u32 / 2 * 156);
+        let made = image::open(folder.path().join("pictures").join(name)).unwrap();
+        for (x, y, pixel) in made.to_rgb8().enumerate_pixels() {
+            for (dx, dy) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+                let found = grid.get_pixel(left + 2 * x + dx, top + 2 * y + dy);
+                assert_eq!(found, pixel, "{name} at {x}, {y}");
+            }
+        }
+    }
+    let ink = |top: u32| {
+        let band = image::imageops::crop_imm(&grid, 0, top, 258, 22).to_image();
+        let dark = band.enumerate_pixels().filter(|(_, _, p)| p.0[0] < 128);
+        let columns: Vec<u32> = dark.map(|(x, _, _)| x).collect();
+        columns.iter().max().unwrap() - columns.iter().min().unwrap()
+    };
+    // Letters of 7 pixels: 10 of the one label and 5 of the other.
+    assert!(ink(128).abs_diff(10 * 7) < 8 && ink(156 + 128).abs_diff(5 * 7) < 8);
 }
 
 #[test]

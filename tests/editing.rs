@@ -826,7 +826,8 @@ fn a_trace_is_the_run_seen_from_inside() {
         "the picture itself"
     );
     let words_sheet = pixels(&trace_folder.join("words.png"));
-    assert_eq!(words_sheet.dimensions(), (7 * 66 - 2, 64));
+    // Enlarged twice; "<|startoftext|>" needs a line.
+    assert_eq!(words_sheet.dimensions(), (7 * 134 - 6, 128 + 16 + 6));
     let mut sum = vec![0.0; 64];
     for word in words {
         for (sum, share) in sum.iter_mut().zip(list(&word["attention"])) {

@@ -551,6 +551,53 @@ fn number_formats_are_changed_on_request_only() {
 }
 
 #[test]
+fn a_notice_stays_with_the_weights() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    let text = "Pictures: \u{a9} their authors, CC-BY 4.0.\nNames: MIT.\n";
+    std::fs::write(folder.join("NOTICE"), text).unwrap();
+    std::fs::write(folder.join("blank"), " \n").unwrap();
+    let pipeline = pipeline();
+    let convert = |from: &str, to: &str, more: &[&str]| {
+        succeed(folder, &[&["convert", from, to], more].concat())
+    };
+    convert(s(&pipeline), "a.safetensors", &["--notice", "NOTICE"]);
+    convert("a.safetensors", "theirs", &["--to", "diffusers"]);
+    let written = std::fs::read_to_string(folder.join("theirs/NOTICE")).unwrap();
+    assert_eq!(written, text);
+    convert("theirs", "b.safetensors", &[]);
+    convert("a.safetensors", "c.safetensors", &["--dtype", "bf16"]);
+    for model in ["a.safetensors", "theirs", "b.safetensors", "c.safetensors"] {
+        let told = succeed(folder, &["inspect", model]);
+        let end =
+            "\nnotice       Pictures: \u{a9} their authors, CC-BY 4.0.\n             Names: MIT.\n";
+        assert!(told.ends_with(end), "{model}: {told}");
+    }
+    // A folder with a notice is still one that may be replaced.
+    std::fs::write(folder.join("other"), "Other.").unwrap();
+    let other = ["--to", "diffusers", "--overwrite", "--notice", "other"];
+    convert("a.safetensors", "theirs", &other);
+    let told = succeed(folder, &["inspect", "theirs"]);
+    assert!(told.ends_with("\nnotice       Other.\n"), "{told}");
+
+    let native = native_of(folder, "text_tiny");
+    convert(s(&native), "noted.safetensors", &["--notice", "NOTICE"]);
+    let told = convert("noted.safetensors", "a.pth", &[]);
+    assert!(told.contains("left out: the notice"), "{told}");
+    let refuse = |to: &str, notice: &str, words: &[&str]| {
+        refuse(
+            folder,
+            &["convert", "a.safetensors", to, "--notice", notice],
+            words,
+        );
+        assert!(!folder.join(to).exists());
+    };
+    refuse("d.pth", "NOTICE", &["--notice", "official"]);
+    refuse("d.safetensors", "blank", &["blank", "no text"]);
+    refuse("d.safetensors", "absent", &["absent", "No such file"]);
+}
+
+#[test]
 fn parts_in_files_of_several_formats_make_the_same_model() {
     let folder = TempDir::new().unwrap();
     let f = folder.path();

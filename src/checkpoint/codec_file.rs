@@ -85,14 +85,15 @@ fn alone(path: &Path) -> Result<Option<(CodecConfig, StateDict)>, LoadError> {
     }
     let (state, metadata) = read_safetensors(path)?;
     let header = native::header(path, &metadata)?;
-    if header.get("denoiser").is_some() {
+    if header.config.get("denoiser").is_some() {
         return Ok(None);
     }
     let format = |problem: String| LoadError::Format {
         path: path.to_path_buf(),
         problem: format!("codec in the header: {problem}"),
     };
-    let CodecOnly { codec } = serde_json::from_value(header).map_err(|e| format(e.to_string()))?;
+    let CodecOnly { codec } =
+        serde_json::from_value(header.config).map_err(|e| format(e.to_string()))?;
     codec.check().map_err(format)?;
     Ok(Some((codec, state)))
 }
@@ -127,5 +128,5 @@ fn add_mapping(state: &mut StateDict, config: &CodecConfig, path: &Path) -> Resu
 /// Writes a codec file that appears whole or not at all.
 pub fn write(path: &Path, config: &CodecConfig, state: &StateDict) -> Result<(), LoadError> {
     let codec = config.clone();
-    native::write(path, &CodecOnly { codec }, state)
+    native::write(path, &CodecOnly { codec }, state, None)
 }

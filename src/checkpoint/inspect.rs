@@ -23,6 +23,8 @@ pub struct Description {
     pub parts: Vec<(&'static str, usize, i64)>,
     /// What is needed to sample but not in the file, and what to do.
     pub missing: Vec<String>,
+    /// What the file says of licences and authors.
+    pub notice: Option<String>,
 }
 
 /// Describes any file that can be read: a whole model, a codec, a code mapping.
@@ -53,6 +55,7 @@ fn whole_model(checkpoint: &Checkpoint) -> Description {
         facts: model_facts(&checkpoint.config),
         parts: parts(&checkpoint.state),
         missing: Vec::new(),
+        notice: checkpoint.notice.clone(),
     }
 }
 
@@ -87,6 +90,7 @@ fn incomplete(
         facts,
         parts: parts(&state),
         missing: vec![format!("{what}; {remedy}")],
+        notice: None,
     })
 }
 
@@ -104,6 +108,7 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
                 facts: vec![("codec", codec_fact(&file.config))],
                 parts: parts(&file.state),
                 missing: vec!["a denoiser; this file cannot be sampled from".into()],
+                notice: None,
             }));
         }
         return Ok(Some(Description {
@@ -149,6 +154,7 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
         facts,
         parts: parts(&state),
         missing: vec!["a denoiser; this file cannot be sampled from".into()],
+        notice: None,
     }))
 }
 

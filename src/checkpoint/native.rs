@@ -1,8 +1,9 @@
 //! Our own format: one safetensors file whose header holds the whole configuration.
 //!
-//! The metadata entry `vqdiffusion` is JSON: `format_version` (1) and `config`, the
+//! The metadata entry `vqdiffusion` is JSON: `format_version` (1), `config`, the
 //! [`ModelConfig`] (in the file of a codec alone: its configuration under `codec`, see
-//! [`super::codec_file`]). Tensors have canonical names (see [`super::official`]) and
+//! [`super::codec_file`]), and optionally `notice`, a text on licences and authors that
+//! stays with the weights. Tensors have canonical names (see [`super::official`]) and
 //! their original number formats.
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,16 +24,19 @@ const ENTRY: &str = "vqdiffusion";
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Header {
+pub(super) struct Header {
     format_version: u32,
-    config: serde_json::Value,
+    /// Not yet interpreted.
+    pub config: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
-/// The key `config` in the metadata of a safetensors header, not yet interpreted.
+/// Our entry in the metadata of a safetensors header.
 pub(super) fn header(
     path: &Path,
     metadata: &BTreeMap<String, String>,
-) -> Result<serde_json::Value, LoadError> {
+) -> Result<Header, LoadError> {
     let format = |problem: String| LoadError::Format {
         path: path.to_path_buf(),
         problem,
@@ -50,12 +54,15 @@ pub(super) fn header(
             header.format_version
         )));
     }
-    Ok(header.config)
+    Ok(header)
 }
 
-/// The configuration in the metadata of a safetensors header.
-pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelConfig, LoadError> {
-    let config = header(path, metadata)?;
+/// The configuration in the metadata of a safetensors header, and the notice.
+pub fn read(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(ModelConfig, Option<String>), LoadError> {
+    let Header { config, notice, .. } = header(path, metadata)?;
     let format = |problem: String| LoadError::Format {
         path: path.to_path_buf(),
         problem,
@@ -68,12 +75,17 @@ pub fn config(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelC
     let config: ModelConfig =
         serde_json::from_value(config).map_err(|e| in_header(e.to_string()))?;
     config.check().map_err(in_header)?;
-    Ok(config)
+    Ok((config, notice))
 }
 
-/// Writes `state` and `config` to `path` as a file that appears whole or not at all.
-/// Tensors are read and written one at a time; recomputable constants are left out.
-pub fn write(path: &Path, config: &impl Serialize, state: &StateDict) -> Result<(), LoadError> {
+/// Writes `state`, `config` and `notice` to `path` as a file that appears whole or not at
+/// all. Tensors are read and written one at a time; recomputable constants are left out.
+pub fn write(
+    path: &Path,
+    config: &impl Serialize,
+    state: &StateDict,
+    notice: Option<&str>,
+) -> Result<(), LoadError> {
     let io = |source| LoadError::Io {
         path: path.to_path_buf(),
         source,
@@ -85,6 +97,7 @@ pub fn write(path: &Path, config: &impl Serialize, state: &StateDict) -> Result<
     let header = Header {
         format_version: VERSION,
         config: serde_json::to_value(config).map_err(json)?,
+        notice: notice.map(String::from),
     };
     let header = serde_json::to_string(&header).map_err(json)?;
     let metadata = HashMap::from([(ENTRY.to_string(), header)]);

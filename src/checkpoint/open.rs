@@ -49,6 +49,8 @@ pub struct Checkpoint {
     pub layout: Layout,
     pub config: ModelConfig,
     pub state: StateDict,
+    /// What the file says of licences and authors.
+    pub notice: Option<String>,
 }
 
 impl OpenOptions {
@@ -120,7 +122,7 @@ impl Checkpoint {
             .transpose()?;
         if path.is_dir() {
             options.refuse_parts(path)?;
-            let (model, state) = diffusers::open(path)?;
+            let (model, state, notice) = diffusers::open(path)?;
             if let Some(config) = &config {
                 config.check(&model, path)?;
             }
@@ -129,12 +131,13 @@ impl Checkpoint {
                 layout: Layout::Diffusers,
                 config: model,
                 state,
+                notice,
             });
         }
         if path.is_file() && is_safetensors(path)? {
             options.refuse_parts(path)?;
             let (state, metadata) = read_safetensors(path)?;
-            let model = native::config(path, &metadata)?;
+            let (model, notice) = native::read(path, &metadata)?;
             if let Some(config) = &config {
                 config.check(&model, path)?;
             }
@@ -143,6 +146,7 @@ impl Checkpoint {
                 layout: Layout::Native,
                 config: model,
                 state,
+                notice,
             });
         }
         Self::open_official(path, options, config.as_ref())
@@ -227,6 +231,7 @@ impl Checkpoint {
             },
             config: model,
             state,
+            notice: None,
         })
     }
 }

@@ -39,6 +39,11 @@ pub struct ConvertArgs {
     #[arg(long, value_enum)]
     dtype: Option<StoredKind>,
 
+    /// Text on licences and authors to keep with the weights, in place of the input's if
+    /// it has one: in the header of a native file, as NOTICE in a diffusers folder.
+    #[arg(long, value_name = "FILE")]
+    notice: Option<PathBuf>,
+
     /// Replace the output if it exists.
     #[arg(long)]
     overwrite: bool,
@@ -76,6 +81,10 @@ impl StoredKind {
 pub fn run(args: &ConvertArgs) -> CliResult {
     let target = target(args)?;
     refuse_output(args, &args.output)?;
+    let notice = args.notice.as_deref().map(read_notice).transpose()?;
+    if notice.is_some() && target == Target::Official {
+        return Err("--notice: an official file has no place for it".into());
+    }
     let mut checkpoint = args.model.open(&args.input)?;
     if target == Target::Official && checkpoint.config.needs_code_mapping() {
         refuse_output(args, &mapping_file(args, &checkpoint))?;
@@ -85,10 +94,11 @@ pub fn run(args: &ConvertArgs) -> CliResult {
         checkpoint.state = checkpoint.state.map(|entry| entry.cast(kind.dtype()));
     }
     let (model, state) = (&checkpoint.config, &checkpoint.state);
+    let notice = notice.as_deref().or(checkpoint.notice.as_deref());
     let mut out = std::io::stdout();
     match target {
         Target::Native => {
-            native::write(&args.output, model, state)?;
+            native::write(&args.output, model, state, notice)?;
             writeln!(out, "{report}")?;
         }
         Target::Official => {
@@ -105,12 +115,15 @@ pub fn run(args: &ConvertArgs) -> CliResult {
             for what in official_export::left_out(model) {
                 writeln!(out, "left out: {what}")?;
             }
+            if notice.is_some() {
+                writeln!(out, "left out: the notice (shown by vqdiffusion inspect)")?;
+            }
             if let Some(mapping) = mapping {
                 writeln!(out, "wrote {} (the code mapping)", mapping.display())?;
             }
         }
         Target::Diffusers => {
-            let left_out = diffusers::write(&args.output, model, state)?;
+            let left_out = diffusers::write(&args.output, model, state, notice)?;
             writeln!(out, "{report}")?;
             for tensor in left_out {
                 writeln!(out, "left out: {tensor}")?;
@@ -119,6 +132,15 @@ pub fn run(args: &ConvertArgs) -> CliResult {
     }
     writeln!(out, "wrote {}", args.output.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The text in `path`, which is to be some.
+fn read_notice(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    match text.trim().is_empty() {
+        true => Err(format!("{}: holds no text", path.display())),
+        false => Ok(text),
+    }
 }
 
 /// The wanted layout, checked against the output's name.

@@ -56,6 +56,14 @@ fn write_description(out: &mut dyn Write, path: &Path, d: &Description) -> std::
     for missing in &d.missing {
         line("missing", missing)?;
     }
+    for (i, text) in d
+        .notice
+        .iter()
+        .flat_map(|notice| notice.lines())
+        .enumerate()
+    {
+        line(if i == 0 { "notice" } else { "" }, text)?;
+    }
     Ok(())
 }
 

@@ -131,6 +131,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
         config,
         model,
         frozen: &frozen,
+        notice: start.checkpoint.notice.as_deref(),
         data: &data,
         speed: Speed {
             flops_per_image: plan.flops_per_image(),

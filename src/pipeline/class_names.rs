@@ -1,5 +1,9 @@
 //! Classes by name: ImageNet's 1000, in the order of their index.
 
+use super::conditioner::Subject;
+use crate::model::ModelConfig;
+use crate::transformer::Conditioning;
+
 /// Names of every class, a line each, synonyms separated by ", ".
 const IMAGENET: &str = include_str!("imagenet/classes.txt");
 
@@ -17,6 +21,26 @@ pub enum ClassNameError {
 /// The names of an ImageNet class, the usual one first.
 pub fn imagenet_names(class: i64) -> Option<&'static str> {
     IMAGENET.lines().nth(usize::try_from(class).ok()?)
+}
+
+/// What to write below a picture of `subject`: the prompt, the class with its name where
+/// that is known, nothing for "anything".
+pub fn label(subject: &Subject, model: &ModelConfig) -> String {
+    let Subject::Class(class) = subject else {
+        return match subject {
+            Subject::Text(prompt) => prompt.clone(),
+            _ => String::new(),
+        };
+    };
+    let named = match model.denoiser.condition {
+        Conditioning::Class { classes, .. } => classes as usize == IMAGENET.lines().count(),
+        _ => false,
+    };
+    let names = imagenet_names(*class).filter(|_| named);
+    match names.and_then(|names| names.split(", ").next()) {
+        Some(name) => format!("{class} {name}"),
+        None => format!("class {class}"),
+    }
 }
 
 /// The class that `name` names among `classes`, upper and lower case being the same.

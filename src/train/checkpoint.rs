@@ -83,6 +83,7 @@ pub fn save(
     config: &ModelConfig,
     state: &RunState,
     frozen: &StateDict,
+    notice: Option<&str>,
     validation: Option<Bound>,
 ) -> Result<SavedStep, TrainError> {
     fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
@@ -95,7 +96,7 @@ pub fn save(
         ),
         problem,
     };
-    let saved = write(folder, config, state, frozen, validation).map_err(failed)?;
+    let saved = write(folder, config, state, frozen, notice, validation).map_err(failed)?;
     prune(folder, keep, &saved).map_err(TrainError::io(folder))?;
     Ok(saved)
 }
@@ -105,6 +106,7 @@ fn write(
     config: &ModelConfig,
     state: &RunState,
     frozen: &StateDict,
+    notice: Option<&str>,
     validation: Option<Bound>,
 ) -> Result<SavedStep, String> {
     remove_temporary(folder).map_err(|e| e.to_string())?;
@@ -119,7 +121,7 @@ fn write(
         model.insert(name.clone(), entry);
     }
     let at = |name: &str| temporary.path().join(name);
-    native::write(&at(MODEL), config, &model).map_err(|e| e.to_string())?;
+    native::write(&at(MODEL), config, &model, notice).map_err(|e| e.to_string())?;
     Tensor::write_safetensors(&tensors(state), at(STATE)).map_err(|e| e.to_string())?;
     let hash = |name: &str| {
         let hash = sha256(&at(name)).map_err(|e| format!("{name}: {e}"))?;

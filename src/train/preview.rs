@@ -12,7 +12,8 @@ use crate::codec::image_codec::to_bytes;
 use crate::codec::Rounding;
 use crate::diffusion::truncation::Truncation;
 use crate::diffusion::{ReverseRule, SamplerConfig};
-use crate::picture::{grid, Picture};
+use crate::picture::{sheet, Picture, Row};
+use crate::pipeline::class_names::label;
 use crate::pipeline::{Pipeline, Request, Subject};
 use crate::torch::device::Precision;
 use crate::transformer::Conditioning;
@@ -94,5 +95,13 @@ pub fn preview(
     let pictures: Vec<Picture> = (0..pictures.size()[0])
         .map(|i| Picture::from_tensor(&to_bytes(&pictures.get(i), Rounding::Nearest)))
         .collect();
-    Ok(grid(&pictures, config.columns, 2))
+    let rows: Vec<Row> = pictures
+        .chunks(config.columns)
+        .zip(&subjects)
+        .map(|(pictures, subject)| Row {
+            pictures,
+            label: label(subject, model),
+        })
+        .collect();
+    Ok(sheet(&rows, 1))
 }

@@ -50,6 +50,8 @@ pub struct Run<'a> {
     pub model: &'a ModelConfig,
     /// Tensors that model files hold besides the trained ones.
     pub frozen: &'a StateDict,
+    /// Notice of the model that it started from.
+    pub notice: Option<&'a str>,
     pub data: &'a RunData,
     pub speed: Speed,
 }
@@ -139,6 +141,7 @@ impl Run<'_> {
             self.model,
             &trainer.state,
             self.frozen,
+            self.notice,
             validation,
         )
     }

@@ -181,6 +181,7 @@ impl Start {
                 layout: Layout::Native,
                 config: model.clone(),
                 state,
+                notice: None,
             },
             random_denoiser: true,
             random_text: weights.text.is_none(),

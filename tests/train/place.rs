@@ -57,7 +57,7 @@ pub fn write_model(path: &Path, config: &ModelConfig) {
         let entry = Entry::in_memory(name.as_str(), &tensor.detach()).expect("an f32 tensor");
         state.insert(name, entry);
     }
-    native::write(path, config, &state).expect("a model file");
+    native::write(path, config, &state, None).expect("a model file");
 }
 
 pub const CAPTIONS: [&str; 4] = ["a", "b", "c", "d"];

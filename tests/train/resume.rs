@@ -165,7 +165,7 @@ fn child_that_saves_without_end() {
     let keep = CheckpointConfig { every: 1, keep: 2 };
     loop {
         state.step += 1;
-        save(&run, &keep, start.model(), &state, &frozen, None).expect("a saved checkpoint");
+        save(&run, &keep, start.model(), &state, &frozen, None, None).expect("a saved checkpoint");
     }
 }
 

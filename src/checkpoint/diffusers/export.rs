@@ -12,7 +12,7 @@ use super::super::state_dict::{Entry, StateDict};
 use super::config::has_learned_null;
 use super::describe::{files, representable};
 use super::key_map::{to_theirs, Form};
-use super::layout::{read_json, Component, INDEX, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
+use super::layout::{read_json, Component, INDEX, NOTICE, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
 use crate::clip::ClipTokenizer;
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::QuantizerKind;
@@ -26,7 +26,7 @@ const MERGES: &str = "tokenizer/merges.txt";
 const LAYOUT: &str = "diffusers";
 
 /// Writes the model to the folder `path`, which appears whole or not at all; one that
-/// is there is replaced.
+/// is there is replaced. A `notice` becomes a file in it.
 ///
 /// The codec's quantizer becomes the one that this layout has, which looks codes up:
 /// a mapping of codes is applied to the rows of the codebook, and a Gumbel quantizer's
@@ -40,6 +40,7 @@ pub fn write(
     path: &Path,
     model: &ModelConfig,
     state: &StateDict,
+    notice: Option<&str>,
 ) -> Result<Vec<String>, LoadError> {
     let unsupported = |problem: String| LoadError::Unsupported {
         layout: LAYOUT,
@@ -71,6 +72,9 @@ pub fn write(
     for (name, value) in files(model, text) {
         write_text(&name, format!("{value:#}\n"))?;
     }
+    if let Some(notice) = notice {
+        write_text(NOTICE, notice.into())?;
+    }
     write_text(VOCABULARY, vocabulary(&tokenizer))?;
     let merges = tokenizer
         .merges()
@@ -100,6 +104,7 @@ pub fn is_replaceable(folder: &Path) -> bool {
     }
     let mut known: Vec<String> = [
         INDEX,
+        NOTICE,
         SCHEDULER,
         TOKENIZER,
         SPECIAL_TOKENS,

@@ -7,17 +7,17 @@ use super::super::error::LoadError;
 use super::super::state_dict::{Entry, StateDict};
 use super::config;
 use super::key_map::{to_ours, Form};
-use super::layout::{check_index, format_error, read_weights, Component};
+use super::layout::{check_index, format_error, read_weights, Component, NOTICE};
 use crate::model::ModelConfig;
 
-/// Reads configuration and tensors (by canonical name) of the pipeline in `folder`.
+/// Reads configuration, tensors (by canonical name) and notice of the pipeline in `folder`.
 ///
 /// # Errors
 ///
 /// A component that is missing, a configuration that this model cannot be, weights
 /// that are unreadable. Tensors that the layout does not know keep their own name, so
 /// that loading reports them.
-pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict), LoadError> {
+pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict, Option<String>), LoadError> {
     check_index(folder)?;
     let model = config::read(folder)?;
     let mut state = StateDict::default();
@@ -37,7 +37,13 @@ pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict), LoadError> {
             &mut state,
         )?;
     }
-    Ok((model, state))
+    let notice = folder.join(NOTICE);
+    let notice = match std::fs::read_to_string(&notice) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(format_error(&notice, e.to_string())),
+    };
+    Ok((model, state, notice))
 }
 
 /// Adds `tensors` of `component` under their canonical names.

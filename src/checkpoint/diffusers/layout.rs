@@ -14,6 +14,8 @@ use super::super::state_dict::{read_safetensors, StateDict};
 
 /// The file that says which components a folder has.
 pub const INDEX: &str = "model_index.json";
+/// What the weights' authors want to be said with them.
+pub const NOTICE: &str = "NOTICE";
 pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
 pub const TOKENIZER: &str = "tokenizer/tokenizer_config.json";
 pub const SPECIAL_TOKENS: &str = "tokenizer/special_tokens_map.json";

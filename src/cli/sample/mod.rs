@@ -133,7 +133,9 @@ pub struct SampleArgs {
     #[arg(long)]
     overwrite: bool,
 
-    /// Also write all pictures as one grid.png, a row per prompt or class.
+    /// Also write all pictures as one grid.png with the prompts or classes below them: a
+    /// row each, or side by side if there is but one picture of each. Pictures below 128
+    /// pixels are enlarged there.
     #[arg(long)]
     grid: bool,
 

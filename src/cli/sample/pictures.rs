@@ -15,7 +15,8 @@ use crate::cli::progress::Progress;
 use crate::cli::CliResult;
 use crate::codec::image_codec::to_bytes;
 use crate::diffusion::Sampler;
-use crate::picture::{grid, write_gif, write_png, Picture};
+use crate::picture::{sheet, write_gif, write_png, Picture, Row};
+use crate::pipeline::class_names::label;
 use crate::pipeline::{Edits, Origin, Pipeline, Request, Subject};
 use crate::trace::Trace;
 
@@ -96,17 +97,39 @@ pub fn make_pictures(
     }
     progress.finish();
     if args.grid {
-        let columns = match args.count {
-            1 => (pictures.len() as f64).sqrt().ceil() as usize,
-            count => count as usize,
-        };
-        if let Some(sheet) = grid(&pictures, columns, 2) {
+        if let Some(sheet) = labelled(plan, args.count as usize, &pictures, pipeline) {
             let path = args.out.join("grid.png");
             write_png(&path, &sheet, &[])?;
             announce(&path);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All pictures with what they were to show: a row for each subject, or where there is but
+/// one picture of each, as many side by side as there are rows.
+fn labelled(
+    plan: &Plan,
+    count: usize,
+    pictures: &[Picture],
+    pipeline: &Pipeline,
+) -> Option<Picture> {
+    let alone = count == 1 || plan.requests.iter().all(|r| r.subject == Subject::Anything);
+    let length = if alone { 1 } else { count };
+    let rows: Vec<Row> = pictures
+        .chunks(length)
+        .zip(plan.requests.chunks(length))
+        .map(|(pictures, requests)| Row {
+            pictures,
+            label: label(&requests[0].subject, pipeline.config()),
+        })
+        .collect();
+    let columns = if alone {
+        (rows.len() as f64).sqrt().ceil() as usize
+    } else {
+        1
+    };
+    sheet(&rows, columns)
 }
 
 /// What the runs start from.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::new_file;
-use crate::picture::{grid, write_png, Picture};
+use crate::picture::{grid, sheet, write_png, Picture, Row};
 use crate::pipeline::Pipeline;
 use crate::trace::Trace;
 
@@ -46,11 +46,21 @@ pub fn write(
     if let Some(sheet) = steps_sheet(trace, side, decode) {
         write_png(&folder.join("steps.png"), &sheet, &[])?;
     }
-    let words = 0..trace.words.len();
-    let words: Vec<_> = words
+    let maps: Vec<Picture> = (0..trace.words.len())
         .map(|i| trace.attention_map(i, side, picture))
         .collect();
-    if let Some(sheet) = grid(&words, words.len(), GAP) {
+    let words: Vec<Row> = maps
+        .iter()
+        .zip(&trace.words)
+        .map(|(map, word)| Row {
+            pictures: std::slice::from_ref(map),
+            label: match word.text.as_str() {
+                "" => "(padding)".into(),
+                text => text.into(),
+            },
+        })
+        .collect();
+    if let Some(sheet) = sheet(&words, words.len()) {
         write_png(&folder.join("words.png"), &sheet, &[])?;
     }
     let path = folder.join("trace.json");
