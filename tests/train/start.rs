@@ -152,6 +152,51 @@ fn pictures_train_without_a_cache() {
     );
 }
 
+/// The configuration for a user's ten pictures, on a model that has a notice.
+#[test]
+fn ten_pictures_tune_a_model() {
+    let place = Workplace::new(&text_model(), 4);
+    let folder = place.path("my_pictures");
+    std::fs::create_dir(&folder).expect("a folder");
+    for i in 0..10u32 {
+        let picture = image::RgbImage::from_fn(40, 40, |x, y| {
+            image::Rgb([(25 * i) as u8, (x * 6) as u8, (y * 3 * (i % 2)) as u8])
+        });
+        let name = |ending: &str| folder.join(format!("{i}.{ending}"));
+        picture.save(name("png")).expect("a picture");
+        std::fs::write(name("txt"), format!("zyxwv number {i}")).expect("a caption");
+    }
+    std::fs::write(place.path("NOTICE"), "By its authors.").expect("a file");
+    let vqdiffusion = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"));
+        let output = command.args(args).current_dir(place.folder.path()).output();
+        let output = output.expect("the binary starts");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {message}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let start = ["convert", "start.safetensors", "noted.safetensors"];
+    vqdiffusion(&[&start[..], &["--notice", "NOTICE"]].concat());
+
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/emoji_finetune.yaml");
+    let config = config.to_str().expect("a path");
+    let settings = ["train.steps=100", "train.preview.steps=4", "--threads=1"];
+    let init = ["--init-from", "noted.safetensors", "--device=cpu"];
+    vqdiffusion(&[&["train", config], &settings[..], &init].concat());
+    let run = "runs/emoji_finetune";
+    let losses = place.logged(run, "loss");
+    assert_eq!(losses.len(), 5);
+    assert!(losses[4] < 0.95 * losses[0], "{losses:?}");
+    let sheet = image::open(place.path(run).join("samples-00000100.png")).expect("a sheet");
+    // Two prompts of four pictures, each 16 pixels wide and enlarged to 128.
+    assert_eq!(sheet.width(), 4 * 130 - 2);
+    let model = format!("{run}/last/model.safetensors");
+    let told = vqdiffusion(&["inspect", &model]);
+    assert!(told.contains("By its authors."), "{told}");
+    let sample = ["sample", "--checkpoint", &model, "--steps=4"];
+    vqdiffusion(&[&sample[..], &["zyxwv number 3"]].concat());
+}
+
 /// A class model tuned for guidance gets a row for "no class", which starts as what
 /// stood for it before: the mean of the classes.
 #[test]
