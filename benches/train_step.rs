@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         codec: CodecConfig::openimages_f8(),
     };
     let config = TrainConfig::default();
-    let parts = ConditionParts::new(&model_config, None, device)?;
+    let parts = ConditionParts::new(&model_config, None, device);
     let weights = TrainableWeights::new(&RandomWeights, device);
     let params = Params::new(&weights, device, Kind::Float);
     let mut model = TrainingModel::new(&params, &parts, &model_config);

@@ -87,10 +87,7 @@ impl Pipeline {
 
         let loader = Loader::new(&checkpoint.state, &checkpoint.path);
         let root = Params::new(&loader, device, Kind::Float);
-        let conditioner = Conditioner::new(&root, &config).map_err(|e| LoadError::Format {
-            path: checkpoint.path.clone(),
-            problem: format!("text vocabulary: {e}"),
-        })?;
+        let conditioner = Conditioner::new(&root, &config, checkpoint.tokenizer()?);
         let network = root.at(DENOISER).with_kind(precision.kind());
         let denoiser = Denoiser::new(&network, &config.denoiser);
         let codec = ImageCodec::new(&root.at(CODEC), &config.codec, mapping);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{SafeTensors, View};
 use serde_json::Value;
 use vqdiffusion::clip::tokenizer::{ClipTokenizer, TokenizerError, FULL_VOCABULARY};
-use vqdiffusion::clip::TokenRule;
+use vqdiffusion::clip::{MergesError, TokenRule};
 
 type TestResult = Result<(), Box<dyn Error>>;
 
@@ -159,7 +159,7 @@ fn impossible_sizes_are_refused() -> TestResult {
         let refused = ClipTokenizer::new(size);
         assert!(matches!(
             refused,
-            Err(TokenizerError::VocabularySize { requested, .. }) if requested == size
+            Err(TokenizerError::Merges(MergesError::Size { requested, .. })) if requested == size
         ));
     }
     let bytes_only = ClipTokenizer::new(514)?;

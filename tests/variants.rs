@@ -15,6 +15,7 @@ use vqdiffusion::checkpoint::official::{self, CODEC, DENOISER};
 use vqdiffusion::checkpoint::pytorch::{DType, Saved, SavedTensor, TorchWriter};
 use vqdiffusion::checkpoint::state_dict::Source;
 use vqdiffusion::checkpoint::{Entry, StateDict, WeightSet};
+use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::codec::{CodecConfig, ImageCodec};
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::picture::read_png_texts;
@@ -707,8 +708,13 @@ fn released_models_by_their_weights() -> Outcome {
     for name in ["text_b", "text_s", "text_l", "imagenet", "ffhq"] {
         let expected = configuration(&format!("{name}.yaml"))?;
         let shapes = asked(|p| {
-            let conditioner = Conditioner::new(p, &expected);
-            drop(conditioner.unwrap_or_else(|e| panic!("{e}")));
+            let tower = expected
+                .text
+                .as_ref()
+                .map(|text| text.tower.vocabulary as usize);
+            let tokenizer = tower.map(ClipTokenizer::new);
+            let tokenizer = tokenizer.transpose().unwrap_or_else(|e| panic!("{e}"));
+            drop(Conditioner::new(p, &expected, tokenizer));
             drop(Denoiser::new(&p.at(DENOISER), &expected.denoiser));
             drop(ImageCodec::new(&p.at(CODEC), &expected.codec, None));
         });

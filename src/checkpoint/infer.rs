@@ -5,6 +5,7 @@ use std::path::Path;
 use super::error::LoadError;
 use super::official::{CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::state_dict::StateDict;
+use crate::clip::text::MergeSource;
 use crate::clip::{TextConfig, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;
 use crate::codec::{CodecConfig, QuantizerKind};
@@ -187,6 +188,7 @@ fn text(shapes: &Shapes) -> Result<TextCondition, LoadError> {
     let [hidden, _] = shapes.of(&name("transformer.resblocks.0.mlp.c_fc.weight"))?;
     let tower = TextConfig {
         vocabulary,
+        merges: MergeSource::Clip,
         context,
         width,
         layers: shapes.state.count_indexed(&name("transformer.resblocks.")),

@@ -19,6 +19,7 @@ pub mod open;
 pub mod pytorch;
 mod safetensors_file;
 pub mod state_dict;
+pub mod vocabulary;
 
 pub use codec_file::CodecFile;
 pub use error::LoadError;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::error::LoadError;
 use super::pytorch::{NodeId, TensorRef, TorchFile};
 use super::state_dict::{Entry, Source, StateDict};
+use super::vocabulary::MERGES;
 
 /// Names in canonical spelling.
 pub const DENOISER: &str = "transformer.transformer";
@@ -68,6 +69,7 @@ pub fn known_and_ignored(name: &str) -> Option<&'static str> {
         ),
         ("content_codec.colorize", "unused by the original"),
         (CODE_MAPPING, "the code mapping, read apart"),
+        (MERGES, "the text vocabulary, read apart"),
     ];
     if let Some((_, reason)) = reasons.iter().find(|(known, _)| *known == name) {
         return Some(reason);

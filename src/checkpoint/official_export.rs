@@ -2,8 +2,11 @@
 //! solver loads strictly, constants and the quantizer's second copy included.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use flate2::write::GzEncoder;
+use flate2::Compression;
 use tch::{Device, Kind, Tensor};
 
 use super::error::LoadError;
@@ -11,7 +14,8 @@ use super::infer::{usual_grid, RELEASED_CLASSES};
 use super::official::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
 use super::pytorch::{Saved, SavedTensor, TorchWriter};
 use super::state_dict::{Entry, StateDict};
-use crate::clip::TokenRule;
+use super::vocabulary::{self, MERGES};
+use crate::clip::{Merges, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;
 use crate::diffusion::posterior::LogSchedule;
 use crate::diffusion::Transition;
@@ -24,7 +28,8 @@ const LAYOUT: &str = "official";
 
 /// Writes the model to `path`: its weights under `model`, without a moving average, so
 /// that they are the ones that every reader takes. A code mapping goes to a file of its
-/// own beside it, named as in the original; its path is returned.
+/// own beside it, named as in the original, and so do merge rules that are not CLIP's
+/// ([`vocabulary::file_name`]); returned are their paths with what they hold.
 ///
 /// # Errors
 ///
@@ -33,14 +38,14 @@ pub fn write(
     path: &Path,
     model: &ModelConfig,
     state: &StateDict,
-) -> Result<Option<PathBuf>, LoadError> {
+) -> Result<Vec<(PathBuf, &'static str)>, LoadError> {
     representable(model).map_err(|problem| LoadError::Unsupported {
         layout: LAYOUT,
         problem,
     })?;
     let mut tensors: Vec<(String, Entry)> = state
         .iter()
-        .filter(|(name, _)| !is_recomputed(name) && *name != CODE_MAPPING)
+        .filter(|(name, _)| !is_recomputed(name) && ![CODE_MAPPING, MERGES].contains(name))
         .flat_map(|(name, entry)| {
             let names = official_names(name);
             names.into_iter().map(|name| (name, entry.clone()))
@@ -54,21 +59,40 @@ pub fn write(
             ("model".into(), weights),
         ])
     };
-    let mapping = match state.get(CODE_MAPPING) {
-        Some(entry) => {
-            let file = path.with_file_name(mapping_name(model));
-            write_mapping(&file, entry)?;
-            Some(file)
-        }
-        None => None,
-    };
+    let mut beside = Vec::new();
+    if let Some(entry) = state.get(CODE_MAPPING) {
+        let file = path.with_file_name(mapping_name(model));
+        write_mapping(&file, entry)?;
+        beside.push((file, "the code mapping"));
+    }
+    if let Some(text) = model.text.as_ref().filter(|t| !t.tower.merges.is_clip()) {
+        let file = path.with_file_name(vocabulary::file_name(&text.tower));
+        let tokenizer = vocabulary::tokenizer(&text.tower, state, path)?;
+        write_merges(&file, tokenizer.merges())?;
+        beside.push((file, "the merge rules of the text vocabulary (bpe_path)"));
+    }
     save(path, root, &tensors)?;
-    Ok(mapping)
+    Ok(beside)
 }
 
 /// Writes a code mapping, int64 `[N]`, as the original's `taming_vqvae_2887.pt`.
 pub fn write_mapping(path: &Path, mapping: &Entry) -> Result<(), LoadError> {
     save(path, |tensor| tensor, &[(String::new(), mapping.clone())])
+}
+
+/// Writes merge rules as the original's tokenizer reads them (`bpe_path`).
+fn write_merges(path: &Path, merges: &Merges) -> Result<(), LoadError> {
+    let io = |source| LoadError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let temporary = new_file::beside(path).map_err(io)?;
+    let mut compressed = GzEncoder::new(temporary.as_file(), Compression::best());
+    compressed
+        .write_all(merges.to_text().as_bytes())
+        .map_err(io)?;
+    compressed.finish().map_err(io)?;
+    new_file::commit(temporary, path).map_err(io)
 }
 
 /// The original's name of the file with the code mapping.

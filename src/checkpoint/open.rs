@@ -15,6 +15,9 @@ use super::official_export::mapping_name;
 use super::official_yaml::resolve;
 use super::pytorch::PartsReader;
 use super::state_dict::{read_safetensors, StateDict};
+use super::vocabulary;
+use crate::clip::tokenizer::FULL_VOCABULARY;
+use crate::clip::ClipTokenizer;
 use crate::model::ModelConfig;
 
 /// How a model file is laid out.
@@ -40,6 +43,8 @@ pub struct OpenOptions {
     pub codec: Option<PathBuf>,
     /// CLIP file to take the text tower from, where the checkpoint holds none.
     pub text_encoder: Option<PathBuf>,
+    /// Merge rules of the text vocabulary, where they are not CLIP's.
+    pub vocabulary: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -59,6 +64,7 @@ impl OpenOptions {
         unused("--codec", &self.codec, path, HOLDS_CODEC)?;
         unused("--text-encoder", &self.text_encoder, path, HOLDS_ALL)?;
         unused("--mapping", &self.mapping, path, HOLDS_ALL)?;
+        unused("--vocabulary", &self.vocabulary, path, HOLDS_ALL)?;
         match self.weights {
             WeightSet::Ema => Ok(()),
             WeightSet::Model => Err(LoadError::Unused {
@@ -106,6 +112,17 @@ pub fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
 }
 
 impl Checkpoint {
+    /// The tokenizer of its texts, if the model takes texts.
+    ///
+    /// # Errors
+    ///
+    /// Merge rules that are missing or do not fit the text tower.
+    pub fn tokenizer(&self) -> Result<Option<ClipTokenizer>, LoadError> {
+        let text = self.config.text.as_ref();
+        text.map(|text| vocabulary::tokenizer(&text.tower, &self.state, &self.path))
+            .transpose()
+    }
+
     /// Opens a model of any layout: a file, split files by their first part or their
     /// stem, a diffusers folder, or a name on the Hugging Face Hub.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, LoadError> {
@@ -213,6 +230,27 @@ impl Checkpoint {
             path: path.to_path_buf(),
             problem,
         })?;
+        let beside = model.text.as_ref().and_then(|text| {
+            let file = path.with_file_name(vocabulary::file_name(&text.tower));
+            file.is_file().then_some(file)
+        });
+        match (&options.vocabulary, &mut model.text) {
+            (_, None) => unused("--vocabulary", &options.vocabulary, path, "takes no text")?,
+            (given, Some(text)) => {
+                // Where converting leaves it.
+                if let Some(file) = given.clone().or(beside) {
+                    vocabulary::add_file(&file, &mut text.tower, &mut state)?;
+                } else if text.tower.vocabulary != FULL_VOCABULARY as i64 {
+                    log::warn!(
+                        "{}: its text tower has {} entries; taking the first of CLIP's {} \
+                         (--vocabulary names the merge rules of another vocabulary)",
+                        path.display(),
+                        text.tower.vocabulary,
+                        FULL_VOCABULARY
+                    );
+                }
+            }
+        }
         if model.needs_code_mapping() {
             add_mapping(&mut state, &model, path, options, config)?;
         } else {

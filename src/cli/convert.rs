@@ -11,6 +11,7 @@ use super::CliResult;
 use crate::checkpoint::infer::RELEASED_HEADS;
 use crate::checkpoint::official_export::mapping_name;
 use crate::checkpoint::pytorch::DType;
+use crate::checkpoint::vocabulary;
 use crate::checkpoint::{diffusers, native, official_export, Checkpoint};
 use crate::pipeline::check_weights;
 
@@ -89,6 +90,11 @@ pub fn run(args: &ConvertArgs) -> CliResult {
     if target == Target::Official && checkpoint.config.needs_code_mapping() {
         refuse_output(args, &mapping_file(args, &checkpoint))?;
     }
+    let text = checkpoint.config.text.as_ref();
+    if let Some(text) = text.filter(|t| target == Target::Official && !t.tower.merges.is_clip()) {
+        let file = vocabulary::file_name(&text.tower);
+        refuse_output(args, &args.output.with_file_name(file))?;
+    }
     let report = check_weights(&checkpoint)?;
     if let Some(kind) = args.dtype {
         checkpoint.state = checkpoint.state.map(|entry| entry.cast(kind.dtype()));
@@ -102,7 +108,7 @@ pub fn run(args: &ConvertArgs) -> CliResult {
             writeln!(out, "{report}")?;
         }
         Target::Official => {
-            let mapping = official_export::write(&args.output, model, state)?;
+            let beside = official_export::write(&args.output, model, state)?;
             writeln!(out, "{report}")?;
             let heads = model.denoiser.heads;
             if heads != RELEASED_HEADS {
@@ -118,8 +124,8 @@ pub fn run(args: &ConvertArgs) -> CliResult {
             if notice.is_some() {
                 writeln!(out, "left out: the notice (shown by vqdiffusion inspect)")?;
             }
-            if let Some(mapping) = mapping {
-                writeln!(out, "wrote {} (the code mapping)", mapping.display())?;
+            for (file, what) in beside {
+                writeln!(out, "wrote {} ({what})", file.display())?;
             }
         }
         Target::Diffusers => {

@@ -20,6 +20,7 @@ mod tokenize;
 mod train;
 mod train_codec;
 mod train_data;
+mod train_vocabulary;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     CodeUsage(code_usage::CodeUsageArgs),
     /// Train an image codec on pictures.
     TrainCodec(train_codec::TrainCodecArgs),
+    /// Learn the byte-pair vocabulary of captions, for a text tower of the model's own.
+    TrainVocabulary(train_vocabulary::TrainVocabularyArgs),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
     /// Write a model in another layout: the own one, the official one, diffusers'.
@@ -103,6 +106,7 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
         Command::Train(args) => train::run(&args),
         Command::CodeUsage(args) => code_usage::run(&args),
         Command::TrainCodec(args) => train_codec::run(&args),
+        Command::TrainVocabulary(args) => train_vocabulary::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Doctor => doctor::run(cuda),

@@ -31,6 +31,11 @@ pub struct ModelSource {
     /// ViT-B-32.pt, a state dict of it, or the text encoder of transformers.
     #[arg(long, value_name = "FILE")]
     pub text_encoder: Option<PathBuf>,
+
+    /// Merge rules of the text vocabulary, where they are not CLIP's and the checkpoint
+    /// does not hold them: a merges.txt, or what the original reads as bpe_path.
+    #[arg(long, value_name = "FILE")]
+    pub vocabulary: Option<PathBuf>,
 }
 
 impl ModelSource {
@@ -42,6 +47,7 @@ impl ModelSource {
             mapping: self.mapping.clone(),
             codec: self.codec.clone(),
             text_encoder: self.text_encoder.clone(),
+            vocabulary: self.vocabulary.clone(),
         }
     }
 

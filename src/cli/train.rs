@@ -100,7 +100,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
     let model = start.model();
     // Also a check of the codec, which every checkpoint gets a copy of.
     let codec = start.codec(device)?;
-    let source = DataSource::new(&experiment, model, codec)?;
+    let source = DataSource::new(&experiment, model, start.checkpoint.tokenizer()?, codec)?;
     let data = RunData {
         train: source.open(&experiment.data.train, Split::Train)?,
         validation: experiment

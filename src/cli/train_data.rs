@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tch::{Device, Tensor};
 
 use super::token_cache::is_data_set;
-use crate::clip::{ClipTokenizer, TokenizerError};
+use crate::clip::ClipTokenizer;
 use crate::codec::ImageCodec;
 use crate::data::cache::codec_identity;
 use crate::data::{
@@ -22,6 +22,7 @@ use crate::transformer::Conditioning;
 pub struct DataSource<'a> {
     experiment: &'a Experiment,
     model: &'a ModelConfig,
+    tokenizer: Option<ClipTokenizer>,
     codec: Rc<ImageCodec>,
     /// What token caches of this codec say of it.
     identity: String,
@@ -32,6 +33,7 @@ impl<'a> DataSource<'a> {
     pub fn new(
         experiment: &'a Experiment,
         model: &'a ModelConfig,
+        tokenizer: Option<ClipTokenizer>,
         codec: LoadedCodec,
     ) -> Result<Self, Box<dyn Error>> {
         let rate = experiment.data.drop_rate;
@@ -44,6 +46,7 @@ impl<'a> DataSource<'a> {
         Ok(DataSource {
             experiment,
             model,
+            tokenizer,
             identity: codec_identity(&codec.fingerprint, &codec.codec)?,
             device: codec.device,
             codec: Rc::new(codec.codec),
@@ -62,7 +65,7 @@ impl<'a> DataSource<'a> {
             for label in cache.items().iter().filter_map(|item| item.label) {
                 self.check_label(path, label)?;
             }
-            let samples = CachedSamples::new(cache, self.conditions()?)?;
+            let samples = CachedSamples::new(cache, self.conditions())?;
             return Ok(TokenLoader::from_cache(samples, seed, drop_rate));
         }
         if is_data_set(path) {
@@ -85,7 +88,7 @@ impl<'a> DataSource<'a> {
                 dataset,
                 self.codec.clone(),
                 self.device,
-                self.conditions()?,
+                self.conditions(),
                 (u32::try_from(height)?, self.model.denoiser.tokens()),
                 seed,
             )?;
@@ -160,15 +163,11 @@ impl<'a> DataSource<'a> {
         Err(format!("{}: {problem}", path.display()))
     }
 
-    fn conditions(&self) -> Result<Conditions, TokenizerError> {
-        Ok(match (&self.model.text, self.model.denoiser.condition) {
-            (Some(text), _) => Conditions::Text(Box::new(
-                ClipTokenizer::new(text.tower.vocabulary as usize)?
-                    .with_context_length(text.tower.context as usize)?
-                    .with_rule(text.tower.tokens),
-            )),
+    fn conditions(&self) -> Conditions {
+        match (&self.tokenizer, self.model.denoiser.condition) {
+            (Some(tokenizer), _) => Conditions::Text(Box::new(tokenizer.clone())),
             (None, Conditioning::Class { .. }) => Conditions::Class,
             (None, _) => Conditions::Nothing,
-        })
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! CLIP: the text condition of VQ-Diffusion.
 
 mod cleaning;
+pub mod merges;
 pub mod text;
 mod text_repair;
 mod token_rule;
 pub mod tokenizer;
 
+pub use merges::{Merges, MergesError};
 pub use text::{TextConfig, TextEncoder};
 pub use token_rule::TokenRule;
 pub use tokenizer::{ClipTokenizer, TokenizerError};

@@ -10,12 +10,33 @@ use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::linear::gelu2;
 use crate::torch::{Init, Linear, Params};
 
+/// Which merge rules the ids of a text tower come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeSource {
+    /// CLIP's, the first `vocabulary` − 514.
+    #[default]
+    Clip,
+    /// The model's own, which its file holds.
+    Own,
+}
+
+impl MergeSource {
+    /// For configurations, which do not mention the usual source.
+    pub fn is_clip(&self) -> bool {
+        *self == MergeSource::Clip
+    }
+}
+
 /// Shape of the text tower; everything but the head count shows in the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
     /// Rows of the token embedding.
     pub vocabulary: i64,
+    /// Where its byte pairs come from.
+    #[serde(default, skip_serializing_if = "MergeSource::is_clip")]
+    pub merges: MergeSource,
     /// Text positions S.
     pub context: i64,
     /// Width C.
@@ -49,10 +70,21 @@ impl TextConfig {
         Ok(())
     }
 
+    /// Ids of the empty prompt: S.
+    pub fn empty_prompt(&self) -> Vec<i64> {
+        let mut ids = vec![self.tokens.pad_id(self.vocabulary); self.context as usize];
+        let markers = [self.vocabulary - 2, self.vocabulary - 1];
+        ids.iter_mut()
+            .zip(markers)
+            .for_each(|(id, marker)| *id = marker);
+        ids
+    }
+
     /// OpenAI's ViT-B/32.
     pub fn vit_b_32() -> Self {
         TextConfig {
             vocabulary: 49408,
+            merges: MergeSource::Clip,
             context: 77,
             width: 512,
             layers: 12,

@@ -22,6 +22,14 @@ pub enum TokenRule {
 }
 
 impl TokenRule {
+    /// What follows the end marker, in a vocabulary of `size` entries.
+    pub fn pad_id(&self, size: i64) -> i64 {
+        match self {
+            TokenRule::DiffusersEndPadding => size - 1,
+            TokenRule::Official | TokenRule::Diffusers => super::tokenizer::PAD_ID,
+        }
+    }
+
     /// For configurations, which do not mention the usual rule.
     pub fn is_official(&self) -> bool {
         *self == TokenRule::Official

@@ -9,15 +9,14 @@
 //! Language Supervision" (CLIP), and the `SimpleTokenizer` of VQ-Diffusion.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
 
-use flate2::read::GzDecoder;
 use regex::Regex;
-use tokenizers::models::bpe::{Vocab, BPE};
+use tokenizers::models::bpe::BPE;
 use tokenizers::Model;
 
 use super::cleaning;
+use super::merges::{byte_symbols, Merges, MergesError, WORD_END};
 use super::token_rule::TokenRule;
 
 /// Entries of the vocabulary that the released CLIP towers were trained with.
@@ -29,9 +28,6 @@ pub const PAD_ID: i64 = 0;
 
 const START_MARKER: &str = "<|startoftext|>";
 const END_MARKER: &str = "<|endoftext|>";
-const WORD_END: &str = "</w>";
-/// Byte symbols with and without [`WORD_END`], then the two markers.
-const FIXED_ENTRIES: usize = 2 * 256 + 2;
 
 /// The pieces that byte-pair merging never crosses: markers, English clitics,
 /// runs of letters, single digits, runs of other symbols.
@@ -44,31 +40,11 @@ const PIECES: &str = concat!(
     r"|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u{345}]+",
 );
 
-static MERGES_GZ: &[u8] = include_bytes!("vocabulary/bpe_simple_vocab_16e6.txt.gz");
-
 /// What can go wrong while building or using a [`ClipTokenizer`].
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// The bundled list of merge rules could not be decompressed.
-    #[error("cannot read the bundled merge rules")]
-    Merges(#[from] io::Error),
-    /// A line of the list of merge rules is not a pair of symbols.
-    #[error("merge rule {line} of the bundled vocabulary is not a pair of symbols")]
-    MergeRule {
-        /// Line of the file, counted from 1.
-        line: usize,
-    },
-    /// The vocabulary size leaves no room for the fixed entries, or asks for more
-    /// merge rules than there are.
-    #[error("a CLIP vocabulary has {min} to {max} entries, not {requested}")]
-    VocabularySize {
-        /// The size asked for.
-        requested: usize,
-        /// Byte symbols and markers only.
-        min: usize,
-        /// All merge rules.
-        max: usize,
-    },
+    #[error(transparent)]
+    Merges(#[from] MergesError),
     /// The context cannot hold the two markers.
     #[error("a context of {0} positions cannot hold the start and the end marker")]
     ContextLength(usize),
@@ -93,6 +69,7 @@ pub struct Encoding {
 }
 
 /// CLIP's tokeniser with the text cleaning of VQ-Diffusion.
+#[derive(Clone)]
 pub struct ClipTokenizer {
     model: BPE,
     pieces: Regex,
@@ -100,38 +77,39 @@ pub struct ClipTokenizer {
     byte_symbols: [char; 256],
     /// Inverse of `byte_symbols`.
     symbol_bytes: HashMap<char, u8>,
+    merges: Merges,
     vocab_size: usize,
     context_length: usize,
     rule: TokenRule,
 }
 
 impl ClipTokenizer {
-    /// A tokeniser with `vocab_size` entries ([`FULL_VOCABULARY`] for the released
-    /// models) and a context of [`CONTEXT_LENGTH`] positions.
+    /// A tokeniser with the first `vocab_size` entries of CLIP's vocabulary
+    /// ([`FULL_VOCABULARY`] for the released models) and a context of
+    /// [`CONTEXT_LENGTH`] positions.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::VocabularySize`] outside 514 to [`FULL_VOCABULARY`].
+    /// [`MergesError::Size`] outside 514 to [`FULL_VOCABULARY`].
     pub fn new(vocab_size: usize) -> Result<Self, TokenizerError> {
-        if !(FIXED_ENTRIES..=FULL_VOCABULARY).contains(&vocab_size) {
-            return Err(TokenizerError::VocabularySize {
-                requested: vocab_size,
-                min: FIXED_ENTRIES,
-                max: FULL_VOCABULARY,
-            });
-        }
+        Self::from_merges(Merges::clip(vocab_size)?)
+    }
+
+    /// A tokeniser with the vocabulary of `merges` and a context of
+    /// [`CONTEXT_LENGTH`] positions.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Model`] for rules that do not make a model.
+    pub fn from_merges(merges: Merges) -> Result<Self, TokenizerError> {
         let byte_symbols = byte_symbols();
-        let merges = read_merges(vocab_size - FIXED_ENTRIES)?;
-        let model = BPE::builder()
-            .vocab_and_merges(vocabulary(&byte_symbols, &merges), merges)
-            .end_of_word_suffix(WORD_END.to_owned())
-            .build()?;
         Ok(Self {
-            model,
+            model: merges.model()?,
             pieces: Regex::new(PIECES)?,
             byte_symbols,
             symbol_bytes: (0..=255u8).map(|b| (byte_symbols[b as usize], b)).collect(),
-            vocab_size,
+            vocab_size: merges.vocabulary_size(),
+            merges,
             context_length: CONTEXT_LENGTH,
             rule: TokenRule::Official,
         })
@@ -178,10 +156,7 @@ impl ClipTokenizer {
 
     /// Id written after the end marker.
     pub fn pad_id(&self) -> i64 {
-        match self.rule {
-            TokenRule::DiffusersEndPadding => self.end_id(),
-            TokenRule::Official | TokenRule::Diffusers => PAD_ID,
-        }
+        self.rule.pad_id(self.vocab_size as i64)
     }
 
     /// Cleans and encodes `text` by the tokeniser's [`TokenRule`]. A text that is too
@@ -261,10 +236,7 @@ impl ClipTokenizer {
                 START_MARKER => ids.push(self.start_id()),
                 END_MARKER => ids.push(self.end_id()),
                 word => {
-                    let symbols: String = word
-                        .bytes()
-                        .map(|byte| self.byte_symbols[usize::from(byte)])
-                        .collect();
+                    let symbols = symbols(word, &self.byte_symbols);
                     let tokens = self.model.tokenize(&symbols)?;
                     ids.extend(tokens.iter().map(|token| i64::from(token.id)));
                 }
@@ -275,19 +247,13 @@ impl ClipTokenizer {
 
     /// The vocabulary in the order of its ids, markers included.
     pub fn vocabulary(&self) -> Vec<String> {
-        let words = (0..self.vocab_size as u32 - 2).filter_map(|id| self.model.id_to_token(id));
-        words
-            .chain([START_MARKER.to_string(), END_MARKER.to_string()])
-            .collect()
+        let markers = [START_MARKER.to_string(), END_MARKER.to_string()];
+        self.merges.entries().into_iter().chain(markers).collect()
     }
 
     /// The merge rules in order.
-    ///
-    /// # Errors
-    ///
-    /// As for [`ClipTokenizer::new`].
-    pub fn merges(&self) -> Result<Vec<(String, String)>, TokenizerError> {
-        read_merges(self.vocab_size - FIXED_ENTRIES)
+    pub fn merges(&self) -> &Merges {
+        &self.merges
     }
 
     /// The cleaned text behind `ids`, with one space between words. A leading start
@@ -390,62 +356,30 @@ impl ClipTokenizer {
     }
 }
 
-/// The printable stand-in of every byte. Bytes that Latin-1 prints stand for
-/// themselves, the others take the code points from U+0100 on, in byte order.
-fn byte_symbols() -> [char; 256] {
-    let mut next = 0x100;
-    std::array::from_fn(|index| {
-        let byte = index as u8;
-        if is_printable(byte) {
-            return char::from(byte);
-        }
-        next += 1;
-        char::from_u32(next - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
-    })
-}
-
-fn is_printable(byte: u8) -> bool {
-    matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
-}
-
-/// Ids by token, the markers left out: no word spells them.
-fn vocabulary(byte_symbols: &[char; 256], merges: &[(String, String)]) -> Vocab {
-    // The vocabulary lists the bytes that stand for themselves first.
-    let (printable, other): (Vec<u8>, Vec<u8>) = (0..=255u8).partition(|&b| is_printable(b));
-    let bytes = printable.iter().chain(&other);
-    let symbols: Vec<String> = bytes
-        .map(|&byte| byte_symbols[usize::from(byte)].to_string())
-        .collect();
-    let word_ends = symbols.iter().map(|symbol| format!("{symbol}{WORD_END}"));
-    let merged = merges.iter().map(|(left, right)| format!("{left}{right}"));
-    symbols
-        .iter()
-        .cloned()
-        .chain(word_ends)
-        .chain(merged)
-        .zip(0..)
-        .collect()
-}
-
-/// The first `count` merge rules of the bundled list, whose first line is a title.
-fn read_merges(count: usize) -> Result<Vec<(String, String)>, TokenizerError> {
-    let lines = BufReader::new(GzDecoder::new(MERGES_GZ)).lines();
-    let merges = lines
-        .zip(1..)
-        .skip(1)
-        .take(count)
-        .map(|(rule, line)| {
-            let rule = rule?;
-            let (left, right) = rule
-                .split_once(' ')
-                .ok_or(TokenizerError::MergeRule { line })?;
-            Ok((left.to_owned(), right.to_owned()))
-        })
-        .collect::<Result<Vec<_>, TokenizerError>>()?;
-    if merges.len() < count {
-        return Err(TokenizerError::MergeRule {
-            line: merges.len() + 2,
-        });
+/// Learns a vocabulary of at most `size` entries from `texts`, which are cleaned and
+/// split as [`ClipTokenizer::encode`] does.
+///
+/// # Errors
+///
+/// As for [`Merges::train`].
+pub fn train_vocabulary<'a>(
+    texts: impl Iterator<Item = &'a str>,
+    size: usize,
+) -> Result<Merges, TokenizerError> {
+    let pieces = Regex::new(PIECES)?;
+    let byte_symbols = byte_symbols();
+    let mut words = Vec::new();
+    for text in texts {
+        let text = cleaning::clean(text);
+        let found = pieces.find_iter(&text).map(|piece| piece.as_str());
+        let plain = found.filter(|piece| ![START_MARKER, END_MARKER].contains(piece));
+        words.extend(plain.map(|word| symbols(word, &byte_symbols)));
     }
-    Ok(merges)
+    Ok(Merges::train(words.iter().map(String::as_str), size)?)
+}
+
+/// The symbols of the bytes of `word`.
+fn symbols(word: &str, byte_symbols: &[char; 256]) -> String {
+    let symbol = |byte| byte_symbols[usize::from(byte)];
+    word.bytes().map(symbol).collect()
 }

@@ -66,14 +66,21 @@ struct TextSource {
 
 impl Conditioner {
     /// Builds it from the weights below `root` (the whole model's).
-    pub fn new(root: &Params, config: &ModelConfig) -> Result<Self, TokenizerError> {
-        let source = match (config.denoiser.condition, &config.text) {
-            (Conditioning::Class { classes, .. }, _) => Source::Class { classes },
-            (_, Some(text)) => Source::Text(Box::new(TextSource::new(root, text)?)),
-            (_, None) => Source::Nothing,
+    ///
+    /// # Panics
+    ///
+    /// Without a `tokenizer` for a model of texts.
+    pub fn new(root: &Params, config: &ModelConfig, tokenizer: Option<ClipTokenizer>) -> Self {
+        let source = match (config.denoiser.condition, &config.text, tokenizer) {
+            (Conditioning::Class { classes, .. }, ..) => Source::Class { classes },
+            (_, Some(text), Some(tokenizer)) => {
+                Source::Text(Box::new(TextSource::new(root, text, tokenizer)))
+            }
+            (_, Some(_), None) => panic!("a model of texts needs a tokenizer"),
+            (_, None, _) => Source::Nothing,
         };
         let device = root.device();
-        Ok(Conditioner { source, device })
+        Conditioner { source, device }
     }
 
     /// What the model takes, in words.
@@ -149,21 +156,18 @@ impl Conditioner {
 }
 
 impl TextSource {
-    fn new(root: &Params, config: &TextCondition) -> Result<Self, TokenizerError> {
+    fn new(root: &Params, config: &TextCondition, tokenizer: ClipTokenizer) -> Self {
         let TextCondition { tower, null } = config;
-        let tokenizer = ClipTokenizer::new(tower.vocabulary as usize)?
-            .with_context_length(tower.context as usize)?
-            .with_rule(tower.tokens);
         let encoder = TextEncoder::new(&root.at(TEXT), tower);
         let learned_null = (*null == NullText::Learned).then(|| {
             let shape = [tower.context, tower.width];
             root.get(NULL_TEXT, &shape, Init::Normal(1.0)).unsqueeze(0)
         });
-        Ok(TextSource {
+        TextSource {
             tokenizer,
             tower: encoder,
             learned_null,
-        })
+        }
     }
 
     /// Text features of `prompts`: `[B, S, C]` f32.

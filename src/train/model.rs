@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::official::{DENOISER, NULL_TEXT, TEXT};
-use crate::clip::{ClipTokenizer, TextEncoder, TokenizerError};
+use crate::clip::TextEncoder;
 use crate::data::Batch;
 use crate::model::{ModelConfig, NullText};
 use crate::torch::{Init, Params};
@@ -33,26 +33,16 @@ pub struct ConditionParts {
 }
 
 impl ConditionParts {
-    /// # Errors
-    ///
-    /// A vocabulary that the tokenizer does not have.
-    pub fn new(
-        config: &ModelConfig,
-        frozen_tower: Option<TextEncoder>,
-        device: Device,
-    ) -> Result<Self, TokenizerError> {
-        let mut empty_prompt = None;
-        if let Some(text) = &config.text {
-            let tokenizer = ClipTokenizer::new(text.tower.vocabulary as usize)?
-                .with_context_length(text.tower.context as usize)?;
-            let ids = tokenizer.encode("")?.ids;
-            empty_prompt = Some(Tensor::from_slice(&ids).unsqueeze(0).to_device(device));
-        }
-        Ok(ConditionParts {
+    pub fn new(config: &ModelConfig, frozen_tower: Option<TextEncoder>, device: Device) -> Self {
+        let empty_prompt = config.text.as_ref().map(|text| {
+            let ids = Tensor::from_slice(&text.tower.empty_prompt());
+            ids.unsqueeze(0).to_device(device) // [1, S]
+        });
+        ConditionParts {
             frozen_tower: frozen_tower.map(Rc::new),
             empty_prompt,
             device,
-        })
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::state::RunState;
 use crate::checkpoint::clip_archive::read_text_tower;
 use crate::checkpoint::config_file::differences;
 use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
+use crate::checkpoint::vocabulary::{self, MERGES};
 use crate::checkpoint::{Checkpoint, CodecFile, Layout, Loader, OpenOptions, StateDict, WeightSet};
 use crate::clip::TextEncoder;
 use crate::model::{ModelConfig, NullText};
@@ -48,6 +49,10 @@ pub struct WeightsConfig {
     /// `init_from` or it holds none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<PathBuf>,
+    /// Merge rules of the text vocabulary (`vqdiffusion train-vocabulary`), where
+    /// `model.text.tower.merges` is `own` and no other file holds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<PathBuf>,
 }
 
 /// The files of a start, opened but not read.
@@ -94,6 +99,7 @@ impl Start {
             mapping: weights.mapping.clone(),
             codec: weights.codec.clone(),
             text_encoder: weights.text.clone(),
+            vocabulary: weights.vocabulary.clone(),
         };
         let mut checkpoint = Checkpoint::open(path, &options)?;
         let config = &mut checkpoint.config;
@@ -163,7 +169,10 @@ impl Start {
                     Ok(model) => model.state,
                     Err(_) => read_text_tower(file)?,
                 };
-                for (name, entry) in tensors.iter().filter(|(name, _)| name.starts_with(TEXT)) {
+                for (name, entry) in tensors
+                    .iter()
+                    .filter(|(name, _)| name.starts_with(TEXT) || *name == MERGES)
+                {
                     state.insert(name, entry.clone());
                 }
             }
@@ -175,14 +184,21 @@ impl Start {
                 ))
             }
         }
+        let mut config = model.clone();
+        if let Some(file) = &weights.vocabulary {
+            add_vocabulary(file, &mut config, &mut state)?;
+        }
+        let checkpoint = Checkpoint {
+            path: codec.clone(),
+            layout: Layout::Native,
+            config,
+            state,
+            notice: None,
+        };
+        // Whether the vocabulary is there.
+        checkpoint.tokenizer()?;
         Ok(Start {
-            checkpoint: Checkpoint {
-                path: codec.clone(),
-                layout: Layout::Native,
-                config: model.clone(),
-                state,
-                notice: None,
-            },
+            checkpoint,
             random_denoiser: true,
             random_text: weights.text.is_none(),
             added_null_class: false,
@@ -229,7 +245,7 @@ impl Start {
             }
             _ => None,
         };
-        let parts = ConditionParts::new(model, tower, device)?;
+        let parts = ConditionParts::new(model, tower, device);
         let trainable = TrainableWeights::new(&source, device);
         let params = Params::new(&trainable, device, Kind::Float);
         let _ = TrainingModel::new(&params, &parts, model);
@@ -238,7 +254,8 @@ impl Start {
         let trained = |name: &str| parameters.tensors.contains_key(name);
         let mut frozen = StateDict::default();
         for (name, entry) in state.iter() {
-            let kept = name == CODE_MAPPING || known_and_ignored(name).is_none();
+            let read_apart = [CODE_MAPPING, MERGES].contains(&name);
+            let kept = read_apart || known_and_ignored(name).is_none();
             // A null embedding that this model does not have is left behind.
             if kept && !trained(name) && name != NULL_TEXT {
                 frozen.insert(name, entry.clone());
@@ -251,6 +268,30 @@ impl Start {
         let state = RunState::new(config, parameters, model.denoiser.timesteps as usize);
         Ok((state, parts, frozen))
     }
+}
+
+/// Adds the merge rules in `file` to the model's tensors.
+fn add_vocabulary(
+    file: &Path,
+    config: &mut ModelConfig,
+    state: &mut StateDict,
+) -> Result<(), TrainError> {
+    let Some(text) = &mut config.text else {
+        return Err(TrainError::Mismatch(format!(
+            "weights.vocabulary is {}, but the model takes no text",
+            file.display()
+        )));
+    };
+    let declared = text.tower.merges;
+    vocabulary::add_file(file, &mut text.tower, state)?;
+    if text.tower.merges == declared {
+        return Ok(());
+    }
+    Err(TrainError::Mismatch(format!(
+        "weights.vocabulary is {}, whose merge rules are not CLIP's; expected \
+         model.text.tower.merges: own",
+        file.display()
+    )))
 }
 
 /// Gives the model a learned null condition; whether that is a new row for "no class".

@@ -35,8 +35,7 @@ pub fn trainable(checkpoint: &Checkpoint) -> (TrainingModel, Parameters) {
         let below = Params::new(&loader, Device::Cpu, Kind::Float).at(TEXT);
         TextEncoder::new(&below, &text.tower)
     });
-    let parts = ConditionParts::new(&checkpoint.config, tower, Device::Cpu)
-        .unwrap_or_else(|e| panic!("{e}"));
+    let parts = ConditionParts::new(&checkpoint.config, tower, Device::Cpu);
     let model = TrainingModel::new(&params, &parts, &checkpoint.config);
     (model, weights.into_parameters())
 }

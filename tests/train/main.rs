@@ -3,6 +3,8 @@
 
 mod learning;
 mod place;
+#[path = "../program/mod.rs"]
+mod program;
 mod refusals;
 mod resume;
 mod start;

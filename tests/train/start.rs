@@ -6,10 +6,15 @@ use std::process::{Command, Output};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::official::DENOISER;
+use vqdiffusion::checkpoint::state_dict::read_safetensors;
+use vqdiffusion::checkpoint::vocabulary::MERGES;
+use vqdiffusion::diffusion::Transition;
+use vqdiffusion::model::ModelConfig;
 use vqdiffusion::train::start::{Start, WeightsConfig};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::place::{model, text_model, write_model, Workplace, EXPERIMENT};
+use crate::program;
 
 /// An official configuration is an experiment, with the recipe it describes.
 #[test]
@@ -89,6 +94,105 @@ fn training_starts_from_a_codec_and_a_text_tower() {
         &[text, "weights.codec=tokens.safetensors", "train.folder=d"],
         &["tokens.safetensors", "header"],
     );
+}
+
+/// Merge rules of the model's own: trained with, held by the model file, and carried
+/// through both foreign layouts without a change.
+#[test]
+fn own_merge_rules_stay_with_the_model() {
+    let shape = model(
+        "{kind: text, positions: 8, width: 64}",
+        "text: {tower: {vocabulary: 518, merges: own, context: 8, width: 64, layers: 1,
+            heads: 1, hidden: 128}, null_text: learned},",
+    );
+    let mut shape = serde_json::to_value(shape).expect("JSON");
+    shape["transition"] = serde_json::to_value(Transition::released()).expect("JSON");
+    shape["denoiser"]["expansion"] = 4.into();
+    shape["codec"]["quantizer"] = "ema".into();
+    let shape: ModelConfig = serde_json::from_value(shape).expect("a model");
+    let place = Workplace::new(&text_model(), 10);
+    write_model(&place.path("codec.safetensors"), &shape);
+    let pictures = place.path("pictures");
+    std::fs::create_dir(&pictures).expect("a folder");
+    for i in 0..4u8 {
+        let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([60 * i, 0, 0]));
+        picture
+            .save(pictures.join(format!("{i}.png")))
+            .expect("a picture");
+        std::fs::write(pictures.join(format!("{i}.txt")), "newest widest").expect("a caption");
+    }
+    let here = place.path("");
+    let vocabulary = ["train-vocabulary", "pictures", "--size", "518"];
+    program::succeed(&here, &[&vocabulary[..], &["--out", "merges.txt"]].concat());
+    let mut experiment = format!(
+        "model: {}\nweights: {{codec: codec.safetensors, vocabulary: merges.txt}}\n{}",
+        serde_json::to_string(&shape).expect("JSON"),
+        EXPERIMENT.replace("weights:\n  init_from: start.safetensors\n", ""),
+    );
+    experiment = experiment.replace("tokens.safetensors", "pictures");
+    std::fs::write(place.path("experiment.yaml"), &experiment).expect("a file");
+    let trained = ["train.text=trained", "train.steps=2"];
+    place.refuse(
+        &["weights.vocabulary=null", trained[0]],
+        &["no merge rules", "condition_codec.merges"],
+    );
+    place.refuse(
+        &["model.text.tower.vocabulary=519", trained[0]],
+        &["merges.txt", "518", "519"],
+    );
+    place.refuse(
+        &["model.text.tower.merges=clip", trained[0]],
+        &["merges.txt", "merges: own"],
+    );
+    place.succeed(&trained);
+    // A run goes on with the rules of its checkpoint.
+    std::fs::remove_file(place.path("merges.txt")).expect("a file");
+    place.succeed(&["train.text=trained", "train.steps=4", "--resume", "auto"]);
+
+    let run = |arguments: &[&str]| program::succeed(&here, arguments);
+    run(&["convert", "run/last/model.safetensors", "a.safetensors"]);
+    let config = serde_json::json!({ "model": shape });
+    std::fs::write(place.path("shape.yaml"), config.to_string()).expect("a file");
+    run(&["convert", "a.safetensors", "b.pth"]);
+    let options = ["--config", "shape.yaml"];
+    run(&[&["convert", "b.pth", "c.safetensors"][..], &options].concat());
+    run(&["convert", "a.safetensors", "d", "--to", "diffusers"]);
+    run(&["convert", "d", "e.safetensors"]);
+    let sample = |model: &str, out: &str| {
+        let plan = [
+            "--steps",
+            "3",
+            "--out",
+            out,
+            "--guidance",
+            "2",
+            "newest low",
+        ];
+        run(&[&["sample", "--checkpoint", model][..], &plan].concat());
+        let names = program::files(&place.path(out));
+        let picture = names.iter().find(|name| name.ends_with(".png"));
+        image::open(place.path(out).join(picture.expect("a picture"))).expect("a picture")
+    };
+    let merges = |model: &str| {
+        let (state, _) = read_safetensors(&place.path(model)).expect("a model");
+        state
+            .get(MERGES)
+            .expect("merge rules")
+            .read()
+            .expect("them")
+    };
+    let (rules, picture) = (merges("a.safetensors"), sample("a.safetensors", "a"));
+    assert_eq!(rules.size(), [4, 2]);
+    for (model, out) in [("c.safetensors", "c"), ("e.safetensors", "e")] {
+        assert_eq!(merges(model), rules, "{model}");
+        assert_eq!(sample(model, out), picture, "{model}");
+    }
+    assert!(place.path("bpe_vocab_518.txt.gz").exists());
+    // Apart from its model the file has to be named.
+    std::fs::rename(place.path("bpe_vocab_518.txt.gz"), place.path("v.gz")).expect("a file");
+    let apart = ["inspect", "b.pth", "--config", "shape.yaml"];
+    program::refuse(&here, &apart, &["merges"]);
+    run(&[&apart[..], &["--vocabulary", "v.gz"]].concat());
 }
 
 /// Pictures with captions are trained on without a cache; unreadable ones are replaced.

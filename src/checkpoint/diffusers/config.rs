@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::error::LoadError;
 use super::layout::{format_error, read_json, Component, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
+use crate::clip::text::MergeSource;
 use crate::clip::{TextConfig, TokenRule};
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
@@ -257,6 +258,7 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
         text: Some(TextCondition {
             tower: TextConfig {
                 vocabulary: text.vocab_size,
+                merges: MergeSource::Clip,
                 context: text.max_position_embeddings,
                 width: text.hidden_size,
                 layers: text.num_hidden_layers,

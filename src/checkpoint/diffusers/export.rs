@@ -9,10 +9,13 @@ use super::super::error::LoadError;
 use super::super::official::{known_and_ignored, CODEC, CODE_MAPPING};
 use super::super::safetensors_file;
 use super::super::state_dict::{Entry, StateDict};
+use super::super::vocabulary;
 use super::config::has_learned_null;
 use super::describe::{files, representable};
 use super::key_map::{to_theirs, Form};
-use super::layout::{read_json, Component, INDEX, NOTICE, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
+use super::layout::{
+    read_json, Component, INDEX, MERGES, NOTICE, SCHEDULER, SPECIAL_TOKENS, TOKENIZER,
+};
 use crate::clip::ClipTokenizer;
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::QuantizerKind;
@@ -20,7 +23,6 @@ use crate::model::ModelConfig;
 use crate::new_file;
 
 const VOCABULARY: &str = "tokenizer/vocab.json";
-const MERGES: &str = "tokenizer/merges.txt";
 
 /// The layout's name in messages.
 const LAYOUT: &str = "diffusers";
@@ -51,8 +53,7 @@ pub fn write(
         source,
     };
     let text = representable(model).map_err(unsupported)?;
-    let tokenizer = ClipTokenizer::new(text.tower.vocabulary as usize)
-        .map_err(|e| unsupported(format!("text vocabulary: {e}")))?;
+    let tokenizer = vocabulary::tokenizer(&text.tower, state, path)?;
     let (parts, notes) = components(model, state)?;
 
     let folder = new_file::folder_beside(path).map_err(io)?;
@@ -75,17 +76,8 @@ pub fn write(
     if let Some(notice) = notice {
         write_text(NOTICE, notice.into())?;
     }
-    write_text(VOCABULARY, vocabulary(&tokenizer))?;
-    let merges = tokenizer
-        .merges()
-        .map_err(|e| unsupported(format!("text vocabulary: {e}")))?;
-    let lines = merges
-        .iter()
-        .map(|(left, right)| format!("{left} {right}\n"));
-    write_text(
-        MERGES,
-        format!("#version: 0.2\n{}", lines.collect::<String>()),
-    )?;
+    write_text(VOCABULARY, ids_by_entry(&tokenizer))?;
+    write_text(MERGES, tokenizer.merges().to_text())?;
     for (component, tensors) in &parts {
         let tensors = tensors.iter().map(|(name, entry)| (name.as_str(), entry));
         // transformers refuses a file that does not say this.
@@ -159,6 +151,9 @@ fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<Stri
             notes.push(format!("{name} (only encoding pictures needs it)"));
             continue;
         }
+        if name == vocabulary::MERGES {
+            continue;
+        }
         if name == CODE_MAPPING {
             notes.push(format!("{name} (applied to the codebook)"));
             continue;
@@ -216,7 +211,7 @@ fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<Stri
 }
 
 /// vocab.json: ids by token, in the order of ids.
-fn vocabulary(tokenizer: &ClipTokenizer) -> String {
+fn ids_by_entry(tokenizer: &ClipTokenizer) -> String {
     let entries = tokenizer.vocabulary().into_iter().enumerate();
     let lines: Vec<String> = entries
         .map(|(id, token)| format!("{}: {id}", serde_json::Value::String(token)))

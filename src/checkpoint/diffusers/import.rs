@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::super::error::LoadError;
 use super::super::state_dict::{Entry, StateDict};
+use super::super::vocabulary;
 use super::config;
 use super::key_map::{to_ours, Form};
-use super::layout::{check_index, format_error, read_weights, Component, NOTICE};
+use super::layout::{check_index, format_error, read_weights, Component, MERGES, NOTICE};
 use crate::model::ModelConfig;
 
 /// Reads configuration, tensors (by canonical name) and notice of the pipeline in `folder`.
@@ -19,8 +20,12 @@ use crate::model::ModelConfig;
 /// that loading reports them.
 pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict, Option<String>), LoadError> {
     check_index(folder)?;
-    let model = config::read(folder)?;
+    let mut model = config::read(folder)?;
     let mut state = StateDict::default();
+    let merges = folder.join(MERGES);
+    if let Some(text) = model.text.as_mut().filter(|_| merges.is_file()) {
+        vocabulary::add_file(&merges, &mut text.tower, &mut state)?;
+    }
     for component in Component::ALL {
         if component == Component::NullText && !config::has_learned_null(&model) {
             continue;

@@ -18,6 +18,7 @@ pub const INDEX: &str = "model_index.json";
 pub const NOTICE: &str = "NOTICE";
 pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
 pub const TOKENIZER: &str = "tokenizer/tokenizer_config.json";
+pub const MERGES: &str = "tokenizer/merges.txt";
 pub const SPECIAL_TOKENS: &str = "tokenizer/special_tokens_map.json";
 
 /// A component with weights.
