@@ -212,24 +212,6 @@ impl Checkpoint {
         if let Some(grid) = config.and_then(ConfigFile::grid) {
             infer::use_grid(&mut model, grid);
         }
-        if config.is_none() {
-            log::warn!(
-                "{}: the number of attention heads is not stored in it; taking {}, as in every \
-                 released model (--config says otherwise)",
-                path.display(),
-                infer::RELEASED_HEADS
-            );
-        }
-        if let Some(config) = config {
-            if let Some(transition) = config.transition() {
-                model.transition = transition.clone();
-            }
-            config.check(&model, path)?;
-        }
-        model.check().map_err(|problem| LoadError::Format {
-            path: path.to_path_buf(),
-            problem,
-        })?;
         let beside = model.text.as_ref().and_then(|text| {
             let file = path.with_file_name(vocabulary::file_name(&text.tower));
             file.is_file().then_some(file)
@@ -251,6 +233,24 @@ impl Checkpoint {
                 }
             }
         }
+        if config.is_none() {
+            log::warn!(
+                "{}: the number of attention heads is not stored in it; taking {}, as in every \
+                 released model (--config says otherwise)",
+                path.display(),
+                infer::RELEASED_HEADS
+            );
+        }
+        if let Some(config) = config {
+            if let Some(transition) = config.transition() {
+                model.transition = transition.clone();
+            }
+            config.check(&model, path)?;
+        }
+        model.check().map_err(|problem| LoadError::Format {
+            path: path.to_path_buf(),
+            problem,
+        })?;
         if model.needs_code_mapping() {
             add_mapping(&mut state, &model, path, options, config)?;
         } else {
