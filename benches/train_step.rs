@@ -64,6 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         transition: Transition::released(),
         text: None, // features are given
         codec: CodecConfig::openimages_f8(),
+        sampling: None,
     };
     let config = TrainConfig::default();
     let parts = ConditionParts::new(&model_config, None, device);

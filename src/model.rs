@@ -7,6 +7,9 @@ use crate::codec::CodecConfig;
 use crate::diffusion::{Schedule, Transition};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
+/// Guidance scales above this are taken for a mistake.
+const MOST_GUIDANCE: f64 = 100.0;
+
 /// What stands for "no text" in guidance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +30,18 @@ pub struct TextCondition {
     pub null: NullText,
 }
 
+/// How a model is sampled where nothing else is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsualSampling {
+    /// Network evaluations, 1 to T.
+    pub steps: usize,
+    /// Guidance scale, at least 1 (none).
+    pub guidance: f64,
+    /// Share of the probability to keep (truncation rate), above 0 to 1.
+    pub truncation: f64,
+}
+
 /// Shape of a model: denoiser with its noise, codec, and a text tower if it is
 /// conditioned on text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +53,9 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextCondition>,
     pub codec: CodecConfig,
+    /// What suits this model, where it is known; the original's instructions if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<UsualSampling>,
 }
 
 impl ModelConfig {
@@ -50,6 +68,9 @@ impl ModelConfig {
         self.codec.check().map_err(within("codec"))?;
         if let Some(text) = &self.text {
             text.tower.check().map_err(within("text.tower"))?;
+        }
+        if let Some(usual) = self.sampling {
+            self.check_sampling(usual)?;
         }
         match (self.denoiser.condition, &self.text) {
             (Conditioning::Text { positions, width }, Some(text)) => {
@@ -75,10 +96,45 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Guidance scale to sample with where nothing else is asked for, as in the
-    /// original's instructions: 5 with a learned null text, 1.5 with a learned null
-    /// class, else 1 (none).
+    fn check_sampling(&self, usual: UsualSampling) -> Result<(), String> {
+        let UsualSampling {
+            steps,
+            guidance,
+            truncation,
+        } = usual;
+        let timesteps = self.denoiser.timesteps;
+        if steps == 0 || steps as i64 > timesteps {
+            return Err(format!(
+                "sampling.steps is {steps}, expected 1 to {timesteps}"
+            ));
+        }
+        if !(1.0..=MOST_GUIDANCE).contains(&guidance) {
+            return Err(format!(
+                "sampling.guidance is {guidance}, expected 1 to {MOST_GUIDANCE}"
+            ));
+        }
+        if !(truncation > 0.0 && truncation <= 1.0) {
+            return Err(format!(
+                "sampling.truncation is {truncation}, expected above 0 to 1"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Network evaluations to sample with where nothing else is asked for: the model's
+    /// own choice, else all T.
+    pub fn usual_steps(&self) -> usize {
+        let all = self.denoiser.timesteps as usize;
+        self.sampling.map_or(all, |usual| usual.steps)
+    }
+
+    /// Guidance scale to sample with where nothing else is asked for: the model's own
+    /// choice, else as in the original's instructions 5 with a learned null text, 1.5
+    /// with a learned null class, and 1 (none).
     pub fn usual_guidance(&self) -> f64 {
+        if let Some(usual) = self.sampling {
+            return usual.guidance;
+        }
         match (self.denoiser.condition, &self.text) {
             (_, Some(text)) if text.null == NullText::Learned => 5.0,
             (
@@ -93,9 +149,12 @@ impl ModelConfig {
     }
 
     /// Share of the probability to keep (truncation rate) that goes with a `guidance`
-    /// scale in the original's instructions: 0.86 without guidance, with it 0.94 for
+    /// scale: the model's own choice, else that of the original's instructions: 0.86 without guidance, with it 0.94 for
     /// classes. Models with a learned null text keep all.
     pub fn usual_truncation(&self, guidance: f64) -> f64 {
+        if let Some(usual) = self.sampling {
+            return usual.truncation;
+        }
         match (self.denoiser.condition, &self.text) {
             (_, Some(text)) if text.null == NullText::Learned => 1.0,
             (Conditioning::Class { .. }, _) if guidance != 1.0 => 0.94,

@@ -2,18 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::error::LoadError;
 use super::official_yaml::OfficialYaml;
 use crate::model::ModelConfig;
 
-/// Our own YAML: the model's shape.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Our own YAML: the model's shape, in an experiment or alone.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OwnYaml {
-    pub model: ModelConfig,
+struct OwnYaml {
+    model: ModelConfig,
+    /// The other parts of an experiment.
+    #[serde(default, rename = "weights")]
+    _weights: IgnoredAny,
+    #[serde(default, rename = "data")]
+    _data: IgnoredAny,
+    #[serde(default, rename = "train")]
+    _train: IgnoredAny,
 }
 
 /// A configuration file of either layout.
@@ -102,8 +110,12 @@ impl ConfigFile {
         }
     }
 
-    /// An error naming both values if it contradicts `model`, found in `file`.
-    pub fn check(&self, model: &ModelConfig, file: &Path) -> Result<(), LoadError> {
+    /// Takes over how the model is sampled, which is not a matter of its weights; an
+    /// error naming both values if anything else contradicts `model`, found in `file`.
+    pub fn apply(&self, model: &mut ModelConfig, file: &Path) -> Result<(), LoadError> {
+        if let ConfigFile::Own { model: own, .. } = self {
+            model.sampling = own.sampling.or(model.sampling);
+        }
         match self {
             ConfigFile::Official(yaml) => yaml.check(model, file),
             ConfigFile::Own {

@@ -74,6 +74,7 @@ pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<Model
         transition: Transition::released(),
         denoiser,
         codec,
+        sampling: None,
     })
 }
 

@@ -139,9 +139,9 @@ impl Checkpoint {
             .transpose()?;
         if path.is_dir() {
             options.refuse_parts(path)?;
-            let (model, state, notice) = diffusers::open(path)?;
+            let (mut model, state, notice) = diffusers::open(path)?;
             if let Some(config) = &config {
-                config.check(&model, path)?;
+                config.apply(&mut model, path)?;
             }
             return Ok(Checkpoint {
                 path: path.to_path_buf(),
@@ -154,9 +154,9 @@ impl Checkpoint {
         if path.is_file() && is_safetensors(path)? {
             options.refuse_parts(path)?;
             let (state, metadata) = read_safetensors(path)?;
-            let (model, notice) = native::read(path, &metadata)?;
+            let (mut model, notice) = native::read(path, &metadata)?;
             if let Some(config) = &config {
-                config.check(&model, path)?;
+                config.apply(&mut model, path)?;
             }
             return Ok(Checkpoint {
                 path: path.to_path_buf(),
@@ -245,7 +245,7 @@ impl Checkpoint {
             if let Some(transition) = config.transition() {
                 model.transition = transition.clone();
             }
-            config.check(&model, path)?;
+            config.apply(&mut model, path)?;
         }
         model.check().map_err(|problem| LoadError::Format {
             path: path.to_path_buf(),

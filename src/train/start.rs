@@ -105,6 +105,7 @@ impl Start {
         let config = &mut checkpoint.config;
         let added_null_class = weights.learned_null && learn_null(config);
         if let Some(wanted) = model {
+            config.sampling = wanted.sampling.or(config.sampling);
             if let Some((key, wanted, found)) = differences(wanted, config).into_iter().next() {
                 return Err(TrainError::Mismatch(format!(
                     "{key} is {wanted}, but {} holds {found}; leave 'model' out to take the \

@@ -96,6 +96,12 @@ fn training_starts_from_a_codec_and_a_text_tower() {
     );
 }
 
+fn only_picture(folder: &Path) -> image::DynamicImage {
+    let names = program::files(folder);
+    let picture = names.iter().find(|name| name.ends_with(".png"));
+    image::open(folder.join(picture.expect("a picture"))).expect("a picture")
+}
+
 /// Merge rules of the model's own: trained with, held by the model file, and carried
 /// through both foreign layouts without a change.
 #[test]
@@ -150,28 +156,21 @@ fn own_merge_rules_stay_with_the_model() {
     place.succeed(&["train.text=trained", "train.steps=4", "--resume", "auto"]);
 
     let run = |arguments: &[&str]| program::succeed(&here, arguments);
+    let usual = serde_json::json!({ "steps": 3, "guidance": 1.5, "truncation": 0.9 });
     run(&["convert", "run/last/model.safetensors", "a.safetensors"]);
-    let config = serde_json::json!({ "model": shape });
+    let mut config = serde_json::json!({ "model": shape });
+    config["model"]["sampling"] = usual.clone();
     std::fs::write(place.path("shape.yaml"), config.to_string()).expect("a file");
     run(&["convert", "a.safetensors", "b.pth"]);
     let options = ["--config", "shape.yaml"];
     run(&[&["convert", "b.pth", "c.safetensors"][..], &options].concat());
     run(&["convert", "a.safetensors", "d", "--to", "diffusers"]);
     run(&["convert", "d", "e.safetensors"]);
-    let sample = |model: &str, out: &str| {
-        let plan = [
-            "--steps",
-            "3",
-            "--out",
-            out,
-            "--guidance",
-            "2",
-            "newest low",
-        ];
-        run(&[&["sample", "--checkpoint", model][..], &plan].concat());
-        let names = program::files(&place.path(out));
-        let picture = names.iter().find(|name| name.ends_with(".png"));
-        image::open(place.path(out).join(picture.expect("a picture"))).expect("a picture")
+    let sample = |model: &str, out: &str, options: &str| {
+        let plan = ["sample", "--checkpoint", model, "--out", out, "newest low"];
+        let options: Vec<&str> = options.split_whitespace().collect();
+        run(&[&plan[..], &options].concat());
+        only_picture(&place.path(out))
     };
     let merges = |model: &str| {
         let (state, _) = read_safetensors(&place.path(model)).expect("a model");
@@ -181,11 +180,22 @@ fn own_merge_rules_stay_with_the_model() {
             .read()
             .expect("them")
     };
-    let (rules, picture) = (merges("a.safetensors"), sample("a.safetensors", "a"));
+    let rules = merges("a.safetensors");
     assert_eq!(rules.size(), [4, 2]);
+    // How it is sampled is taken from the configuration, with every weight as it was.
+    let with_usual = ["--config", "shape.yaml", "--overwrite"];
+    let arguments = ["convert", "run/last/model.safetensors", "f.safetensors"];
+    run(&[&arguments[..], &with_usual].concat());
+    let (_, metadata) = read_safetensors(&place.path("f.safetensors")).expect("a model");
+    let header = metadata.get("vqdiffusion").expect("a header");
+    let header: serde_json::Value = serde_json::from_str(header).expect("JSON");
+    assert_eq!(header["config"]["sampling"], usual);
+    let stated = "--steps 3 --guidance 1.5 --truncation 0.9";
+    let picture = sample("a.safetensors", "a", stated);
+    assert!(sample("f.safetensors", "f", "") == picture);
     for (model, out) in [("c.safetensors", "c"), ("e.safetensors", "e")] {
         assert_eq!(merges(model), rules, "{model}");
-        assert_eq!(sample(model, out), picture, "{model}");
+        assert!(sample(model, out, stated) == picture, "{model}");
     }
     assert!(place.path("bpe_vocab_518.txt.gz").exists());
     // Apart from its model the file has to be named.

@@ -272,6 +272,7 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
             },
         }),
         codec,
+        sampling: None,
     };
     model.check().map_err(|problem| LoadError::Format {
         path: folder.to_path_buf(),

@@ -138,7 +138,7 @@ fn options(args: &SampleArgs, model: &ModelConfig, device: tch::Device) -> Optio
     });
     Options {
         sampler: SamplerConfig {
-            steps: args.steps.unwrap_or(model.denoiser.timesteps as usize),
+            steps: args.steps.unwrap_or(model.usual_steps()),
             guidance,
             truncation,
             revealing,
