@@ -8,6 +8,7 @@ pub mod codec;
 pub mod data;
 pub mod diffusion;
 pub mod editing;
+pub mod evaluate;
 pub mod experiment;
 pub mod model;
 pub mod new_file;

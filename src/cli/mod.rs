@@ -1,20 +1,22 @@
 //! The command line: one file a sub-command, each turning its arguments into a
 //! validated plan and library calls.
 //!
-//! Exit codes: 0 success, 1 the answer is no (a verification failed), 2 an error, 3 a
-//! training run stopped by a signal (its checkpoint holds everything).
+//! Exit codes: 0 success, 1 the answer is no (a verification failed), 2 an error, 3 a run
+//! stopped by a signal (what it wrote holds everything so far).
 //! A reader that stops reading (a broken pipe) is success.
 
 mod code_usage;
 mod codec_run;
 mod convert;
 mod doctor;
+mod evaluate;
 mod inspect;
 mod model_source;
 mod out_folder;
 mod progress;
 mod reconstruct;
 mod sample;
+mod sampler_args;
 mod token_cache;
 mod tokenize;
 mod train;
@@ -54,6 +56,8 @@ enum Command {
     TrainCodec(train_codec::TrainCodecArgs),
     /// Learn the byte-pair vocabulary of captions, for a text tower of the model's own.
     TrainVocabulary(train_vocabulary::TrainVocabularyArgs),
+    /// Measure a model, or pictures of any origin, against real pictures.
+    Evaluate(evaluate::EvaluateArgs),
     /// Say what a model file is and what it lacks.
     Inspect(inspect::InspectArgs),
     /// Write a model in another layout: the own one, the official one, diffusers'.
@@ -107,6 +111,7 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
         Command::CodeUsage(args) => code_usage::run(&args),
         Command::TrainCodec(args) => train_codec::run(&args),
         Command::TrainVocabulary(args) => train_vocabulary::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Doctor => doctor::run(cuda),

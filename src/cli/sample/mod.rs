@@ -2,15 +2,15 @@
 
 mod edit;
 mod film;
-mod pictures;
-mod plan;
-mod repeat;
+pub(super) mod pictures;
+pub(super) mod plan;
+pub(super) mod repeat;
 mod subject;
 mod trace;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use self::edit::EditArgs;
 use self::pictures::{file_name, make_pictures};
@@ -18,9 +18,10 @@ use self::plan::planned;
 use self::repeat::repeated;
 use super::model_source::ModelSource;
 use super::out_folder;
+use super::sampler_args::SamplerArgs;
 use super::CliResult;
 use crate::pipeline::Pipeline;
-use crate::torch::device::{use_deterministic_operators, DeviceChoice, Precision};
+use crate::torch::device::{use_deterministic_operators, DeviceChoice};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,46 +76,12 @@ pub struct SampleArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// Reverse steps, 1 to the model's diffusion steps [default: all of them].
-    #[arg(long)]
-    steps: Option<usize>,
-
-    /// Guidance scale; 1 is none [default: 5 for models with a learned null text, 1.5
-    /// with a learned null class, else 1].
-    #[arg(long)]
-    guidance: Option<f64>,
-
-    /// Keep the likeliest codes up to this share of the probability, in (0, 1];
-    /// 1 keeps all [default: 1 with a learned null text, 0.94 for classes with guidance,
-    /// else 0.86].
-    #[arg(long, value_name = "RATE", conflicts_with = "top_k")]
-    truncation: Option<f64>,
-
-    /// Keep this many likeliest codes.
-    #[arg(long, value_name = "K")]
-    top_k: Option<i64>,
-
-    /// Reveal a fixed number of tokens a step, the purest predictions first, and
-    /// sharpen predictions by this weight (0 or more).
-    #[arg(long, value_name = "WEIGHT")]
-    purity: Option<f64>,
-
-    /// Reveal at most this many tokens per evaluation of the network (high-quality
-    /// inference: fewer tokens, more evaluations).
-    #[arg(long, value_name = "N")]
-    tokens_per_step: Option<usize>,
-
-    /// Follow the rules of an original implementation.
-    #[arg(long, value_enum)]
-    compat: Option<Compat>,
+    #[command(flatten)]
+    sampler: SamplerArgs,
 
     /// cpu, cuda or cuda:N [default: cuda if there is one].
     #[arg(long)]
     device: Option<DeviceChoice>,
-
-    /// Number format of the network [default: bf16 where the device computes in it natively, else f32].
-    #[arg(long, value_enum)]
-    dtype: Option<Precision>,
 
     /// Threads for CPU work [default: libtorch's choice].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -151,15 +118,6 @@ pub struct SampleArgs {
 
     #[command(flatten)]
     edit: EditArgs,
-}
-
-/// Whose rules to follow; only a name for option values.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Compat {
-    /// The official code: its reverse rule, and 8-bit values cut off instead of rounded.
-    Official,
-    /// diffusers' VQDiffusionPipeline.
-    Diffusers,
 }
 
 pub fn run(args: &SampleArgs) -> CliResult {

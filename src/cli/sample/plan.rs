@@ -2,29 +2,15 @@
 
 use std::error::Error;
 
-use serde::{Deserialize, Serialize};
-
 use super::edit::{self, Edit};
 use super::subject::subjects;
-use super::{Compat, SampleArgs};
-use crate::codec::Rounding;
-use crate::diffusion::purity::Revealing;
+use super::SampleArgs;
+use crate::cli::sampler_args::Options;
 use crate::diffusion::sampler::SamplerError;
-use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, Sampler, SamplerConfig};
+use crate::diffusion::Sampler;
 use crate::model::ModelConfig;
 use crate::pipeline::{ConditionError, Request};
-use crate::torch::device::Precision;
 use crate::transformer::Conditioning;
-
-/// Everything in a PNG that repeats it, besides prompt, seed and model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    pub sampler: SamplerConfig,
-    pub rounding: Rounding,
-    pub dtype: Precision,
-}
 
 /// Pictures of one run: their names are checked before the first is made, and a grid
 /// must fit the memory.
@@ -84,7 +70,7 @@ pub fn planned(
             seed: args.seed + i as u64,
         })
         .collect();
-    let options = options(args, model, device);
+    let options = args.sampler.options(model, device);
     let unconditional = model.denoiser.condition == Conditioning::Unconditional;
     if unconditional && options.sampler.uses_guidance() {
         let guidance = options.sampler.guidance;
@@ -109,42 +95,4 @@ pub fn planned(
         negative_prompt,
         wanted_model: None,
     })
-}
-
-fn options(args: &SampleArgs, model: &ModelConfig, device: tch::Device) -> Options {
-    let usual = model.usual_guidance();
-    let (rule, rounding, guidance) = match args.compat {
-        None => (ReverseRule::Exact, Rounding::Nearest, usual),
-        Some(Compat::Official) => (ReverseRule::Official, Rounding::Truncate, usual),
-        Some(Compat::Diffusers) => {
-            let guidance = if model.text.is_some() { 5.0 } else { usual };
-            (ReverseRule::Diffusers, Rounding::Nearest, guidance)
-        }
-    };
-    let guidance = args.guidance.unwrap_or(guidance);
-    let rate = match args.compat {
-        Some(Compat::Diffusers) => 1.0,
-        _ => model.usual_truncation(guidance),
-    };
-    let truncation = match (args.top_k, args.truncation.unwrap_or(rate)) {
-        (Some(k), _) => Truncation::TopK(k),
-        // The official top1.0r drops codes by rounding alone; it is kept as it is.
-        (None, 1.0) if rule != ReverseRule::Official => Truncation::Off,
-        (None, rate) => Truncation::TopP(rate),
-    };
-    let revealing = (args.purity.is_some() || args.tokens_per_step.is_some()).then(|| Revealing {
-        purity: args.purity,
-        tokens_per_evaluation: args.tokens_per_step.unwrap_or(usize::MAX),
-    });
-    Options {
-        sampler: SamplerConfig {
-            steps: args.steps.unwrap_or(model.usual_steps()),
-            guidance,
-            truncation,
-            revealing,
-            rule,
-        },
-        rounding,
-        dtype: args.dtype.unwrap_or_else(|| Precision::native(device)),
-    }
 }

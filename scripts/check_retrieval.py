@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Check the distance of `vqdiffusion evaluate retrieval` on real pictures alone.
+
+    scripts/check_retrieval.py data/emoji [--count 600]
+
+Damages a fixed draw of the data set's pictures in several ways, looks for the originals
+among all of them with the program, and prints how many are found. No model is involved.
+
+Needs Pillow and numpy, and the release build.
+"""
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+SPLITS = ("train", "heldout_pairs", "heldout_colours")
+
+
+def coarse(picture, side):
+    return picture.resize((side, side), Image.BOX).resize(picture.size, Image.BILINEAR)
+
+
+def jpeg(picture, quality):
+    packed = io.BytesIO()
+    picture.save(packed, "JPEG", quality=quality)
+    return Image.open(packed).convert("RGB")
+
+
+def noisy(picture, deviation, generator):
+    pixels = np.asarray(picture) + generator.normal(0, deviation, (*picture.size, 3))
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+
+
+def shifted(picture, pixels):
+    out = Image.new("RGB", picture.size, "white")
+    out.paste(picture, (pixels, pixels))
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with " + ", ".join(SPLITS))
+    parser.add_argument("--count", type=int, default=600)
+    args = parser.parse_args()
+    program = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).parents[1] / "target")) / "release/vqdiffusion"
+    lines = [(folder, json.loads(line)) for folder in SPLITS
+             for line in (args.data / folder / "captions.jsonl").read_text().splitlines()]
+    generator = np.random.default_rng(0)
+    drawn = [lines[i] for i in generator.choice(len(lines), min(args.count, len(lines)), replace=False)]
+    damages = {
+        "unchanged": lambda p: p,
+        "coarsened 4 times": lambda p: coarse(p, 16),
+        "coarsened 8 times": lambda p: coarse(p, 8),
+        "Gaussian blur of 2 pixels": lambda p: p.filter(ImageFilter.GaussianBlur(2)),
+        "JPEG at quality 10": lambda p: jpeg(p, 10),
+        "noise of 40 steps": lambda p: noisy(p, 40, generator),
+        "10 % darker": lambda p: p.point(lambda value: value * 0.9),
+        "shifted by 1 pixel, both ways": lambda p: shifted(p, 1),
+        "shifted by 2 pixels, both ways": lambda p: shifted(p, 2),
+    }
+    with tempfile.TemporaryDirectory() as work:
+        made = Path(work)
+        folders = []
+        for n, damage in enumerate(damages.values()):
+            folder = made / f"{n}"
+            folder.mkdir()
+            labels = []
+            for i, (source, label) in enumerate(drawn):
+                picture = Image.open(args.data / source / label["file"]).convert("RGB")
+                damage(picture).save(folder / f"{i}.png")
+                labels.append(json.dumps({**label, "file": f"{i}.png"}))
+            (folder / "captions.jsonl").write_text("\n".join(labels))
+            folders.append(folder)
+        run = subprocess.run([program, "evaluate", "retrieval", "--out", made / "out", "--pictures", *folders,
+                              "--gallery", *(args.data / folder for folder in SPLITS)], stdout=subprocess.DEVNULL)
+        if run.returncode:
+            sys.exit(run.returncode)
+        report = json.loads((made / "out/report.json").read_text())
+    print("| damage | top-1 | top-5 | concept | style |\n|---|---|---|---|---|")
+    for name, split in zip(damages, report["splits"]):
+        rates = (f"{100 * split['all'][figure]['rate']:.1f} %" for figure in ("top1", "top5", "concept", "style"))
+        print(f"| {name} | {' | '.join(rates)} |")
+
+
+if __name__ == "__main__":
+    main()

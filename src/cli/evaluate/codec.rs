@@ -1,0 +1,79 @@
+//! `vqdiffusion evaluate codec`: what the image codec loses over a data set.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::model_source::ModelSource;
+use crate::cli::progress::Progress;
+use crate::cli::CliResult;
+use crate::data::decode::decode;
+use crate::data::{Dataset, Split};
+use crate::evaluate::codec::CodecScore;
+use crate::pipeline::LoadedCodec;
+use crate::torch::device::DeviceChoice;
+
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  vqdiffusion evaluate codec --checkpoint model.safetensors --data data/emoji/heldout_pairs")]
+pub struct CodecArgs {
+    /// Model or codec: an official .pth (whole or split), our .safetensors, a diffusers
+    /// folder, or its name on the Hugging Face Hub.
+    #[arg(long, value_name = "PATH")]
+    checkpoint: PathBuf,
+
+    #[command(flatten)]
+    model: ModelSource,
+
+    /// Data set of any layout, best one that the codec was not trained on. Pictures are
+    /// scaled to the codec's size, the middle cut out.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+
+    /// Part of a data set that has parts.
+    #[arg(long, value_enum, default_value_t = Split::Val)]
+    split: Split,
+
+    /// cpu, cuda or cuda:N [default: cuda if there is one].
+    #[arg(long)]
+    device: Option<DeviceChoice>,
+
+    /// Threads for CPU work [default: libtorch's choice].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+pub fn run(args: &CodecArgs) -> CliResult {
+    if let Some(threads) = args.threads {
+        tch::set_num_threads(threads.into());
+    }
+    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let dataset = Dataset::open(&args.data, args.split, true)?;
+    let codec = LoadedCodec::load(&args.model.open_codec(&args.checkpoint)?, device)?;
+    let [height, width] = codec.picture_size().map(|side| side as u32);
+    let mut score = CodecScore::new(&codec);
+    let mut progress = Progress::new(dataset.items.len() as u64, "pictures", false);
+    for item in &dataset.items {
+        let path = dataset.root.join(&item.picture);
+        let problem = |e: String| format!("{}: {e}", path.display());
+        let bytes = std::fs::read(&path).map_err(|e| problem(e.to_string()))?;
+        let picture = decode(&bytes).map_err(problem)?;
+        score.add(&codec, &picture.cover(width, height));
+        progress.step("pictures");
+    }
+    progress.finish();
+    let scores = score.scores();
+    let mut out = std::io::stdout();
+    writeln!(out, "pictures {}", scores.pictures)?;
+    writeln!(
+        out,
+        "PSNR {:.2} dB (mean; worst {:.2})",
+        scores.psnr, scores.worst_psnr
+    )?;
+    writeln!(out, "codes used {} of {}", scores.codes_used, scores.codes)?;
+    writeln!(out, "perplexity {:.1}", scores.perplexity)?;
+    Ok(ExitCode::SUCCESS)
+}

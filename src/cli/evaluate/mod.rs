@@ -1,0 +1,39 @@
+//! `vqdiffusion evaluate`: a model, or pictures of any origin, against real pictures.
+
+mod codec;
+mod colours;
+mod make;
+mod report;
+mod retrieval;
+mod subject;
+
+use clap::{Args, Subcommand};
+
+use super::CliResult;
+
+#[derive(Args)]
+pub struct EvaluateArgs {
+    #[command(subcommand)]
+    measure: Measure,
+}
+
+#[derive(Subcommand)]
+enum Measure {
+    /// Ask for real pictures by their captions, and look whether the real picture nearest to
+    /// what was made shows the same concept in the same style.
+    Retrieval(Box<retrieval::RetrievalArgs>),
+    /// Ask for objects in colours, and look whether the made pictures have the hue and the
+    /// shape.
+    Colours(Box<colours::ColoursArgs>),
+    /// Send the pictures of a data set through the image codec and back: PSNR and use of the
+    /// codes.
+    Codec(codec::CodecArgs),
+}
+
+pub fn run(args: &EvaluateArgs) -> CliResult {
+    match &args.measure {
+        Measure::Retrieval(args) => retrieval::run(args),
+        Measure::Colours(args) => colours::run(args),
+        Measure::Codec(args) => codec::run(args),
+    }
+}

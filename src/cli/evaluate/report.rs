@@ -1,0 +1,142 @@
+//! What the measures of pictures write: a report, and sheets for the eye.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::subject::{Made, Origin, Split, SubjectArgs};
+use crate::evaluate::labelled::Label;
+use crate::new_file;
+use crate::picture::{sheet, write_png, Picture, Row};
+
+/// Rows on a sheet, at most: the first of the drawn order.
+const ROWS: usize = 48;
+/// Rows side by side.
+const COLUMNS: usize = 4;
+
+/// `report.json`: every setting and figure.
+#[derive(Serialize)]
+pub struct Report<'a, S, A> {
+    /// The measure.
+    pub measure: &'static str,
+    /// What "nearest" means.
+    pub distance: &'static str,
+    #[serde(flatten)]
+    pub origin: &'a Origin,
+    /// Pictures measured of each folder, at most.
+    pub limit: Option<u32>,
+    /// Whether a signal ended the work before all pictures were made.
+    pub stopped: bool,
+    pub gallery: Vec<&'a Path>,
+    pub gallery_pictures: usize,
+    pub splits: Vec<SplitReport<S, A>>,
+}
+
+/// The figures of one folder.
+#[derive(Serialize)]
+pub struct SplitReport<S, A> {
+    pub split: String,
+    /// Pictures that were to be measured.
+    pub asked: usize,
+    pub measured: usize,
+    pub all: S,
+    pub styles: BTreeMap<String, S>,
+    pub pictures: Vec<A>,
+}
+
+/// A real picture by what it shows.
+#[derive(Serialize)]
+pub struct Real {
+    file: PathBuf,
+    concept: String,
+    style: String,
+}
+
+impl From<&Label> for Real {
+    fn from(label: &Label) -> Self {
+        Real {
+            file: label.file.clone(),
+            concept: label.concept.clone(),
+            style: label.style.clone(),
+        }
+    }
+}
+
+/// Scores of all `answers` to `split`, and of those of each style.
+pub fn scored<A, S>(
+    split: &Split,
+    answers: &[A],
+    score: impl Fn(Vec<&A>) -> S,
+) -> (S, BTreeMap<String, S>) {
+    let mut styles: BTreeMap<String, Vec<&A>> = BTreeMap::new();
+    for (label, answer) in split.labels().into_iter().zip(answers) {
+        styles.entry(label.style.clone()).or_default().push(answer);
+    }
+    let styles = styles
+        .into_iter()
+        .map(|(style, answers)| (style, score(answers)));
+    (score(answers.iter().collect()), styles.collect())
+}
+
+/// Writes the report and prints where it is.
+pub fn write<S: Serialize, A: Serialize>(
+    args: &SubjectArgs,
+    report: &Report<S, A>,
+) -> Result<(), Box<dyn Error>> {
+    let path = args.out.join("report.json");
+    let problem = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut file = new_file::beside(&path).map_err(problem)?;
+    let mut text = serde_json::to_vec_pretty(report)?;
+    text.push(b'\n');
+    file.write_all(&text).map_err(problem)?;
+    new_file::commit(file, &path).map_err(problem)?;
+    writeln!(std::io::stdout(), "wrote {}", path.display())?;
+    Ok(())
+}
+
+/// Writes the sheet of a folder: `row(n)` has the real pictures to show beside the `n`-th
+/// measured one, and a label.
+pub fn write_sheet<'a>(
+    args: &SubjectArgs,
+    split: &Split,
+    row: impl Fn(usize) -> (Vec<&'a Picture>, String),
+) -> Result<(), Box<dyn Error>> {
+    let rows: Vec<(Vec<Picture>, String)> = split
+        .pictures
+        .iter()
+        .take(ROWS)
+        .enumerate()
+        .map(|(n, made)| {
+            let (real, label) = row(n);
+            let real = real.into_iter().map(|p| p.cover(made.width, made.height));
+            (std::iter::once(made.clone()).chain(real).collect(), label)
+        })
+        .collect();
+    let rows: Vec<Row> = rows
+        .iter()
+        .map(|(pictures, label)| Row {
+            pictures,
+            label: label.clone(),
+        })
+        .collect();
+    if let Some(sheet) = sheet(&rows, COLUMNS) {
+        write_png(
+            &args.out.join(format!("{}.png", split.folder.name)),
+            &sheet,
+            &[],
+        )?;
+    }
+    Ok(())
+}
+
+/// Says that a signal ended the work, if it did.
+pub fn say_stopped(made: &Made) {
+    if made.stopped {
+        let asked: usize = made.splits.iter().map(|split| split.asked).sum();
+        let measured: usize = made.splits.iter().map(|split| split.pictures.len()).sum();
+        eprintln!("stopped by a signal: {measured} of {asked} pictures were made and measured");
+    }
+}
