@@ -67,6 +67,26 @@ impl EmaCodebook {
         }
     }
 
+    /// Goes on with the running counts `[N]` and sums `[N, E]` of a codebook with these
+    /// entries.
+    pub fn continue_with(&mut self, counts: &Tensor, sums: &Tensor) {
+        let _no_grad = tch::no_grad_guard();
+        self.cluster_size.copy_(counts);
+        self.embedding_avg.copy_(sums);
+    }
+
+    /// Goes on as if each entry had been used by its share of `batch` vectors for long.
+    pub fn continue_with_equal(&mut self, batch: f64) {
+        let counts = self.cluster_size.full_like(batch / self.entries() as f64); // [N]
+        let sums = &self.embedding * counts.unsqueeze(1); // [N, E]
+        self.continue_with(&counts, &sums);
+    }
+
+    /// Whether any vector was ever counted.
+    pub fn is_started(&self) -> bool {
+        self.cluster_size.sum(Kind::Float).double_value(&[]) > 0.0
+    }
+
     pub fn entries(&self) -> i64 {
         self.embedding.size()[0]
     }
@@ -93,8 +113,7 @@ impl EmaCodebook {
         let _no_grad = tch::no_grad_guard();
         let (centers, counts) = k_means(z, self.entries(), uniform);
         let sizes = counts * (batch / z.size()[0] as f64); // [N]
-        self.embedding_avg.copy_(&(&centers * sizes.unsqueeze(1)));
-        self.cluster_size.copy_(&sizes);
+        self.continue_with(&sizes, &(&centers * sizes.unsqueeze(1)));
         self.embedding.copy_(&centers);
     }
 

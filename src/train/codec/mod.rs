@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod run;
+pub mod start;
 pub mod trainer;
 
 pub use config::{CodecTrainConfig, Reconstruction};

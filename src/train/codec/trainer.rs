@@ -27,6 +27,9 @@ pub struct CodecTrainer {
     pub learning_rate: LearningRate,
     /// Steps made.
     pub step: u64,
+    /// The step before which the codebook started, 0 if this run or process found it
+    /// started; none while nothing is quantized.
+    codebook_since: Option<u64>,
 }
 
 /// Outcome of a step; scalars on the device.
@@ -62,7 +65,7 @@ impl WeightSource for WithTable<'_> {
 }
 
 impl CodecTrainer {
-    /// A run's start with the weights of `source`.
+    /// A run's start with the weights of `source`, and a codebook that is yet to start.
     pub fn new(
         shape: &CodecConfig,
         config: &CodecTrainConfig,
@@ -70,11 +73,11 @@ impl CodecTrainer {
         device: Device,
     ) -> Self {
         let table_shape = [shape.codebook, shape.embedding_width];
-        let table = source
-            .weight(&table_name(), &table_shape, Init::Normal(1.0))
-            .to_device(device)
-            .to_kind(Kind::Float)
-            .copy();
+        let table = Params::new(source, device, Kind::Float).get(
+            &table_name(),
+            &table_shape,
+            Init::Normal(1.0),
+        );
         let trainable = TrainableWeights::new(source, device);
         let weights = WithTable {
             table: &table,
@@ -91,7 +94,26 @@ impl CodecTrainer {
             codebook: EmaCodebook::new(table),
             learning_rate: LearningRate::new(&config.learning_rate, false),
             step: 0,
+            codebook_since: None,
         }
+    }
+
+    /// Goes on with the entries that the run started with, and with their running counts
+    /// `[N]` and sums `[N, E]`; without these, as if all had been used alike. Entries that
+    /// nothing was ever counted for are no codebook yet.
+    pub fn keep_codebook(&mut self, statistics: Option<(Tensor, Tensor)>) {
+        let side = self.shape.resolution / self.shape.factor();
+        let batch = self.config.batch_size as i64 * side * side;
+        match statistics {
+            Some((counts, sums)) => self.codebook.continue_with(&counts, &sums),
+            None => self.codebook.continue_with_equal(batch as f64),
+        }
+        self.find_codebook();
+    }
+
+    /// Looks whether the codebook has started.
+    pub(super) fn find_codebook(&mut self) {
+        self.codebook_since = self.codebook.is_started().then_some(0);
     }
 
     pub fn device(&self) -> Device {
@@ -118,7 +140,7 @@ impl CodecTrainer {
 
     /// Whether the next step is the one that the codebook starts before.
     pub fn starts_codebook(&self) -> bool {
-        self.step == self.config.codebook.start
+        self.codebook_since.is_none() && self.step >= self.config.codebook.start
     }
 
     /// Starts the codebook from the latents of `pictures` (uint8 `[B, 3, H, W]` each),
@@ -146,16 +168,16 @@ impl CodecTrainer {
         let mut generator = sample_generator(self.config.seed, self.step, TrainingDraw::Codebook);
         self.codebook
             .start_from(&latents, batch as f64, &mut || unit(&mut generator));
+        self.codebook_since = Some(self.step);
         Ok(())
     }
 
     /// One step on `pictures`, uint8 `[B, 3, H, W]`.
     pub fn step(&mut self, pictures: &Tensor) -> CodecStep {
         let config = &self.config;
-        let quantized = self.step >= config.codebook.start;
         let x = self.input(pictures);
         let codec = self.codec(config.precision.kind());
-        let table = quantized.then_some(&self.codebook.embedding);
+        let table = self.codebook_since.map(|_| &self.codebook.embedding);
         let pass = codec.training_pass(&x.to_kind(config.precision.kind()), table);
         let difference = pass.reconstruction - &x;
         let reconstruction = match config.reconstruction {
@@ -178,8 +200,8 @@ impl CodecTrainer {
             let book = &config.codebook;
             let statistics = CodeStatistics::new(&pass.latents, codes, self.shape.codebook);
             self.codebook.update(&statistics, book.decay, book.epsilon);
-            let due = self.step > book.start
-                && (self.step - book.start).is_multiple_of(book.revive_every);
+            let due = self.codebook_since.is_some_and(|since| self.step > since)
+                && self.step.is_multiple_of(book.revive_every);
             if due && book.revive_below > 0.0 {
                 let mut generator =
                     sample_generator(config.seed, self.step, TrainingDraw::Codebook);

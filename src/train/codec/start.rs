@@ -1,0 +1,56 @@
+//! A run's start from the codec in a file.
+
+use std::path::Path;
+
+use tch::Device;
+
+use super::config::CodecTrainConfig;
+use super::trainer::CodecTrainer;
+use crate::checkpoint::official::{known_and_ignored, CODEC};
+use crate::checkpoint::{CodecFile, LoadError, Loader};
+use crate::codec::CodecConfig;
+use crate::torch::{Init, WeightSource};
+
+/// A run that goes on with the weights and the codebook of `file`: its entries with their
+/// running counts and sums, or, where it holds none of these, with equal counts.
+///
+/// # Errors
+///
+/// A codec of another shape than `shape`, whatever the size of the pictures; weights that
+/// are missing, misshapen or not finite, by name.
+pub fn from_file(
+    file: &CodecFile,
+    shape: &CodecConfig,
+    config: &CodecTrainConfig,
+    device: Device,
+) -> Result<CodecTrainer, LoadError> {
+    check_shape(&file.path, &file.config, shape)?;
+    let loader = Loader::new(&file.state, &file.path);
+    let mut trainer = CodecTrainer::new(shape, config, &loader, device);
+    let (entries, width) = (shape.codebook, shape.embedding_width);
+    let [counts, sums] =
+        ["cluster_size", "embedding_avg"].map(|name| format!("{CODEC}.quantize.{name}"));
+    let known = file.state.contains(&counts) && file.state.contains(&sums);
+    let statistics = known.then(|| {
+        let counts = loader.weight(&counts, &[entries], Init::Zeros);
+        (counts, loader.weight(&sums, &[entries, width], Init::Zeros))
+    });
+    loader.finish(|name| match name.starts_with(&format!("{CODEC}.")) {
+        false => Some("not part of the codec"),
+        true => known_and_ignored(name),
+    })?;
+    trainer.keep_codebook(statistics);
+    Ok(trainer)
+}
+
+fn check_shape(path: &Path, found: &CodecConfig, wanted: &CodecConfig) -> Result<(), LoadError> {
+    let mut found = found.clone();
+    found.set_resolution(wanted.resolution);
+    if found == *wanted {
+        return Ok(());
+    }
+    Err(LoadError::Format {
+        path: path.to_path_buf(),
+        problem: format!("its codec is {found:?}, but the experiment's is {wanted:?}"),
+    })
+}
