@@ -97,7 +97,7 @@ pub fn save(
         problem,
     };
     let saved = write(folder, config, state, frozen, notice, validation).map_err(failed)?;
-    prune(folder, keep, &saved).map_err(TrainError::io(folder))?;
+    prune(folder, keep).map_err(TrainError::io(folder))?;
     Ok(saved)
 }
 
@@ -144,8 +144,6 @@ fn write(
         sync(&at(STATE))?;
         sync(&at(MANIFEST))?;
         sync(temporary.path())?;
-        // Only a run continued from an older checkpoint finds one of the same step.
-        retire(&path)?;
         fs::rename(temporary.path(), &path)?;
         sync(folder)
     };
@@ -180,9 +178,25 @@ fn remove_temporary(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the newest checkpoints and the best, and names the last and the best.
-fn prune(folder: &Path, keep: &CheckpointConfig, last: &SavedStep) -> io::Result<()> {
+/// Keeps the newest checkpoints and the best.
+fn prune(folder: &Path, keep: &CheckpointConfig) -> io::Result<()> {
     let saved = saved_steps(folder).map_err(io::Error::other)?;
+    let best = name_last_and_best(folder, &saved)?;
+    let old = saved.len().saturating_sub(keep.keep);
+    for saved in &saved[..old] {
+        if Some(saved) != best {
+            retire(&saved.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Links `last` to the newest of the checkpoints `saved` in `folder` and `best` to the one
+/// with the lowest bound, which is returned; without any such there is no such link.
+pub(super) fn name_last_and_best<'a>(
+    folder: &Path,
+    saved: &'a [SavedStep],
+) -> io::Result<Option<&'a SavedStep>> {
     let bound = |s: &SavedStep| {
         let validation = manifest(&s.path).ok()?.validation?;
         Some(validation.nats_per_token)
@@ -192,26 +206,22 @@ fn prune(folder: &Path, keep: &CheckpointConfig, last: &SavedStep) -> io::Result
         .filter_map(|s| Some((bound(s)?, s)))
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, s)| s);
-    link(folder, "last", last)?;
-    if let Some(best) = best {
-        link(folder, "best", best)?;
-    }
-    let old = saved.len().saturating_sub(keep.keep);
-    for saved in &saved[..old] {
-        if Some(saved) != best && saved != last {
-            retire(&saved.path)?;
-        }
-    }
-    Ok(())
+    link(folder, "last", saved.last())?;
+    link(folder, "best", best)?;
+    Ok(best)
 }
 
-/// Makes `name` a link to the checkpoint, in one step.
-fn link(folder: &Path, name: &str, to: &SavedStep) -> io::Result<()> {
+/// Makes `name` a link to the checkpoint, in one step, or removes it.
+fn link(folder: &Path, name: &str, to: Option<&SavedStep>) -> io::Result<()> {
+    let remove = |path: PathBuf| match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    let Some(to) = to else {
+        return remove(folder.join(name));
+    };
     let temporary = folder.join(format!("{TEMPORARY}link"));
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    remove(temporary.clone())?;
     std::os::unix::fs::symlink(to.path.file_name().unwrap_or_default(), &temporary)?;
     fs::rename(&temporary, folder.join(name))
 }

@@ -1,5 +1,6 @@
 //! The run's log: JSON lines and TensorBoard events.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,18 @@ use super::validation::Bound;
 use crate::codec::usage::perplexity;
 use crate::picture::{write_png, Picture};
 
-const JSON_LINES: &str = "log.jsonl";
+pub(super) const JSON_LINES: &str = "log.jsonl";
+
+/// The name of the sample grid of a step.
+fn grid_name(step: u64) -> String {
+    format!("samples-{step:08}.png")
+}
+
+/// The step that a file of this name is the sample grid of.
+pub(super) fn grid_step(name: &OsStr) -> Option<u64> {
+    let digits = name.to_str()?.strip_prefix("samples-")?;
+    digits.strip_suffix(".png")?.parse().ok()
+}
 
 /// Means over the steps since the last line that were not skipped; `None` where all were.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -211,7 +223,7 @@ impl Log {
 
     /// A sample grid, as `samples-STEP.png` in the run's folder and as an event.
     pub fn preview(&mut self, step: u64, picture: &Picture) -> Result<(), TrainError> {
-        let path = self.folder.join(format!("samples-{step:08}.png"));
+        let path = self.folder.join(grid_name(step));
         write_png(&path, picture, &[]).map_err(|e| TrainError::Checkpoint {
             path: e.path,
             problem: e.problem,

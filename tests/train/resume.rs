@@ -141,6 +141,60 @@ fn a_damaged_checkpoint_is_passed_over() {
     assert!(message.contains("step-00000005 at step 5"), "{message}");
 }
 
+/// What came after the checkpoint that a run goes on from is followed by nothing, and not
+/// lost.
+#[test]
+fn newer_checkpoints_are_set_aside() {
+    const KEEP: &str = "train.checkpoint.keep=9";
+    let place = Workplace::new(&text_model(), 10);
+    place.succeed(&["train.steps=20", KEEP]);
+    let steps = |folder: &str| -> Vec<u64> {
+        let saved = saved_steps(&place.path(folder)).expect("a folder");
+        saved.iter().map(|s| s.step).collect()
+    };
+    assert_eq!(steps("run"), [5, 10, 15, 20]);
+    let link = |name: &str| std::fs::read_link(place.path(name)).expect("a link");
+    // The bound falls.
+    assert_eq!(link("run/best"), PathBuf::from("step-00000020"));
+    let losses = place.logged("run", "loss");
+
+    let back = ["--resume", "run/step-00000010", "train.steps=12", KEEP];
+    let message = place.succeed(&back);
+    for word in ["set aside", "[15, 20]", "run/abandoned-1"] {
+        assert!(message.contains(word), "{word:?} not in: {message}");
+    }
+    assert_eq!(steps("run/abandoned-1"), [15, 20]);
+    assert_eq!(place.logged("run/abandoned-1", "loss"), losses);
+    assert_eq!(place.logged("run", "loss"), losses[..12]);
+    assert_eq!(link("run/last"), PathBuf::from("step-00000012"));
+    let best = link("run/best");
+    assert!(place.path("run").join(&best).exists(), "{best:?}");
+    let message = place.succeed(&["--resume", "auto", "train.steps=14", KEEP]);
+    assert!(message.contains("step-00000012 at step 12"), "{message}");
+    assert!(!message.contains("set aside"), "{message}");
+
+    // Back to before the first validation: nothing is the best.
+    place.succeed(&["--resume", "run/step-00000005", "train.steps=5", KEEP]);
+    assert_eq!(steps("run"), [5]);
+    assert_eq!(steps("run/abandoned-2"), [10, 12, 14]);
+    assert!(!place.path("run/best").is_symlink());
+    assert_eq!(link("run/last"), PathBuf::from("step-00000005"));
+
+    // The abandoned branch goes on in a folder of its own.
+    let abandoned = ["--resume", "run/abandoned-1/step-00000020"];
+    place.refuse(
+        &abandoned,
+        &["is not a checkpoint of the run in run", "train.folder"],
+    );
+    place.succeed(&[&abandoned[..], &["train.folder=other", "train.steps=25"]].concat());
+    place.succeed(&["train.folder=whole", "train.steps=25"]);
+    place.assert_same("other/last", "whole/last");
+    place.refuse(
+        &["--resume", "run/step-00000099"],
+        &["step-00000099", "No such file"],
+    );
+}
+
 /// Saves checkpoints in `KILLED_SAVER` without end; nothing without that variable.
 #[test]
 fn child_that_saves_without_end() {

@@ -1,0 +1,92 @@
+//! Going on from an older checkpoint than the newest: what came after it is set aside.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{name_last_and_best, saved_steps, SavedStep};
+use super::error::TrainError;
+use super::log::{grid_step, JSON_LINES};
+
+const PREFIX: &str = "abandoned-";
+
+/// What was set aside, and where it lies now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    pub folder: PathBuf,
+    /// The steps of its checkpoints.
+    pub steps: Vec<u64>,
+}
+
+/// The checkpoint `path` as one of the run in `folder`, or of another run where that
+/// folder holds none yet.
+///
+/// # Errors
+///
+/// A path that does not exist, and one from elsewhere where the folder holds a run.
+pub fn own_checkpoint(folder: &Path, path: &Path) -> Result<PathBuf, TrainError> {
+    let real = fs::canonicalize(path).map_err(TrainError::io(path))?;
+    let saved = saved_steps(folder)?;
+    let own = |s: &SavedStep| fs::canonicalize(&s.path).is_ok_and(|own| own == real);
+    match saved.iter().find(|s| own(s)) {
+        Some(own) => Ok(own.path.clone()),
+        None if saved.is_empty() => Ok(path.to_path_buf()),
+        None => Err(TrainError::Checkpoint {
+            path: path.to_path_buf(),
+            problem: format!(
+                "is not a checkpoint of the run in {}; give another train.folder to go on \
+                 from it there",
+                folder.display()
+            ),
+        }),
+    }
+}
+
+/// Moves the checkpoints and sample grids in `folder` that are newer than `step` to a
+/// folder `abandoned-N` of their own, with a copy of the log as it is; `last` and `best`
+/// then name checkpoints that stay. Nothing happens where no checkpoint is newer.
+pub fn set_aside_after(folder: &Path, step: u64) -> Result<Option<SetAside>, TrainError> {
+    let (kept, newer): (Vec<_>, Vec<_>) = saved_steps(folder)?
+        .into_iter()
+        .partition(|s| s.step <= step);
+    if newer.is_empty() {
+        return Ok(None);
+    }
+    let steps = newer.iter().map(|s| s.step).collect();
+    let aside = move_to_new_folder(folder, step, &newer)
+        .and_then(|aside| {
+            name_last_and_best(folder, &kept)?;
+            Ok(aside)
+        })
+        .map_err(TrainError::io(folder))?;
+    Ok(Some(SetAside {
+        folder: aside,
+        steps,
+    }))
+}
+
+fn move_to_new_folder(folder: &Path, step: u64, newer: &[SavedStep]) -> io::Result<PathBuf> {
+    let aside = (1..)
+        .map(|n| folder.join(format!("{PREFIX}{n}")))
+        .find(|path| !path.exists())
+        .unwrap_or_default();
+    fs::create_dir(&aside)?;
+    let log = folder.join(JSON_LINES);
+    if log.exists() {
+        fs::copy(log, aside.join(JSON_LINES))?;
+    }
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if grid_step(&name).is_some_and(|of| of > step) {
+            fs::rename(folder.join(&name), aside.join(&name))?;
+        }
+    }
+    // The newest first: what is left of an interrupted move is a run like any other.
+    for saved in newer.iter().rev() {
+        let name = saved.path.file_name().unwrap_or_default();
+        fs::rename(&saved.path, aside.join(name))?;
+    }
+    File::open(&aside)?.sync_all()?;
+    File::open(folder)?.sync_all()?;
+    Ok(aside)
+}
