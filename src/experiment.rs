@@ -94,7 +94,9 @@ impl Experiment {
                 .check()
                 .map_err(|problem| format!("model: {problem}"))?;
         }
-        self.train.check()
+        self.train
+            .check()
+            .map_err(|problem| format!("train.{problem}"))
     }
 }
 

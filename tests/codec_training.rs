@@ -4,10 +4,14 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use vqdiffusion::data::TokenCache;
+use vqdiffusion::checkpoint::state_dict::read_safetensors;
+use vqdiffusion::checkpoint::CodecFile;
+use vqdiffusion::data::{Dataset, PictureLoader, Split, TokenCache, Transform};
 use vqdiffusion::experiment::codec::CodecExperiment;
 use vqdiffusion::picture::{write_png, Picture};
+use vqdiffusion::pipeline::LoadedCodec;
 
 mod program;
 
@@ -64,6 +68,19 @@ fn prepared() -> TempDir {
     }
     std::fs::write(folder.path().join("codec.yaml"), CONFIG).unwrap();
     folder
+}
+
+/// The pictures of a run's first step, uint8 `[B, 3, H, W]`.
+fn first_batch(folder: &Path, experiment: &CodecExperiment) -> Tensor {
+    let pictures = Dataset::open(&folder.join("pictures"), Split::Train, false).unwrap();
+    let transform = Transform {
+        size: 16,
+        crop: experiment.data.crop,
+        flip: false,
+    };
+    let loader = PictureLoader::new(pictures, transform, experiment.train.seed, false);
+    let batch = loader.batch(0, experiment.train.batch_size).unwrap();
+    batch.pictures
 }
 
 fn open(folder: &Path, name: &str) -> TokenCache {
@@ -193,21 +210,60 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         &["run/codec.safetensors: holds an image codec alone, expected a whole model"],
     );
 
-    // The codec's own weights are a start for another run, and only for its shape.
-    let other = CONFIG
+    // A run from the codec's weights keeps its codebook, whatever the phase without one,
+    // and starts at its loss.
+    let second = CONFIG
         .replace("folder: run", "folder: second")
-        .replace("240", "1");
+        .replace("start: 10", "start: 99")
+        .replace("start: 0.002, peak: 0.002", "start: 0.00001, peak: 0.00001")
+        .replace("log_every: 10", "log_every: 1");
     std::fs::write(
         at.join("second.yaml"),
-        other.replace("start: 10", "start: 99"),
+        second.replace("steps: 240", "steps: 1"),
     )
     .unwrap();
     let init = ["--init-from", "run/codec.safetensors"];
     succeed(at, &[&["train-codec", "second.yaml"], &init[..]].concat());
-    let first = lines(&at.join("second"))[0]["reconstruction"]
-        .as_f64()
-        .unwrap();
-    assert!(first < loss(2), "{first} starts at the trained loss");
+    let experiment = CodecExperiment::read(&at.join("second.yaml"), &[]).unwrap();
+    let x = first_batch(at, &experiment).to_kind(Kind::Float);
+    let file = CodecFile::open(&at.join("run/codec.safetensors"), &Default::default()).unwrap();
+    let codec = LoadedCodec::load(&file, Device::Cpu).unwrap().codec;
+    let decoded = codec.decode_raw(&codec.encode(&x), [8, 8]);
+    let expected = (decoded - (x / 127.5 - 1.0)).abs().mean(Kind::Double);
+    let expected = expected.double_value(&[]);
+    let line = &lines(&at.join("second"))[0];
+    let found = line["reconstruction"].as_f64().unwrap();
+    assert!(
+        (found - expected).abs() < 1e-5,
+        "{found}, expected {expected}"
+    );
+    assert!(line["codes_used"].as_f64().unwrap() > 0.1, "{line}");
+    // Counts n become 0.99 n + 0.01 times those of the batch, which add up to its vectors.
+    let total = |run: &str| {
+        let path = at.join(run).join("codec.safetensors");
+        let (state, _) = read_safetensors(&path).unwrap();
+        let counts = state.get("content_codec.quantize.cluster_size").unwrap();
+        counts.read().unwrap().sum(Kind::Double).double_value(&[])
+    };
+    let (before, after) = (total("run"), total("second"));
+    let expected = 0.99 * before + 0.01 * 8.0 * 64.0;
+    assert!(
+        (after - expected).abs() < 1e-3,
+        "{after}, expected {expected}"
+    );
+    // Going on, it still has its codebook.
+    std::fs::write(
+        at.join("second.yaml"),
+        second.replace("steps: 240", "steps: 3"),
+    )
+    .unwrap();
+    succeed(at, &["train-codec", "second.yaml", "--resume"]);
+    for line in &lines(&at.join("second"))[1..] {
+        assert!(line["codes_used"].as_f64().unwrap() > 0.1, "{line}");
+        let step = line["reconstruction"].as_f64().unwrap();
+        assert!(step < 1.5 * loss(23), "{line}");
+    }
+    let other = second.replace("steps: 240", "steps: 1");
     let wide = other
         .replace("folder: second", "folder: third")
         .replace("latent_channels: 16", "latent_channels: 24");
@@ -341,7 +397,10 @@ fn bad_configurations() {
         (
             "kind: constant",
             "kind: cosine, total: 240, minimum: 1",
-            ["course.minimum is 1", "0 to learning_rate.peak"],
+            [
+                "train.learning_rate.course.minimum is 1",
+                "0 to peak (0.002)",
+            ],
         ),
         (
             "norm_groups: 8",

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 use tch::{Device, Tensor};
 
+use super::compute::ComputeArgs;
 use super::model_source::ModelSource;
 use crate::codec::QuantizerKind;
 use crate::diffusion::noise::Draw;
 use crate::diffusion::{HostNoise, Noise};
 use crate::picture::{read_picture, Picture};
 use crate::pipeline::LoadedCodec;
-use crate::torch::device::DeviceChoice;
 
 #[derive(Args)]
 pub struct CodecArgs {
@@ -37,22 +37,14 @@ pub struct CodecArgs {
     #[arg(long)]
     pub seed: Option<u64>,
 
-    /// cpu, cuda or cuda:N [default: cuda if there is one].
-    #[arg(long)]
-    device: Option<DeviceChoice>,
-
-    /// Threads for CPU work [default: libtorch's choice].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 impl CodecArgs {
     /// Loads the codec.
     pub fn codec(&self) -> Result<LoadedCodec, Box<dyn Error>> {
-        if let Some(threads) = self.threads {
-            tch::set_num_threads(threads.into());
-        }
-        let device = self.device.unwrap_or_else(DeviceChoice::best).available()?;
+        let device = self.compute.set_up()?;
         let file = self.model.open_codec(&self.checkpoint)?;
         if self.sampled && file.config.quantizer != QuantizerKind::Gumbel {
             return Err(format!(

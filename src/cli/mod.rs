@@ -7,9 +7,11 @@
 
 mod code_usage;
 mod codec_run;
+mod compute;
 mod convert;
 mod doctor;
 mod evaluate;
+mod experiment_args;
 mod inspect;
 mod model_source;
 mod out_folder;

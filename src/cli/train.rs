@@ -1,6 +1,5 @@
 //! `vqdiffusion train`: an experiment to checkpoints.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -10,14 +9,14 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use super::compute::ComputeArgs;
+use super::experiment_args::{print_config, ExperimentArgs};
 use super::progress::Progress;
 use super::train_data::DataSource;
 use super::CliResult;
-use crate::checkpoint::official::TEXT;
-use crate::checkpoint::StateDict;
 use crate::data::Split;
 use crate::experiment::Experiment;
-use crate::torch::device::DeviceChoice;
+use crate::train::branch::{own_checkpoint, set_aside_after};
 use crate::train::checkpoint::{newest, restore, saved_steps, MODEL};
 use crate::train::log::Speed;
 use crate::train::plan::{peak_flops, Plan};
@@ -41,16 +40,11 @@ code 3; a second one ends at once. Sample from a run with
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub struct TrainArgs {
-    /// The experiment (YAML).
-    #[arg(value_name = "CONFIG")]
-    config: PathBuf,
-
-    /// Settings that replace the file's: dotted keys with YAML values.
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    experiment: ExperimentArgs,
 
     /// Go on from a checkpoint folder of this run, or with `auto` from the newest whole
-    /// one (from the start if there is none).
+    /// one (from the start if there is none). Newer ones are set aside.
     #[arg(long, value_name = "auto|PATH")]
     resume: Option<String>,
 
@@ -58,26 +52,21 @@ pub struct TrainArgs {
     #[arg(long, value_name = "CHECKPOINT")]
     init_from: Option<PathBuf>,
 
-    /// Print the experiment with every value filled in, and end.
-    #[arg(long)]
-    print_config: bool,
-
-    /// cpu, cuda or cuda:N [default: cuda if there is one].
-    #[arg(long)]
-    device: Option<DeviceChoice>,
-
-    /// Threads for CPU work [default: libtorch's choice].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 pub fn run(args: &TrainArgs) -> CliResult {
-    let mut experiment = Experiment::read(&args.config, &args.overrides)?;
+    let wanted = &args.experiment;
+    let mut experiment = Experiment::read(&wanted.config, &wanted.overrides)?;
     if let Some(path) = &args.init_from {
         experiment.weights.init_from = Some(path.clone());
     }
     let folder = experiment.train.folder.clone();
     let resumed = resume_from(args, &folder)?;
+    if wanted.print_config && resumed.is_none() && experiment.model.is_some() {
+        return print_config(&experiment);
+    }
     // A checkpoint holds the frozen parts too.
     let weights = match &resumed {
         Some(path) => WeightsConfig {
@@ -87,17 +76,14 @@ pub fn run(args: &TrainArgs) -> CliResult {
         None => experiment.weights.clone(),
     };
     let start = Start::open(&weights, experiment.model.as_ref(), experiment.train.text)?;
-    if args.print_config {
+    if wanted.print_config {
         experiment.model = Some(start.model().clone());
-        write!(std::io::stdout(), "{}", serde_yaml::to_string(&experiment)?)?;
-        return Ok(ExitCode::SUCCESS);
+        return print_config(&experiment);
     }
-    if let Some(threads) = args.threads {
-        tch::set_num_threads(threads.into());
-    }
-    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let device = args.compute.set_up()?;
     let config = &experiment.train;
     let model = start.model();
+    config.preview.check(&model.denoiser.condition)?;
     // Also a check of the codec, which every checkpoint gets a copy of.
     let codec = start.codec(device)?;
     let source = DataSource::new(&experiment, model, start.checkpoint.tokenizer()?, codec)?;
@@ -112,20 +98,28 @@ pub fn run(args: &TrainArgs) -> CliResult {
     };
     drop(source); // and with it the codec, if it is not needed any more
     let stop = stop_on_signals()?;
-    let (mut state, parts, frozen) = start.load(config, device)?;
+    let (trained, frozen) = start.sizes(config)?;
     let plan = Plan {
         config,
         model,
         device,
-        trained: state.parameters.numel(),
-        frozen: frozen_text(&frozen),
+        trained,
+        frozen,
         samples: data.train.len(),
     };
     eprintln!("{plan}");
     plan.check_memory()?;
+    let (mut state, parts, frozen) = start.load(config, device)?;
     if let Some(path) = &resumed {
         restore(path, config, &mut state)?;
         eprintln!("continued    {} at step {}", path.display(), state.step);
+        if let Some(aside) = set_aside_after(&folder, state.step)? {
+            eprintln!(
+                "set aside    the newer checkpoints of steps {:?}, with the log so far: {}",
+                aside.steps,
+                aside.folder.display()
+            );
+        }
     }
     let run = Run {
         config,
@@ -157,12 +151,6 @@ pub fn run(args: &TrainArgs) -> CliResult {
     }
 }
 
-/// Values of a frozen text tower; the codec takes no part in training.
-fn frozen_text(frozen: &StateDict) -> u64 {
-    let text = frozen.iter().filter(|(name, _)| name.starts_with(TEXT));
-    text.map(|(_, entry)| entry.numel() as u64).sum()
-}
-
 /// The checkpoint folder to go on from.
 fn resume_from(
     args: &TrainArgs,
@@ -170,8 +158,8 @@ fn resume_from(
 ) -> Result<Option<PathBuf>, Box<dyn std::error::Error>> {
     match args.resume.as_deref() {
         Some("auto") => Ok(newest(folder)?.map(|saved| saved.path)),
-        Some(path) => Ok(Some(path.into())),
-        None if args.print_config => Ok(None),
+        Some(path) => Ok(Some(own_checkpoint(folder, Path::new(path))?)),
+        None if args.experiment.print_config => Ok(None),
         None => match saved_steps(folder)?.last() {
             None => Ok(None),
             Some(saved) => Err(format!(

@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::compute::ComputeArgs;
+use super::experiment_args::{print_config, ExperimentArgs};
 use super::progress::Progress;
 use super::train::{stop_on_signals, STOPPED};
 use super::CliResult;
-use crate::checkpoint::official::{known_and_ignored, CODEC};
-use crate::checkpoint::{CodecFile, Loader, OpenOptions};
-use crate::codec::CodecConfig;
+use crate::checkpoint::{CodecFile, OpenOptions};
 use crate::data::pictures::load;
 use crate::data::{CropRule, DataError, Dataset, PictureLoader, Split, Transform};
 use crate::experiment::codec::{CodecExperiment, PictureConfig};
 use crate::picture::Picture;
-use crate::torch::device::DeviceChoice;
 use crate::torch::params::RandomWeights;
 use crate::train::codec::checkpoint::{restore, MODEL};
 use crate::train::codec::run::{holds_run, run as train, Ended};
+use crate::train::codec::start::from_file;
 use crate::train::codec::CodecTrainer;
 
 const HELP: &str = "\
@@ -35,40 +35,25 @@ code 3; a second one ends at once.";
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub struct TrainCodecArgs {
-    /// The experiment (YAML): codec, data, train.
-    #[arg(value_name = "CONFIG")]
-    config: PathBuf,
-
-    /// Settings that replace the file's: dotted keys with YAML values.
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
+    #[command(flatten)]
+    experiment: ExperimentArgs,
 
     /// Go on from the checkpoint in the run's folder.
     #[arg(long)]
     resume: bool,
 
-    /// Start from this codec's weights, or from those of a model's codec.
+    /// Start from this codec's weights and codebook, or from those of a model's codec.
     #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
     init_from: Option<PathBuf>,
 
-    /// Print the experiment with every value filled in, and end.
-    #[arg(long)]
-    print_config: bool,
-
-    /// cpu, cuda or cuda:N [default: cuda if there is one].
-    #[arg(long)]
-    device: Option<DeviceChoice>,
-
-    /// Threads for CPU work [default: libtorch's choice].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 pub fn run(args: &TrainCodecArgs) -> CliResult {
-    let experiment = CodecExperiment::read(&args.config, &args.overrides)?;
-    if args.print_config {
-        write!(std::io::stdout(), "{}", serde_yaml::to_string(&experiment)?)?;
-        return Ok(ExitCode::SUCCESS);
+    let experiment = CodecExperiment::read(&args.experiment.config, &args.experiment.overrides)?;
+    if args.experiment.print_config {
+        return print_config(&experiment);
     }
     let config = &experiment.train;
     let folder = &config.folder;
@@ -92,10 +77,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         )
         .into());
     }
-    if let Some(threads) = args.threads {
-        tch::set_num_threads(threads.into());
-    }
-    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let device = args.compute.set_up()?;
     let data = Arc::new(pictures(&experiment)?);
     let validation = match &experiment.data.validation {
         Some(path) => {
@@ -109,14 +91,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         None => CodecTrainer::new(&experiment.codec, config, &RandomWeights, device),
         Some(path) => {
             let file = CodecFile::open(path, &OpenOptions::default())?;
-            same_shape(path, &file.config, &experiment.codec)?;
-            let loader = Loader::new(&file.state, &file.path);
-            let trainer = CodecTrainer::new(&experiment.codec, config, &loader, device);
-            loader.finish(|name| match name.starts_with(&format!("{CODEC}.")) {
-                false => Some("not part of the codec"),
-                true => known_and_ignored(name),
-            })?;
-            trainer
+            from_file(&file, &experiment.codec, config, device)?
         }
     };
     if args.resume {
@@ -226,21 +201,4 @@ fn validation_pictures(
         });
     }
     Ok(readable)
-}
-
-/// Refuses weights of another shape, whatever the size of the pictures.
-fn same_shape(
-    path: &std::path::Path,
-    found: &CodecConfig,
-    wanted: &CodecConfig,
-) -> Result<(), String> {
-    let mut found = found.clone();
-    found.set_resolution(wanted.resolution);
-    if found == *wanted {
-        return Ok(());
-    }
-    Err(format!(
-        "{}: its codec is {found:?}, but the experiment's is {wanted:?}",
-        path.display()
-    ))
 }

@@ -70,6 +70,8 @@ impl CodecExperiment {
                 self.codec.codebook
             ));
         }
-        self.train.check()
+        self.train
+            .check()
+            .map_err(|problem| format!("train.{problem}"))
     }
 }

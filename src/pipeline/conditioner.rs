@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::checkpoint::official::{NULL_TEXT, TEXT};
 use crate::clip::{ClipTokenizer, TextEncoder, TokenizerError};
@@ -20,6 +20,33 @@ pub enum Subject {
     Class(i64),
     /// Anything: for unconditional models.
     Anything,
+}
+
+impl Subject {
+    /// Whether a model conditioned like this can show it.
+    ///
+    /// # Errors
+    ///
+    /// A subject of another kind than the model takes, or a class it does not have.
+    pub fn check(&self, condition: &Conditioning) -> Result<(), ConditionError> {
+        let takes = match (condition, self) {
+            (Conditioning::Text { .. }, Subject::Text(_))
+            | (Conditioning::Unconditional, Subject::Anything) => return Ok(()),
+            (&Conditioning::Class { classes, .. }, &Subject::Class(class)) => {
+                return match (0..classes).contains(&class) {
+                    true => Ok(()),
+                    false => Err(ConditionError::Class { class, classes }),
+                };
+            }
+            (Conditioning::Text { .. }, _) => "a prompt".into(),
+            (Conditioning::Class { classes, .. }, _) => {
+                format!("a class from 0 to {}", classes - 1)
+            }
+            (Conditioning::Unconditional, _) => "neither prompt nor class".into(),
+        };
+        let given = self.to_string();
+        Err(ConditionError::Kind { takes, given })
+    }
 }
 
 impl fmt::Display for Subject {
@@ -47,14 +74,10 @@ pub enum ConditionError {
 
 /// The part of a model that makes the condition.
 pub struct Conditioner {
-    source: Source,
+    condition: Conditioning,
+    /// Where texts go, if the model takes them.
+    text: Option<TextSource>,
     device: Device,
-}
-
-enum Source {
-    Text(Box<TextSource>),
-    Class { classes: i64 },
-    Nothing,
 }
 
 /// Tokenizer and text tower.
@@ -71,24 +94,14 @@ impl Conditioner {
     ///
     /// Without a `tokenizer` for a model of texts.
     pub fn new(root: &Params, config: &ModelConfig, tokenizer: Option<ClipTokenizer>) -> Self {
-        let source = match (config.denoiser.condition, &config.text, tokenizer) {
-            (Conditioning::Class { classes, .. }, ..) => Source::Class { classes },
-            (_, Some(text), Some(tokenizer)) => {
-                Source::Text(Box::new(TextSource::new(root, text, tokenizer)))
-            }
-            (_, Some(_), None) => panic!("a model of texts needs a tokenizer"),
-            (_, None, _) => Source::Nothing,
-        };
-        let device = root.device();
-        Conditioner { source, device }
-    }
-
-    /// What the model takes, in words.
-    fn takes(&self) -> String {
-        match &self.source {
-            Source::Text(_) => "a prompt".into(),
-            Source::Class { classes } => format!("a class from 0 to {}", classes - 1),
-            Source::Nothing => "neither prompt nor class".into(),
+        let text = config.text.as_ref().map(|text| match tokenizer {
+            Some(tokenizer) => TextSource::new(root, text, tokenizer),
+            None => panic!("a model of texts needs a tokenizer"),
+        });
+        Conditioner {
+            condition: config.denoiser.condition,
+            text,
+            device: root.device(),
         }
     }
 
@@ -97,45 +110,29 @@ impl Conditioner {
     ///
     /// # Errors
     ///
-    /// A subject of another kind than the model takes, or a class it does not have.
-    pub fn encode<'a>(&self, subjects: &'a [Subject]) -> Result<Tensor, ConditionError> {
-        let unfit = |subject: &Subject| ConditionError::Kind {
-            takes: self.takes(),
-            given: subject.to_string(),
-        };
-        match &self.source {
-            Source::Text(text) => {
-                let prompt = |subject: &'a Subject| match subject {
-                    Subject::Text(prompt) => Ok(prompt.as_str()),
-                    _ => Err(unfit(subject)),
-                };
-                let prompts: Vec<&str> = subjects.iter().map(prompt).collect::<Result<_, _>>()?;
-                Ok(text.encode(&prompts, self.device)?)
+    /// A subject that the model cannot show ([`Subject::check`]).
+    pub fn encode(&self, subjects: &[Subject]) -> Result<Tensor, ConditionError> {
+        let mut prompts: Vec<&str> = Vec::new();
+        let mut classes: Vec<i64> = Vec::new();
+        for subject in subjects {
+            subject.check(&self.condition)?;
+            match subject {
+                Subject::Text(prompt) => prompts.push(prompt),
+                Subject::Class(class) => classes.push(*class),
+                Subject::Anything => classes.push(0),
             }
-            &Source::Class { classes } => {
-                let class = |subject: &Subject| match *subject {
-                    Subject::Class(class) if (0..classes).contains(&class) => Ok(class),
-                    Subject::Class(class) => Err(ConditionError::Class { class, classes }),
-                    _ => Err(unfit(subject)),
-                };
-                let classes: Vec<i64> = subjects.iter().map(class).collect::<Result<_, _>>()?;
-                Ok(Tensor::from_slice(&classes).to_device(self.device))
-            }
-            Source::Nothing => match subjects.iter().find(|s| **s != Subject::Anything) {
-                Some(other) => Err(unfit(other)),
-                None => {
-                    let rows = [subjects.len() as i64];
-                    Ok(Tensor::zeros(rows, (Kind::Int64, self.device)))
-                }
-            },
+        }
+        match &self.text {
+            Some(text) => Ok(text.encode(&prompts, self.device)?),
+            None => Ok(Tensor::from_slice(&classes).to_device(self.device)),
         }
     }
 
     /// The words that the network reads for `subject`, each with its text positions;
     /// none of models that read no text.
     pub fn words(&self, subject: &Subject) -> Result<Vec<(String, Range<usize>)>, ConditionError> {
-        match (&self.source, subject) {
-            (Source::Text(text), Subject::Text(prompt)) => {
+        match (&self.text, subject) {
+            (Some(text), Subject::Text(prompt)) => {
                 Ok(text.tokenizer.words(&text.tokenizer.encode(prompt)?.ids))
             }
             _ => Ok(Vec::new()),
@@ -144,13 +141,13 @@ impl Conditioner {
 
     /// What stands for "no condition" in guidance: one row of y.
     pub fn null(&self) -> Result<Tensor, ConditionError> {
-        match &self.source {
-            Source::Text(text) => match &text.learned_null {
+        match (&self.text, self.condition.null_class()) {
+            (Some(text), _) => match &text.learned_null {
                 Some(learned) => Ok(learned.shallow_clone()),
                 None => Ok(text.encode(&[""], self.device)?),
             },
-            Source::Class { classes } => Ok(Tensor::from_slice(&[*classes]).to_device(self.device)),
-            Source::Nothing => Err(ConditionError::Guidance),
+            (None, Some(class)) => Ok(Tensor::from_slice(&[class]).to_device(self.device)),
+            (None, None) => Err(ConditionError::Guidance),
         }
     }
 }

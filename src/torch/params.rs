@@ -27,10 +27,29 @@ impl Init {
 /// Where weights come from.
 pub trait WeightSource {
     /// The tensor called `name` with exactly this `shape`, on the CPU, of any
-    /// floating kind. A source that cannot supply it records the problem and
-    /// returns a placeholder of the right shape, so that one pass over the
-    /// modules finds every problem.
+    /// floating kind, and the caller's own. A source that cannot supply it records
+    /// the problem and returns a [`placeholder`], so that one pass over the modules
+    /// finds every problem.
     fn weight(&self, name: &str, shape: &[i64], init: Init) -> Tensor;
+}
+
+/// A tensor of this shape that takes no memory: one number, seen at all places.
+pub fn placeholder(shape: &[i64]) -> Tensor {
+    Tensor::zeros([], (Kind::Float, Device::Cpu)).expand(shape, false)
+}
+
+/// Whether `weight` is one number seen at all places.
+pub fn is_placeholder(weight: &Tensor) -> bool {
+    weight.numel() > 1 && weight.stride().iter().all(|&stride| stride == 0)
+}
+
+/// A placeholder for every weight: for counting them.
+pub struct Placeholders;
+
+impl WeightSource for Placeholders {
+    fn weight(&self, _name: &str, shape: &[i64], _init: Init) -> Tensor {
+        placeholder(shape)
+    }
 }
 
 /// A position in the tree of names, with the device and kind to place weights on.
@@ -79,10 +98,12 @@ impl<'a> Params<'a> {
 
     /// The weight `name` below this position.
     pub fn get(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
-        self.source
-            .weight(&self.name(name), shape, init)
-            .to_device(self.device)
-            .to_kind(self.kind)
+        let weight = self.source.weight(&self.name(name), shape, init);
+        if is_placeholder(&weight) {
+            // Moved or cast, it would take the memory of all its places.
+            return weight;
+        }
+        weight.to_device(self.device).to_kind(self.kind)
     }
 
     fn name(&self, name: impl Display) -> String {

@@ -9,6 +9,7 @@ use super::learning_rate::{Course, LearningRateConfig, ThresholdMode};
 use super::model::TextTraining;
 use super::optimizer::{ClipConfig, OptimizerConfig};
 use super::preview::PreviewConfig;
+use super::range::{check_counts, check_numbers, Range};
 use crate::diffusion::ObjectiveConfig;
 use crate::torch::device::Precision;
 
@@ -145,7 +146,7 @@ impl TrainConfig {
 
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
-        let positive = [
+        check_counts(&[
             ("steps", self.steps),
             ("batch_size", self.batch_size as u64),
             ("accumulation", self.accumulation as u64),
@@ -158,118 +159,39 @@ impl TrainConfig {
             ("preview.columns", self.preview.columns as u64),
             ("preview.steps", self.preview.steps as u64),
             ("log_every", self.log_every),
-        ];
-        for (key, value) in positive {
-            if value == 0 {
-                return Err(format!("train.{key} is 0, expected at least 1"));
-            }
-        }
-        let at_least_zero = |x: f64| x >= 0.0 && x.is_finite();
-        let above_zero = |x: f64| x > 0.0 && x.is_finite();
-        let below_one = |x: f64| (0.0..1.0).contains(&x);
-        let rate = &self.learning_rate;
-        let mut numbers = vec![
-            (
-                "learning_rate.start",
-                rate.start,
-                above_zero(rate.start),
-                "above 0",
-            ),
-            (
-                "learning_rate.peak",
-                rate.peak,
-                above_zero(rate.peak),
-                "above 0",
-            ),
-            (
-                "clip.norm",
-                self.clip.norm,
-                above_zero(self.clip.norm),
-                "above 0",
-            ),
-            (
-                "ema.decay",
-                self.ema.decay,
-                below_one(self.ema.decay),
-                "in 0 to below 1",
-            ),
-            (
-                "optimizer.betas",
-                self.optimizer.betas[0].max(self.optimizer.betas[1]),
-                self.optimizer.betas.into_iter().all(below_one),
-                "in 0 to below 1",
-            ),
-            (
-                "optimizer.weight_decay",
-                self.optimizer.weight_decay,
-                at_least_zero(self.optimizer.weight_decay),
-                "at least 0",
-            ),
-            (
-                "optimizer.epsilon",
-                self.optimizer.epsilon,
-                above_zero(self.optimizer.epsilon),
-                "above 0",
-            ),
+        ])?;
+        let [masked, visible] = self.objective.mask_weight;
+        check_numbers(&[
+            ("clip.norm", self.clip.norm, Range::AboveZero),
+            ("ema.decay", self.ema.decay, Range::BelowOne),
             (
                 "objective.auxiliary_weight",
                 self.objective.auxiliary_weight,
-                at_least_zero(self.objective.auxiliary_weight),
-                "at least 0",
+                Range::AtLeastZero,
             ),
-        ];
-        for weight in self.objective.mask_weight {
-            let fine = at_least_zero(weight);
-            numbers.push(("objective.mask_weight", weight, fine, "at least 0"));
-        }
+            ("objective.mask_weight", masked, Range::AtLeastZero),
+            ("objective.mask_weight", visible, Range::AtLeastZero),
+        ])?;
+        let within = |part: &'static str| move |problem| format!("{part}.{problem}");
+        self.learning_rate
+            .check()
+            .map_err(within("learning_rate"))?;
+        self.optimizer.check().map_err(within("optimizer"))?;
         if let Some(end) = self.clip.end.filter(|_| self.recipe == Recipe::Corrected) {
-            let fine = self.clip.start < end;
-            numbers.push(("clip.end", end as f64, fine, "above clip.start"));
-        }
-        if let Course::Cosine { minimum, .. } = rate.course {
-            numbers.push((
-                "learning_rate.course.minimum",
-                minimum,
-                (0.0..=rate.peak).contains(&minimum),
-                "0 to learning_rate.peak",
-            ));
-        }
-        if let Course::Plateau {
-            factor,
-            threshold,
-            window,
-            ..
-        } = rate.course
-        {
-            numbers.push((
-                "learning_rate.course.threshold",
-                threshold,
-                at_least_zero(threshold),
-                "at least 0",
-            ));
-            numbers.push((
-                "learning_rate.course.factor",
-                factor,
-                factor > 0.0 && factor < 1.0,
-                "between 0 and 1",
-            ));
-            numbers.push((
-                "learning_rate.course.window",
-                window as f64,
-                window > 0,
-                "at least 1",
-            ));
-        }
-        for (key, value, fine, expected) in numbers {
-            if !fine {
-                return Err(format!("train.{key} is {value}, expected {expected}"));
+            if end <= self.clip.start {
+                return Err(format!("clip.end is {end}, expected above clip.start"));
             }
         }
-        if self.precision == Precision::F16 {
-            return Err(
-                "train.precision is f16, expected f32 or bf16 (f16 would need loss scaling)".into(),
-            );
+        check_precision(self.precision)
+    }
+}
+
+/// Whether training can compute in this format; the problem if not.
+pub(super) fn check_precision(precision: Precision) -> Result<(), String> {
+    match precision {
+        Precision::F32 | Precision::Bf16 => Ok(()),
+        Precision::F16 => {
+            Err("precision is f16, expected f32 or bf16 (f16 would need loss scaling)".into())
         }
-        Ok(())
     }
 }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::range::{check_counts, check_numbers, Range};
+
 /// Whether a loss must improve by a share of the best one or by an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +60,35 @@ pub struct LearningRateConfig {
     /// Steps of linear warm-up; with 0 the course starts at `peak`.
     pub warmup: u64,
     pub course: Course,
+}
+
+impl LearningRateConfig {
+    /// Whether the values are possible; the first that is not, by its key.
+    pub fn check(&self) -> Result<(), String> {
+        check_numbers(&[
+            ("start", self.start, Range::AboveZero),
+            ("peak", self.peak, Range::AboveZero),
+        ])?;
+        let minimum = |x| ("course.minimum", x, Range::UpTo("peak", self.peak));
+        match self.course {
+            Course::Constant => Ok(()),
+            Course::Cosine { minimum: x, .. } => check_numbers(&[minimum(x)]),
+            Course::Plateau {
+                factor,
+                threshold,
+                minimum: x,
+                window,
+                ..
+            } => {
+                check_counts(&[("course.window", window)])?;
+                check_numbers(&[
+                    ("course.factor", factor, Range::Fraction),
+                    ("course.threshold", threshold, Range::AtLeastZero),
+                    minimum(x),
+                ])
+            }
+        }
+    }
 }
 
 /// Reductions smaller than this are not made (PyTorch's `eps`).

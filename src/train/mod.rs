@@ -1,5 +1,6 @@
 //! Training of the diffusion model, and of the image codec ([`codec`]).
 
+pub mod branch;
 pub mod checkpoint;
 pub mod codec;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod plan;
 pub mod preview;
+mod range;
 pub mod run;
 pub mod start;
 pub mod state;

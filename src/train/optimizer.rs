@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::parameters::Parameters;
+use super::range::{check_numbers, Range};
 use super::Recipe;
 use crate::torch::adamw::{fused_adamw, AdamWConstants, Slot};
 
@@ -24,6 +25,18 @@ impl Default for OptimizerConfig {
             weight_decay: 0.045,
             epsilon: 1e-8,
         }
+    }
+}
+
+impl OptimizerConfig {
+    /// Whether the values are possible; the first that is not, by its key.
+    pub fn check(&self) -> Result<(), String> {
+        check_numbers(&[
+            ("betas", self.betas[0], Range::BelowOne),
+            ("betas", self.betas[1], Range::BelowOne),
+            ("weight_decay", self.weight_decay, Range::AtLeastZero),
+            ("epsilon", self.epsilon, Range::AboveZero),
+        ])
     }
 }
 

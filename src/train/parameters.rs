@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::torch::{Init, WeightSource};
+use crate::torch::{Init, Params, WeightSource};
 
 /// Hands out weights of another source as trainable leaves on `device`, and keeps them.
 pub struct TrainableWeights<'a> {
@@ -36,11 +36,8 @@ impl WeightSource for TrainableWeights<'_> {
     fn weight(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         let mut leaves = self.leaves.borrow_mut();
         let leaf = leaves.entry(name.to_string()).or_insert_with(|| {
-            self.source
-                .weight(name, shape, init)
-                .to_device(self.device)
-                .to_kind(Kind::Float)
-                .copy()
+            Params::new(self.source, self.device, Kind::Float)
+                .get(name, shape, init)
                 .set_requires_grad(true)
         });
         leaf.shallow_clone()

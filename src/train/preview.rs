@@ -46,13 +46,52 @@ impl Default for PreviewConfig {
     }
 }
 
-/// A grid of pictures by the averaged weights of the checkpoint folder `saved`. The
-/// noise is the same every time.
+impl PreviewConfig {
+    /// What the rows of a grid show.
+    fn subjects(&self, condition: &Conditioning) -> Vec<Subject> {
+        let prompts = self.prompts.iter().cloned().map(Subject::Text);
+        let classes = self.classes.iter().copied().map(Subject::Class);
+        let subjects: Vec<Subject> = prompts.chain(classes).collect();
+        match condition {
+            Conditioning::Unconditional if subjects.is_empty() => vec![Subject::Anything],
+            _ => subjects,
+        }
+    }
+
+    /// Whether a model conditioned like this can show what is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Nothing to show, prompts for a model of classes, classes that it does not have.
+    pub fn check(&self, condition: &Conditioning) -> Result<(), TrainError> {
+        if self.every == 0 {
+            return Ok(());
+        }
+        let subjects = self.subjects(condition);
+        if subjects.is_empty() {
+            return Err(TrainError::Mismatch(format!(
+                "train.preview.every is {}, but nothing is to be shown: give \
+                 train.preview.prompts, or classes to a model of classes",
+                self.every
+            )));
+        }
+        subjects
+            .iter()
+            .try_for_each(|subject| subject.check(condition))
+            .map_err(failed)
+    }
+}
+
+fn failed(problem: impl std::fmt::Display) -> TrainError {
+    TrainError::Mismatch(format!("train.preview: {problem}"))
+}
+
+/// A grid of pictures by the averaged weights of the checkpoint folder `saved`, with at
+/// most as many reverse steps as the model has. The noise is the same every time.
 ///
 /// # Errors
 ///
-/// Prompts that the tokenizer refuses, classes that the model does not have, more steps
-/// than it has.
+/// A checkpoint that cannot be read, and what [`PreviewConfig::check`] refuses.
 pub fn preview(
     saved: &Path,
     config: &PreviewConfig,
@@ -60,11 +99,7 @@ pub fn preview(
 ) -> Result<Option<Picture>, TrainError> {
     let checkpoint = Checkpoint::open(&saved.join(MODEL), &OpenOptions::default())?;
     let model = &checkpoint.config;
-    let subjects: Vec<Subject> = match model.denoiser.condition {
-        Conditioning::Text { .. } => config.prompts.iter().cloned().map(Subject::Text).collect(),
-        Conditioning::Class { .. } => config.classes.iter().copied().map(Subject::Class).collect(),
-        Conditioning::Unconditional => vec![Subject::Anything],
-    };
+    let subjects = config.subjects(&model.denoiser.condition);
     let requests: Vec<Request> = subjects
         .iter()
         .flat_map(|subject| std::iter::repeat_n(subject, config.columns))
@@ -74,9 +109,6 @@ pub fn preview(
             seed,
         })
         .collect();
-    if requests.is_empty() {
-        return Ok(None);
-    }
     let pipeline = Pipeline::load(&checkpoint, device, Precision::F32)?;
     let guidance = model.usual_guidance();
     let sampler = SamplerConfig {
@@ -86,11 +118,10 @@ pub fn preview(
         revealing: None,
         rule: ReverseRule::Exact,
     };
-    let failed = |e: &dyn std::fmt::Display| TrainError::Mismatch(format!("train.preview: {e}"));
-    let sampler = pipeline.sampler(&sampler).map_err(|e| failed(&e))?;
+    let sampler = pipeline.sampler(&sampler).map_err(failed)?;
     let tokens = pipeline
         .sample_tokens(&sampler, &requests, &mut |_, _| ())
-        .map_err(|e| failed(&e))?;
+        .map_err(failed)?;
     let pictures = pipeline.decode(&tokens); // [B, 3, H, W]
     let pictures: Vec<Picture> = (0..pictures.size()[0])
         .map(|i| Picture::from_tensor(&to_bytes(&pictures.get(i), Rounding::Nearest)))

@@ -8,17 +8,19 @@ use tch::{Device, Kind, Tensor};
 use super::config::TrainConfig;
 use super::error::TrainError;
 use super::model::{ConditionParts, TextTraining, TrainingModel};
-use super::parameters::TrainableWeights;
+use super::parameters::{Parameters, TrainableWeights};
 use super::state::RunState;
 use crate::checkpoint::clip_archive::read_text_tower;
 use crate::checkpoint::config_file::differences;
 use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
 use crate::checkpoint::vocabulary::{self, MERGES};
-use crate::checkpoint::{Checkpoint, CodecFile, Layout, Loader, OpenOptions, StateDict, WeightSet};
+use crate::checkpoint::{
+    Checkpoint, CodecFile, Layout, LoadError, Loader, OpenOptions, StateDict, WeightSet,
+};
 use crate::clip::TextEncoder;
 use crate::model::{ModelConfig, NullText};
 use crate::pipeline::LoadedCodec;
-use crate::torch::params::RandomWeights;
+use crate::torch::params::{is_placeholder, placeholder, Placeholders, RandomWeights};
 use crate::torch::{Init, Params, WeightSource};
 use crate::transformer::{Conditioning, NullClass};
 
@@ -219,6 +221,51 @@ impl Start {
         Ok(LoadedCodec::load(&self.checkpoint.clone().into(), device)?)
     }
 
+    /// Values that are trained, and values of a frozen text tower; nothing is read.
+    ///
+    /// # Errors
+    ///
+    /// Weights that are missing or misshapen, by name.
+    pub fn sizes(&self, config: &TrainConfig) -> Result<(u64, u64), TrainError> {
+        let Checkpoint { state, path, .. } = &self.checkpoint;
+        let loader = Loader::without_reading(state, path);
+        let source = StartWeights {
+            loader: &loader,
+            drawn: &Placeholders,
+            start: self,
+        };
+        let (_, parameters) = self.build(&source, config, Device::Cpu);
+        finish(loader)?;
+        let text = self.checkpoint.state.iter().filter(|(name, _)| {
+            let frozen = name.starts_with(TEXT) && !parameters.tensors.contains_key(*name);
+            frozen && known_and_ignored(name).is_none()
+        });
+        let frozen = text.map(|(_, entry)| entry.numel() as u64).sum();
+        Ok((parameters.numel(), frozen))
+    }
+
+    /// The parts of the condition and the trained weights, from `source`.
+    fn build(
+        &self,
+        source: &dyn WeightSource,
+        config: &TrainConfig,
+        device: Device,
+    ) -> (ConditionParts, Parameters) {
+        let model = self.model();
+        let root = Params::new(source, device, Kind::Float);
+        let tower = match (&model.text, config.text) {
+            (Some(text), TextTraining::Frozen) => {
+                Some(TextEncoder::new(&root.at(TEXT), &text.tower))
+            }
+            _ => None,
+        };
+        let parts = ConditionParts::new(model, tower, device);
+        let trainable = TrainableWeights::new(source, device);
+        let params = Params::new(&trainable, device, Kind::Float);
+        let _ = TrainingModel::new(&params, &parts, model);
+        (parts, trainable.into_parameters())
+    }
+
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's
     /// state at its first step, the frozen parts of the condition, and the frozen
     /// tensors that model files of this run hold besides the trained ones.
@@ -236,21 +283,11 @@ impl Start {
         let loader = Loader::new(state, path);
         let source = StartWeights {
             loader: &loader,
+            drawn: &RandomWeights,
             start: self,
         };
         tch::manual_seed(config.seed as i64);
-        let root = Params::new(&source, device, Kind::Float);
-        let tower = match (&model.text, config.text) {
-            (Some(text), TextTraining::Frozen) => {
-                Some(TextEncoder::new(&root.at(TEXT), &text.tower))
-            }
-            _ => None,
-        };
-        let parts = ConditionParts::new(model, tower, device);
-        let trainable = TrainableWeights::new(&source, device);
-        let params = Params::new(&trainable, device, Kind::Float);
-        let _ = TrainingModel::new(&params, &parts, model);
-        let parameters = trainable.into_parameters();
+        let (parts, parameters) = self.build(&source, config, device);
 
         let trained = |name: &str| parameters.tensors.contains_key(name);
         let mut frozen = StateDict::default();
@@ -262,10 +299,7 @@ impl Start {
                 frozen.insert(name, entry.clone());
             }
         }
-        loader.finish(|name| {
-            let elsewhere = name.starts_with(CODEC) || name == NULL_TEXT;
-            known_and_ignored(name).or(elsewhere.then_some("no part of the denoiser"))
-        })?;
+        finish(loader)?;
         let state = RunState::new(config, parameters, model.denoiser.timesteps as usize);
         Ok((state, parts, frozen))
     }
@@ -295,6 +329,14 @@ fn add_vocabulary(
     )))
 }
 
+fn finish(loader: Loader) -> Result<(), LoadError> {
+    loader.finish(|name| {
+        let elsewhere = name.starts_with(CODEC) || name == NULL_TEXT;
+        known_and_ignored(name).or(elsewhere.then_some("no part of the denoiser"))
+    })?;
+    Ok(())
+}
+
 /// Gives the model a learned null condition; whether that is a new row for "no class".
 fn learn_null(config: &mut ModelConfig) -> bool {
     if let Some(text) = &mut config.text {
@@ -314,6 +356,8 @@ const CLASS_TABLE: &str = ".ln2.emb.weight";
 /// Weights of the files where they are wanted from there, else drawn ones.
 struct StartWeights<'a> {
     loader: &'a Loader<'a>,
+    /// Where the drawn ones come from.
+    drawn: &'a dyn WeightSource,
     start: &'a Start,
 }
 
@@ -330,11 +374,14 @@ impl WeightSource for StartWeights<'_> {
         if self.start.added_null_class && name.ends_with(CLASS_TABLE) {
             // Starts as the mean of the classes, which stood for "no class" before.
             let rows = self.loader.weight(name, &[shape[0] - 1, shape[1]], init);
+            if is_placeholder(&rows) {
+                return placeholder(shape);
+            }
             let mean = rows.mean_dim(0, true, rows.kind()); // [1, D]
             return Tensor::cat(&[rows, mean], 0);
         }
         if random {
-            RandomWeights.weight(name, shape, init)
+            self.drawn.weight(name, shape, init)
         } else {
             self.loader.weight(name, shape, init)
         }

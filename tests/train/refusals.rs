@@ -5,6 +5,8 @@ use std::process::Command;
 
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
+use vqdiffusion::checkpoint::native;
+use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::experiment::Experiment;
 use vqdiffusion::train::start::{Start, WeightsConfig};
@@ -53,7 +55,34 @@ fn impossible_experiments_are_refused_before_any_work() {
         ),
         (
             ["train.learning_rate.course={kind: cosine, total: 9, minimum: 1.0}"],
-            ["course.minimum is 1", "0 to learning_rate.peak"],
+            [
+                "train.learning_rate.course.minimum is 1",
+                "0 to peak (0.002)",
+            ],
+        ),
+        (
+            ["train.learning_rate.course.minimum=0.1"],
+            ["train.learning_rate.course.minimum is 0.1", "0 to peak"],
+        ),
+        (
+            ["train.learning_rate.course.minimum=-1e-9"],
+            ["course.minimum is -0.000000001", "0 to peak"],
+        ),
+        (
+            ["train.learning_rate.course.window=0"],
+            ["train.learning_rate.course.window is 0", "at least 1"],
+        ),
+        (
+            ["train.optimizer.betas=[0.9, 1.0]"],
+            ["train.optimizer.betas is 1", "below 1"],
+        ),
+        (
+            ["train.preview={every: 1, classes: [3]}"],
+            ["train.preview: the model takes a prompt", "class 3"],
+        ),
+        (
+            ["train.preview={every: 1}"],
+            ["train.preview.every is 1", "train.preview.prompts"],
         ),
         (
             ["train.learning_rate.course.threshold=.nan"],
@@ -94,6 +123,14 @@ fn impossible_experiments_are_refused_before_any_work() {
         10,
     );
     class.refuse(&[], &["tokens.safetensors: label 3", "classes 0 to 2"]);
+    class.refuse(
+        &["train.preview={every: 1, classes: [0, 3]}"],
+        &["train.preview: class 3", "0 to 2"],
+    );
+    class.refuse(
+        &["train.preview={every: 1, prompts: [a bird]}"],
+        &["train.preview: the model takes a class", "a prompt"],
+    );
     let unconditional = Workplace::new(&model("{kind: unconditional}", ""), 10);
     unconditional.refuse(&[], &["data.drop_rate is 0.2", "no condition to drop"]);
     // A run is not continued or replaced by accident.
@@ -115,6 +152,58 @@ fn the_configurations_are_experiments() {
         }
     }
     assert!(count > 0);
+}
+
+/// A configuration is printed without the files that it names.
+#[test]
+fn a_whole_configuration_is_printed_without_weights() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train_s.yaml");
+    let folder = TempDir::new().expect("a temporary folder");
+    let print = |config: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+            .args(["train", config.to_str().expect("UTF-8"), "--print-config"])
+            .current_dir(folder.path())
+            .output()
+            .expect("the binary starts");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{message}");
+        output.stdout
+    };
+    let printed = print(&config);
+    let again = folder.path().join("again.yaml");
+    std::fs::write(&again, &printed).expect("a file");
+    assert_eq!(print(&again), printed);
+    let read = |path: &Path| Experiment::read(path, &[]).expect("an experiment");
+    assert_eq!(read(&again), read(&config));
+}
+
+/// A file whose configuration asks for 4 TiB in one matrix is refused by its shapes.
+#[test]
+fn weights_of_another_shape_are_named_whatever_the_size() {
+    let mut config = text_model();
+    let place = Workplace::new(&config, 4);
+    let (state, _) = read_safetensors(&place.path("start.safetensors")).expect("a model file");
+    config.denoiser.width = 1 << 20;
+    native::write(&place.path("huge.safetensors"), &config, &state, None).expect("a model file");
+    let words = [
+        "transformer.transformer.blocks.0.attn1.query.weight",
+        "shape [32, 32], expected [1048576, 1048576]",
+    ];
+    place.refuse(&["weights.init_from=huge.safetensors"], &words);
+    for dtype in ["f32", "bf16"] {
+        let sample = ["sample", "--checkpoint", "huge.safetensors", "a"];
+        let output = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+            .args(sample)
+            .args(["--dtype", dtype])
+            .current_dir(place.folder.path())
+            .output()
+            .expect("the binary starts");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        for word in words {
+            assert!(message.contains(word), "{word:?} not in: {message}");
+        }
+    }
 }
 
 /// A weight that the loss does not depend on is named in the first step.

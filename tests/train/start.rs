@@ -68,7 +68,9 @@ fn an_official_configuration_trains() {
     assert!(output.status.success(), "{}", message(&output));
     assert!(place.path("run/last/model.safetensors").exists());
     let picture = image::open(place.path("run/samples-00000002.png")).expect("a grid");
-    assert_eq!((picture.width(), picture.height()), (2 * 64 + 2, 64));
+    // Cells of twice the size, and a label below.
+    assert_eq!(picture.width(), 2 * 128 + 2);
+    assert!(picture.height() > 128);
 }
 
 /// From random weights a run needs the codec, the text tower (or trains it), and nothing

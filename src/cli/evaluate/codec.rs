@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::progress::Progress;
 use crate::cli::CliResult;
@@ -13,7 +14,6 @@ use crate::data::decode::decode;
 use crate::data::{Dataset, Split};
 use crate::evaluate::codec::CodecScore;
 use crate::pipeline::LoadedCodec;
-use crate::torch::device::DeviceChoice;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -37,20 +37,12 @@ pub struct CodecArgs {
     #[arg(long, value_enum, default_value_t = Split::Val)]
     split: Split,
 
-    /// cpu, cuda or cuda:N [default: cuda if there is one].
-    #[arg(long)]
-    device: Option<DeviceChoice>,
-
-    /// Threads for CPU work [default: libtorch's choice].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 pub fn run(args: &CodecArgs) -> CliResult {
-    if let Some(threads) = args.threads {
-        tch::set_num_threads(threads.into());
-    }
-    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let device = args.compute.set_up()?;
     let dataset = Dataset::open(&args.data, args.split, true)?;
     let codec = LoadedCodec::load(&args.model.open_codec(&args.checkpoint)?, device)?;
     let [height, width] = codec.picture_size().map(|side| side as u32);

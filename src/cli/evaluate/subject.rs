@@ -10,6 +10,7 @@ use tch::Device;
 
 use super::make::make;
 use crate::checkpoint::Checkpoint;
+use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::out_folder;
 use crate::cli::sample::plan::Plan;
@@ -19,7 +20,6 @@ use crate::diffusion::Sampler;
 use crate::evaluate::labelled::{Label, LabelledFolder};
 use crate::picture::Picture;
 use crate::pipeline::{Request, Subject};
-use crate::torch::device::DeviceChoice;
 
 #[derive(Args)]
 pub struct SubjectArgs {
@@ -68,13 +68,8 @@ pub struct SubjectArgs {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
 
-    /// cpu, cuda or cuda:N [default: cuda if there is one].
-    #[arg(long)]
-    device: Option<DeviceChoice>,
-
-    /// Threads for CPU work [default: libtorch's choice].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// Folder for report.json, a sheet of each folder measured, and the pictures made; made
     /// if missing.
@@ -158,9 +153,6 @@ impl Split {
 impl SubjectArgs {
     /// Opens everything but pictures and weights; prepares the output folder.
     pub fn open(&self) -> Result<Measured<'_>, Box<dyn Error>> {
-        if let Some(threads) = self.threads {
-            tch::set_num_threads(threads.into());
-        }
         let open = |folder: &PathBuf| LabelledFolder::open(folder);
         let gallery = self.gallery.iter().map(open).collect::<Result<_, _>>()?;
         let asked = match self.checkpoint {
@@ -204,7 +196,7 @@ impl SubjectArgs {
         path: &Path,
         folders: &[(LabelledFolder, Vec<usize>)],
     ) -> Result<Model, Box<dyn Error>> {
-        let device = self.device.unwrap_or_else(DeviceChoice::best).available()?;
+        let device = self.compute.set_up()?;
         let checkpoint = self.model.open(path)?;
         if checkpoint.config.text.is_none() {
             let path = path.display();

@@ -16,12 +16,13 @@ use self::edit::EditArgs;
 use self::pictures::{file_name, make_pictures};
 use self::plan::planned;
 use self::repeat::repeated;
+use super::compute::ComputeArgs;
 use super::model_source::ModelSource;
 use super::out_folder;
 use super::sampler_args::SamplerArgs;
 use super::CliResult;
 use crate::pipeline::Pipeline;
-use crate::torch::device::{use_deterministic_operators, DeviceChoice};
+use crate::torch::device::use_deterministic_operators;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,13 +80,8 @@ pub struct SampleArgs {
     #[command(flatten)]
     sampler: SamplerArgs,
 
-    /// cpu, cuda or cuda:N [default: cuda if there is one].
-    #[arg(long)]
-    device: Option<DeviceChoice>,
-
-    /// Threads for CPU work [default: libtorch's choice].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// Give the same bytes in every run on the same GPU with the same batch size;
     /// somewhat slower. On the CPU it is always so.
@@ -121,13 +117,10 @@ pub struct SampleArgs {
 }
 
 pub fn run(args: &SampleArgs) -> CliResult {
-    if let Some(threads) = args.threads {
-        tch::set_num_threads(threads.into());
-    }
     if args.deterministic {
         use_deterministic_operators();
     }
-    let device = args.device.unwrap_or_else(DeviceChoice::best).available()?;
+    let device = args.compute.set_up()?;
     let checkpoint = args.model.open(&args.checkpoint)?;
     let plan = match &args.from_image {
         Some(png) => repeated(png, &args.edit, &checkpoint.config)?,

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::torch::device::Precision;
+use crate::train::config::check_precision;
 use crate::train::learning_rate::{Course, LearningRateConfig};
 use crate::train::optimizer::OptimizerConfig;
+use crate::train::range::{check_counts, check_numbers, Range};
 
 /// What x̃ is compared with x by; x in −1…1, the mean over all values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +29,13 @@ pub struct CodebookConfig {
     pub decay: f64,
     /// ε of the Laplace smoothing.
     pub epsilon: f64,
-    /// Steps without quantization before the codebook starts from k-means.
+    /// Steps without quantization before the codebook starts from k-means; a run that
+    /// starts from a codec's weights has its codebook already.
     pub start: u64,
     /// An entry used less than this share of the mean moves to a vector of the batch;
     /// 0 leaves all where they are.
     pub revive_below: f64,
-    /// Steps between such moves.
+    /// Such moves are made in every step whose number this divides.
     pub revive_every: u64,
 }
 
@@ -114,104 +117,30 @@ impl Default for CodecTrainConfig {
 impl CodecTrainConfig {
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
-        let positive = [
+        check_counts(&[
             ("steps", self.steps),
             ("batch_size", self.batch_size as u64),
             ("codebook.revive_every", self.codebook.revive_every),
             ("log_every", self.log_every),
             ("save_every", self.save_every),
             ("validation_pictures", self.validation_pictures as u64),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("train.{key} is 0, expected at least 1"));
+        ])?;
+        let book = &self.codebook;
+        check_numbers(&[
+            ("commitment", self.commitment, Range::AtLeastZero),
+            ("codebook.decay", book.decay, Range::BelowOne),
+            ("codebook.epsilon", book.epsilon, Range::AboveZero),
+            ("codebook.revive_below", book.revive_below, Range::BelowOne),
+            ("clip_norm", self.clip_norm, Range::AboveZero),
+        ])?;
+        let within = |part: &'static str| move |problem| format!("{part}.{problem}");
+        self.learning_rate
+            .check()
+            .map_err(within("learning_rate"))?;
+        self.optimizer.check().map_err(within("optimizer"))?;
+        if matches!(self.learning_rate.course, Course::Plateau { .. }) {
+            return Err("learning_rate.course is plateau, expected constant or cosine".into());
         }
-        let above_zero = |x: f64| x > 0.0 && x.is_finite();
-        let at_least_zero = |x: f64| x >= 0.0 && x.is_finite();
-        let below_one = |x: f64| (0.0..1.0).contains(&x);
-        let (book, rate, optimizer) = (&self.codebook, &self.learning_rate, &self.optimizer);
-        let mut numbers = vec![
-            (
-                "commitment",
-                self.commitment,
-                at_least_zero(self.commitment),
-                "at least 0",
-            ),
-            (
-                "codebook.decay",
-                book.decay,
-                below_one(book.decay),
-                "in 0 to below 1",
-            ),
-            (
-                "codebook.epsilon",
-                book.epsilon,
-                above_zero(book.epsilon),
-                "above 0",
-            ),
-            (
-                "codebook.revive_below",
-                book.revive_below,
-                below_one(book.revive_below),
-                "in 0 to below 1",
-            ),
-            (
-                "learning_rate.start",
-                rate.start,
-                above_zero(rate.start),
-                "above 0",
-            ),
-            (
-                "learning_rate.peak",
-                rate.peak,
-                above_zero(rate.peak),
-                "above 0",
-            ),
-            (
-                "optimizer.betas",
-                optimizer.betas[0].max(optimizer.betas[1]),
-                optimizer.betas.into_iter().all(below_one),
-                "in 0 to below 1",
-            ),
-            (
-                "optimizer.weight_decay",
-                optimizer.weight_decay,
-                at_least_zero(optimizer.weight_decay),
-                "at least 0",
-            ),
-            (
-                "optimizer.epsilon",
-                optimizer.epsilon,
-                above_zero(optimizer.epsilon),
-                "above 0",
-            ),
-            (
-                "clip_norm",
-                self.clip_norm,
-                above_zero(self.clip_norm),
-                "above 0",
-            ),
-        ];
-        if let Course::Cosine { minimum, .. } = rate.course {
-            numbers.push((
-                "learning_rate.course.minimum",
-                minimum,
-                (0.0..=rate.peak).contains(&minimum),
-                "0 to learning_rate.peak",
-            ));
-        }
-        if let Some((key, value, _, expected)) = numbers.iter().find(|n| !n.2) {
-            return Err(format!("train.{key} is {value}, expected {expected}"));
-        }
-        if self.precision == Precision::F16 {
-            return Err(
-                "train.precision is f16, expected f32 or bf16 (f16 would need loss scaling)".into(),
-            );
-        }
-        if matches!(rate.course, Course::Plateau { .. }) {
-            return Err(
-                "train.learning_rate.course is plateau, expected constant or cosine".into(),
-            );
-        }
-        Ok(())
+        check_precision(self.precision)
     }
 }
