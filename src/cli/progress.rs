@@ -7,10 +7,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// How often a plain line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts steps and shows rate and remaining time on standard error.
+/// Counts steps, or pieces of another kind, and shows rate and remaining time on standard error.
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
+    /// What is counted.
+    unit: &'static str,
     last_line: Instant,
     /// Steps that were made before.
     first: u64,
@@ -19,20 +21,27 @@ pub struct Progress {
 impl Progress {
     /// `total` steps of `what`; nothing is shown if `quiet`.
     pub fn new(total: u64, what: &str, quiet: bool) -> Self {
+        Self::counting("steps", total, what, quiet)
+    }
+
+    /// As [`new`](Self::new), for pieces of another kind.
+    pub fn counting(unit: &'static str, total: u64, what: &str, quiet: bool) -> Self {
         let plain = !console_is_terminal();
         let bar = if quiet || plain {
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
         } else {
             ProgressBar::new(total)
         };
-        let template = "{msg} [{bar:30}] {pos}/{len} steps, {per_sec}, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        let template =
+            format!("{{msg}} [{{bar:30}}] {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(what.to_string());
         Progress {
             bar,
             plain: plain && !quiet,
+            unit,
             last_line: Instant::now(),
             first: 0,
         }
@@ -52,12 +61,13 @@ impl Progress {
         if self.plain && (done || self.last_line.elapsed() >= LINE_EVERY) {
             self.last_line = Instant::now();
             eprintln!(
-                "{what}: {}/{} steps, {:.2} steps/s, {:.0} s left",
+                "{what}: {}/{} {unit}, {:.2} {unit}/s, {:.0} s left",
                 self.bar.position(),
                 self.bar.length().unwrap_or(0),
                 (self.bar.position() - self.first) as f64
                     / self.bar.elapsed().as_secs_f64().max(1e-9),
                 self.bar.eta().as_secs_f64(),
+                unit = self.unit,
             );
         }
     }

@@ -47,14 +47,14 @@ pub fn run(args: &CodecArgs) -> CliResult {
     let codec = LoadedCodec::load(&args.model.open_codec(&args.checkpoint)?, device)?;
     let [height, width] = codec.picture_size().map(|side| side as u32);
     let mut score = CodecScore::new(&codec);
-    let mut progress = Progress::new(dataset.items.len() as u64, "pictures", false);
+    let mut progress = Progress::counting("pictures", dataset.items.len() as u64, "codec", false);
     for item in &dataset.items {
         let path = dataset.root.join(&item.picture);
         let problem = |e: String| format!("{}: {e}", path.display());
         let bytes = std::fs::read(&path).map_err(|e| problem(e.to_string()))?;
         let picture = decode(&bytes).map_err(problem)?;
         score.add(&codec, &picture.cover(width, height));
-        progress.step("pictures");
+        progress.step("codec");
     }
     progress.finish();
     let scores = score.scores();

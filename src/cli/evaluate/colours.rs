@@ -1,14 +1,12 @@
 //! `vqdiffusion evaluate colours`: whether pictures have the hue and the shape asked for.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::report::{say_stopped, scored, write, write_sheet, Real, Report, SplitReport};
+use super::report::{finish, scored, write_sheet, Real, SplitReport};
 use super::subject::{Split, SubjectArgs};
-use crate::cli::train::STOPPED;
 use crate::cli::CliResult;
 use crate::evaluate::colours::{ColourAnswer, ColourScores, Objects};
 use crate::evaluate::pyramid::{View, HUELESS_DISTANCE};
@@ -48,7 +46,6 @@ pub fn run(args: &ColoursArgs) -> CliResult {
     let gallery = Gallery::open(measured.gallery(), View::Hueless)?;
     let objects = Objects::new(&gallery);
     measured.check(|label| objects.check(label))?;
-    let folders: Vec<_> = measured.gallery().iter().map(|f| f.path.clone()).collect();
     let made = measured.pictures()?;
     let mut splits = Vec::new();
     for split in made
@@ -59,22 +56,8 @@ pub fn run(args: &ColoursArgs) -> CliResult {
         splits.push(measure(args, split, &gallery, &objects)?);
     }
     print(&splits, gallery.labels.len())?;
-    let report = Report {
-        measure: "colours",
-        distance: HUELESS_DISTANCE,
-        origin: &made.origin,
-        limit: args.limit(),
-        stopped: made.stopped,
-        gallery: folders.iter().map(|path| path.as_path()).collect(),
-        gallery_pictures: gallery.labels.len(),
-        splits,
-    };
-    write(args, &report)?;
-    say_stopped(&made);
-    Ok(match made.stopped {
-        true => ExitCode::from(STOPPED),
-        false => ExitCode::SUCCESS,
-    })
+    let kind = ("colours", HUELESS_DISTANCE);
+    finish(args, kind, gallery.labels.len(), &made, &splits)
 }
 
 fn measure(

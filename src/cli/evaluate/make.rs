@@ -79,7 +79,7 @@ impl Maker {
             },
             model,
             stop: stop_on_signals()?,
-            progress: Progress::new(pictures as u64, "pictures", false),
+            progress: Progress::counting("pictures", pictures as u64, "sampling", false),
         })
     }
 

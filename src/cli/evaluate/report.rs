@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::subject::{Made, Origin, Split, SubjectArgs};
+use crate::cli::train::STOPPED;
+use crate::cli::CliResult;
 use crate::evaluate::labelled::Label;
 use crate::new_file;
 use crate::picture::{sheet, write_png, Picture, Row};
@@ -19,20 +22,19 @@ const COLUMNS: usize = 4;
 
 /// `report.json`: every setting and figure.
 #[derive(Serialize)]
-pub struct Report<'a, S, A> {
-    /// The measure.
-    pub measure: &'static str,
+struct Report<'a, S, A> {
+    measure: &'a str,
     /// What "nearest" means.
-    pub distance: &'static str,
+    distance: &'a str,
     #[serde(flatten)]
-    pub origin: &'a Origin,
+    origin: &'a Origin,
     /// Pictures measured of each folder, at most.
-    pub limit: Option<u32>,
+    limit: Option<u32>,
     /// Whether a signal ended the work before all pictures were made.
-    pub stopped: bool,
-    pub gallery: Vec<&'a Path>,
-    pub gallery_pictures: usize,
-    pub splits: Vec<SplitReport<S, A>>,
+    stopped: bool,
+    gallery: &'a [PathBuf],
+    gallery_pictures: usize,
+    splits: &'a [SplitReport<S, A>],
 }
 
 /// The figures of one folder.
@@ -81,20 +83,40 @@ pub fn scored<A, S>(
     (score(answers.iter().collect()), styles.collect())
 }
 
-/// Writes the report and prints where it is.
-pub fn write<S: Serialize, A: Serialize>(
+/// Writes the report of a `measure` by a `distance` over a gallery of so many pictures,
+/// prints where it is, and says so if a signal ended the work.
+pub fn finish<S: Serialize, A: Serialize>(
     args: &SubjectArgs,
-    report: &Report<S, A>,
-) -> Result<(), Box<dyn Error>> {
+    (measure, distance): (&str, &str),
+    gallery_pictures: usize,
+    made: &Made,
+    splits: &[SplitReport<S, A>],
+) -> CliResult {
+    let report = Report {
+        measure,
+        distance,
+        origin: &made.origin,
+        limit: args.limit,
+        stopped: made.stopped,
+        gallery: &args.gallery,
+        gallery_pictures,
+        splits,
+    };
     let path = args.out.join("report.json");
     let problem = |e: std::io::Error| format!("{}: {e}", path.display());
     let mut file = new_file::beside(&path).map_err(problem)?;
-    let mut text = serde_json::to_vec_pretty(report)?;
+    let mut text = serde_json::to_vec_pretty(&report)?;
     text.push(b'\n');
     file.write_all(&text).map_err(problem)?;
     new_file::commit(file, &path).map_err(problem)?;
     writeln!(std::io::stdout(), "wrote {}", path.display())?;
-    Ok(())
+    if !made.stopped {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let asked: usize = made.splits.iter().map(|split| split.asked).sum();
+    let measured: usize = made.splits.iter().map(|split| split.pictures.len()).sum();
+    eprintln!("stopped by a signal: {measured} of {asked} pictures were made and measured");
+    Ok(ExitCode::from(STOPPED))
 }
 
 /// Writes the sheet of a folder: `row(n)` has the real pictures to show beside the `n`-th
@@ -130,13 +152,4 @@ pub fn write_sheet<'a>(
         )?;
     }
     Ok(())
-}
-
-/// Says that a signal ended the work, if it did.
-pub fn say_stopped(made: &Made) {
-    if made.stopped {
-        let asked: usize = made.splits.iter().map(|split| split.asked).sum();
-        let measured: usize = made.splits.iter().map(|split| split.pictures.len()).sum();
-        eprintln!("stopped by a signal: {measured} of {asked} pictures were made and measured");
-    }
 }

@@ -1,14 +1,12 @@
 //! `vqdiffusion evaluate retrieval`: whether the nearest real picture is the wanted one.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::report::{say_stopped, scored, write, write_sheet, Real, Report, SplitReport};
+use super::report::{finish, scored, write_sheet, Real, SplitReport};
 use super::subject::{Split, SubjectArgs};
-use crate::cli::train::STOPPED;
 use crate::cli::CliResult;
 use crate::evaluate::labelled::Label;
 use crate::evaluate::pyramid::{View, RGB_DISTANCE};
@@ -49,7 +47,6 @@ pub fn run(args: &RetrievalArgs) -> CliResult {
         true => Ok(()),
         false => Err(absent(label)),
     })?;
-    let folders: Vec<_> = measured.gallery().iter().map(|f| f.path.clone()).collect();
     let made = measured.pictures()?;
     let mut splits = Vec::new();
     for split in made
@@ -60,22 +57,8 @@ pub fn run(args: &RetrievalArgs) -> CliResult {
         splits.push(measure(args, split, &gallery)?);
     }
     print(&splits, gallery.labels.len())?;
-    let report = Report {
-        measure: "retrieval",
-        distance: RGB_DISTANCE,
-        origin: &made.origin,
-        limit: args.limit(),
-        stopped: made.stopped,
-        gallery: folders.iter().map(|path| path.as_path()).collect(),
-        gallery_pictures: gallery.labels.len(),
-        splits,
-    };
-    write(args, &report)?;
-    say_stopped(&made);
-    Ok(match made.stopped {
-        true => ExitCode::from(STOPPED),
-        false => ExitCode::SUCCESS,
-    })
+    let kind = ("retrieval", RGB_DISTANCE);
+    finish(args, kind, gallery.labels.len(), &made, &splits)
 }
 
 fn absent(label: &Label) -> String {

@@ -51,11 +51,11 @@ pub struct SubjectArgs {
     /// Folders of real pictures to look among: all there are, those asked for included.
     /// Lines of captions.jsonl have `file`, `captions`, `concept`, `style`, maybe `colour`.
     #[arg(long, value_name = "FOLDER", num_args = 1.., required = true)]
-    gallery: Vec<PathBuf>,
+    pub gallery: Vec<PathBuf>,
 
     /// Measure this many of each folder, a fixed draw: always the same ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
+    pub limit: Option<u32>,
 
     #[command(flatten)]
     sampler: SamplerArgs,
@@ -233,11 +233,6 @@ impl SubjectArgs {
             plan,
             device,
         })
-    }
-
-    /// Pictures measured of each folder, at most.
-    pub fn limit(&self) -> Option<u32> {
-        self.limit
     }
 }
 
