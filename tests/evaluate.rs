@@ -481,6 +481,7 @@ fn a_signal_leaves_a_report_of_what_was_made() {
             "cpu",
         ],
     );
+    run.stdout(std::process::Stdio::null());
     let child = run.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let made = || std::fs::read_dir(folder.path().join("out/real")).map_or(0, Iterator::count);
     let start = std::time::Instant::now();

@@ -153,6 +153,7 @@ impl Split {
 impl SubjectArgs {
     /// Opens everything but pictures and weights; prepares the output folder.
     pub fn open(&self) -> Result<Measured<'_>, Box<dyn Error>> {
+        let device = self.compute.set_up()?;
         let open = |folder: &PathBuf| LabelledFolder::open(folder);
         let gallery = self.gallery.iter().map(open).collect::<Result<_, _>>()?;
         let asked = match self.checkpoint {
@@ -175,7 +176,7 @@ impl SubjectArgs {
         }
         let model = self.checkpoint.as_deref();
         let model = model
-            .map(|path| self.open_model(path, &folders))
+            .map(|path| self.open_model(path, device, &folders))
             .transpose()?;
         let mut results = vec![self.out.join("report.json")];
         for (folder, _) in &folders {
@@ -194,9 +195,9 @@ impl SubjectArgs {
     fn open_model(
         &self,
         path: &Path,
+        device: Device,
         folders: &[(LabelledFolder, Vec<usize>)],
     ) -> Result<Model, Box<dyn Error>> {
-        let device = self.compute.set_up()?;
         let checkpoint = self.model.open(path)?;
         if checkpoint.config.text.is_none() {
             let path = path.display();
