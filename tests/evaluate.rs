@@ -148,6 +148,9 @@ fn retrieval_counts_what_was_confused_with_what() {
     assert_eq!((ranks[0].1, ranks[1].1), (1, 1), "{ranks:?}");
     assert_eq!(ranks[2].1, 2, "only the other style is nearer: {ranks:?}");
     assert!(ranks[4].1 > 5, "{ranks:?}");
+    let mut sorted: Vec<u64> = ranks.iter().map(|(_, rank)| *rank).collect();
+    sorted.sort();
+    assert_eq!(split["all"]["median_rank"], sorted[2]);
     assert!(folder.path().join("out/made.png").exists());
     // A report that is there is kept.
     refuse(

@@ -155,6 +155,8 @@ pub struct Scores {
     pub concept: Rate,
     /// The nearest one has the style, whatever it shows.
     pub style: Rate,
+    /// Median of [`Answer::rank`], the lower one of two: it tells weak models apart.
+    pub median_rank: usize,
     /// Expected `top1.rate` of a real picture drawn at random.
     pub chance: f64,
 }
@@ -164,11 +166,17 @@ impl Scores {
         let rate = |hit: fn(&Answer) -> bool| Rate::new(answers.clone().map(hit));
         let top1 = rate(|a| a.rank == 1);
         let chances: f64 = answers.clone().map(|a| a.chance).sum();
+        let mut ranks: Vec<usize> = answers.clone().map(|a| a.rank).collect();
+        ranks.sort_unstable();
         Scores {
             top1,
             top5: rate(|a| a.rank <= 5),
             concept: rate(|a| a.concept),
             style: rate(|a| a.style),
+            median_rank: ranks
+                .get(top1.of.saturating_sub(1) / 2)
+                .copied()
+                .unwrap_or(0),
             chance: chances / top1.of.max(1) as f64,
         }
     }

@@ -127,13 +127,15 @@ fn print(splits: &[SplitReport<Scores, Picture>], gallery: usize) -> std::io::Re
         for (style, scores) in std::iter::once(("all styles", &split.all)).chain(styles) {
             writeln!(
                 out,
-                "{} {style}: {} pictures, top-1 {}, top-5 {}, concept {}, style {}, chance {:.3} %",
+                "{} {style}: {} pictures, top-1 {}, top-5 {}, concept {}, style {}, \
+                 median rank {}, chance {:.3} %",
                 split.split,
                 scores.top1.of,
                 scores.top1,
                 scores.top5,
                 scores.concept,
                 scores.style,
+                scores.median_rank,
                 100.0 * scores.chance
             )?;
         }
