@@ -277,6 +277,40 @@ fn training_lowers_the_loss_and_gives_a_codec() {
             "latent_channels: 24",
         ],
     );
+
+    // The decoder alone: encoder and codebook stay to the bit, and the error goes down.
+    let decoder = second
+        .replace("folder: second", "folder: decoder\n  trained: decoder")
+        .replace("steps: 240", "steps: 30")
+        .replace("start: 0.00001, peak: 0.00001", "start: 0.001, peak: 0.001");
+    std::fs::write(at.join("decoder.yaml"), decoder).unwrap();
+    refuse(
+        at,
+        &["train-codec", "decoder.yaml"],
+        &["train.trained", "--init-from"],
+    );
+    succeed(at, &[&["train-codec", "decoder.yaml"], &init[..]].concat());
+    let stored = |run: &str| {
+        read_safetensors(&at.join(run).join("codec.safetensors"))
+            .unwrap()
+            .0
+    };
+    let (before, after) = (stored("run"), stored("decoder"));
+    let mut changed = 0;
+    for (name, entry) in before.iter() {
+        let same = after.get(name).unwrap().bytes().unwrap() == entry.bytes().unwrap();
+        let behind = name.contains(".decoder.") || name.contains(".post_quant_conv.");
+        assert!(same || behind, "{name} changed");
+        changed += usize::from(!same);
+    }
+    assert!(changed > 10, "{changed} tensors of the decoder changed");
+    let line = |n: usize| {
+        lines(&at.join("decoder"))[n]["reconstruction"]
+            .as_f64()
+            .unwrap()
+    };
+    let mean = |from: usize| (from..from + 8).map(line).sum::<f64>() / 8.0;
+    assert!(mean(22) < mean(0), "{} is not below {}", mean(22), mean(0));
 }
 
 /// In bf16 the same steps come out as in f32 to its precision, codebook start included.

@@ -21,7 +21,7 @@ use crate::torch::params::RandomWeights;
 use crate::train::codec::checkpoint::{restore, MODEL};
 use crate::train::codec::run::{holds_run, run as train, Ended};
 use crate::train::codec::start::from_file;
-use crate::train::codec::CodecTrainer;
+use crate::train::codec::{CodecTrainer, Trained};
 
 const HELP: &str = "\
 Examples:
@@ -68,6 +68,9 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         }
         _ => {}
     }
+    if config.trained == Trained::Decoder && args.init_from.is_none() && !args.resume {
+        return Err("train.trained is decoder: name the codec with --init-from".into());
+    }
     let start = config.codebook.start;
     if args.init_from.is_none() && !args.resume && start >= config.steps {
         let steps = config.steps;
@@ -98,8 +101,8 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         restore(folder, &mut trainer)?;
     }
     eprintln!(
-        "codec: {} weights, {} entries of width {}, {} pictures, {} for validation, {} steps of {}",
-        trainer.parameters.numel(),
+        "codec: {} trained weights, {} entries of width {}, {} pictures, {} for validation, {} steps of {}",
+        trainer.trained_values(),
         experiment.codec.codebook,
         experiment.codec.embedding_width,
         data.len(),

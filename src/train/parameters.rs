@@ -65,6 +65,16 @@ impl Parameters {
         self.tensors.values().map(|t| t.numel() as u64).sum()
     }
 
+    /// Those whose names fit, sharing the memory.
+    pub fn only(&self, fits: impl Fn(&str) -> bool) -> Parameters {
+        let entries = self.tensors.iter().filter(|(name, _)| fits(name));
+        Parameters {
+            tensors: entries
+                .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+                .collect(),
+        }
+    }
+
     /// Same names and shapes, detached copies.
     pub fn copied(&self) -> Parameters {
         self.map(|t| t.detach().copy())

@@ -21,6 +21,18 @@ pub enum Reconstruction {
     L2,
 }
 
+/// What a run changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trained {
+    /// Encoder, codebook and decoder.
+    #[default]
+    Whole,
+    /// What lies behind the codes. Pictures keep their tokens, so that token caches and
+    /// diffusion models over them stay valid; needs a codec to start from.
+    Decoder,
+}
+
 /// The codebook's training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,6 +77,7 @@ pub struct CodecTrainConfig {
     pub batch_size: usize,
     /// Number format of activations; weights, codebook and loss are always f32.
     pub precision: Precision,
+    pub trained: Trained,
     pub reconstruction: Reconstruction,
     /// Weight of the commitment mean (z − sg(e))².
     pub commitment: f64,
@@ -89,6 +102,7 @@ impl Default for CodecTrainConfig {
             steps: 20_000,
             batch_size: 32,
             precision: Precision::F32,
+            trained: Trained::Whole,
             reconstruction: Reconstruction::L1,
             commitment: 0.25,
             codebook: CodebookConfig::default(),

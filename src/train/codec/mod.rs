@@ -7,5 +7,5 @@ pub mod run;
 pub mod start;
 pub mod trainer;
 
-pub use config::{CodecTrainConfig, Reconstruction};
+pub use config::{CodecTrainConfig, Reconstruction, Trained};
 pub use trainer::{CodecStep, CodecTrainer};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::Device;
 
-use super::config::CodecTrainConfig;
+use super::config::{CodecTrainConfig, Trained};
 use super::trainer::CodecTrainer;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
 use crate::checkpoint::{CodecFile, LoadError, Loader};
@@ -40,6 +40,14 @@ pub fn from_file(
         true => known_and_ignored(name),
     })?;
     trainer.keep_codebook(statistics);
+    if config.trained == Trained::Decoder && !trainer.has_codebook() {
+        return Err(LoadError::Format {
+            path: file.path.clone(),
+            problem: "its codebook was never used, so there is nothing to decode \
+                      (train.trained: decoder)"
+                .into(),
+        });
+    }
     Ok(trainer)
 }
 

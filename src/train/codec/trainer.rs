@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{CodecTrainConfig, Reconstruction};
+use super::config::{CodecTrainConfig, Reconstruction, Trained};
 use crate::checkpoint::official::CODEC;
 use crate::codec::codebook::{CodeStatistics, EmaCodebook};
 use crate::codec::{CodecConfig, ImageCodec};
@@ -20,8 +20,10 @@ pub struct CodecTrainer {
     shape: CodecConfig,
     config: CodecTrainConfig,
     device: Device,
-    /// The trained weights by canonical name, leaf tensors in f32.
+    /// All weights but the codebook by canonical name, leaf tensors in f32.
     pub parameters: Parameters,
+    /// Those of them that are trained.
+    trained: Parameters,
     pub codebook: EmaCodebook,
     pub optimizer: Optimizer,
     pub learning_rate: LearningRate,
@@ -46,6 +48,13 @@ pub struct CodecStep {
 /// The name of the codebook's table.
 fn table_name() -> String {
     format!("{CODEC}.quantize.embedding")
+}
+
+/// Whether the weight `name` only takes part in decoding.
+fn is_behind_codes(name: &str) -> bool {
+    ["decoder", "post_quant_conv"]
+        .iter()
+        .any(|part| name.starts_with(&format!("{CODEC}.{part}.")))
 }
 
 /// Answers for the codebook's table, and leaves the rest to `others`.
@@ -85,12 +94,20 @@ impl CodecTrainer {
         };
         build(shape, &weights, device, Kind::Float);
         let parameters = trainable.into_parameters();
+        let trained = parameters.only(|name| match config.trained {
+            Trained::Whole => true,
+            Trained::Decoder => is_behind_codes(name),
+        });
+        for (name, tensor) in &parameters.tensors {
+            let _ = tensor.set_requires_grad(trained.tensors.contains_key(name));
+        }
         CodecTrainer {
             shape: shape.clone(),
             config: config.clone(),
             device,
-            optimizer: Optimizer::new(&config.optimizer, &parameters),
+            optimizer: Optimizer::new(&config.optimizer, &trained),
             parameters,
+            trained,
             codebook: EmaCodebook::new(table),
             learning_rate: LearningRate::new(&config.learning_rate, false),
             step: 0,
@@ -116,6 +133,11 @@ impl CodecTrainer {
         self.codebook_since = self.codebook.is_started().then_some(0);
     }
 
+    /// Values of the trained weights.
+    pub fn trained_values(&self) -> u64 {
+        self.trained.numel()
+    }
+
     pub fn device(&self) -> Device {
         self.device
     }
@@ -138,9 +160,14 @@ impl CodecTrainer {
         self.codec(Kind::Float)
     }
 
+    /// Whether pictures are quantized already.
+    pub(super) fn has_codebook(&self) -> bool {
+        self.codebook_since.is_some()
+    }
+
     /// Whether the next step is the one that the codebook starts before.
     pub fn starts_codebook(&self) -> bool {
-        self.codebook_since.is_none() && self.step >= self.config.codebook.start
+        !self.has_codebook() && self.step >= self.config.codebook.start
     }
 
     /// Starts the codebook from the latents of `pictures` (uint8 `[B, 3, H, W]` each),
@@ -186,12 +213,11 @@ impl CodecTrainer {
         }
         .mean(Kind::Float);
         let loss = &reconstruction + &pass.commitment * config.commitment;
-        self.parameters.clear_gradients();
+        self.trained.clear_gradients();
         loss.backward();
-        let gradient_norm = gradient_norm(&self.parameters);
-        clip(&self.parameters, gradient_norm, config.clip_norm);
-        self.optimizer
-            .step(&self.parameters, self.learning_rate.rate);
+        let gradient_norm = gradient_norm(&self.trained);
+        clip(&self.trained, gradient_norm, config.clip_norm);
+        self.optimizer.step(&self.trained, self.learning_rate.rate);
         self.learning_rate.step(0.0);
 
         let mut usage = None;
@@ -199,8 +225,12 @@ impl CodecTrainer {
         if let Some(codes) = &pass.codes {
             let book = &config.codebook;
             let statistics = CodeStatistics::new(&pass.latents, codes, self.shape.codebook);
-            self.codebook.update(&statistics, book.decay, book.epsilon);
-            let due = self.codebook_since.is_some_and(|since| self.step > since)
+            let moves = config.trained == Trained::Whole;
+            if moves {
+                self.codebook.update(&statistics, book.decay, book.epsilon);
+            }
+            let due = moves
+                && self.codebook_since.is_some_and(|since| self.step > since)
                 && self.step.is_multiple_of(book.revive_every);
             if due && book.revive_below > 0.0 {
                 let mut generator =
