@@ -350,6 +350,22 @@ fn learn_null(config: &mut ModelConfig) -> bool {
     }
 }
 
+/// How the weights are drawn that meet a text tower which is drawn too. Its features have
+/// unit norm, so that the usual N(0, 0.02²) would leave the text √C times weaker in the
+/// beginning than what else enters an attention. (The originals never draw a tower.)
+fn beside_drawn_text(name: &str, shape: &[i64], init: Init) -> Init {
+    let width = |dimension: usize| (shape[dimension] as f64).sqrt();
+    let meets_text = [".attn2.key.weight", ".attn2.value.weight"];
+    match init {
+        Init::Normal(std) if meets_text.iter().any(|end| name.ends_with(end)) => {
+            Init::Normal(std * width(1))
+        }
+        // As long as the features that it stands for.
+        Init::Normal(std) if name == NULL_TEXT => Init::Normal(std / width(1)),
+        other => other,
+    }
+}
+
 /// End of the name of a block's table of classes.
 const CLASS_TABLE: &str = ".ln2.emb.weight";
 
@@ -380,10 +396,17 @@ impl WeightSource for StartWeights<'_> {
             let mean = rows.mean_dim(0, true, rows.kind()); // [1, D]
             return Tensor::cat(&[rows, mean], 0);
         }
-        if random {
-            self.drawn.weight(name, shape, init)
-        } else {
-            self.loader.weight(name, shape, init)
+        let Start {
+            random_denoiser,
+            random_text,
+            ..
+        } = self.start;
+        match (random, *random_denoiser && *random_text) {
+            (false, _) => self.loader.weight(name, shape, init),
+            (true, false) => self.drawn.weight(name, shape, init),
+            (true, true) => self
+                .drawn
+                .weight(name, shape, beside_drawn_text(name, shape, init)),
         }
     }
 }
