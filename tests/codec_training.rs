@@ -392,7 +392,7 @@ fn the_configurations_are_experiments() {
     let codec = CodecExperiment::read(&path, &[]).unwrap().codec;
     assert_eq!(
         (codec.resolution / codec.factor(), codec.codebook),
-        (16, 1024)
+        (8, 1024)
     );
 }
 
