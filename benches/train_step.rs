@@ -42,6 +42,9 @@ struct Args {
     device: DeviceChoice,
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Precision,
+    /// Activation checkpointing.
+    #[arg(long)]
+    recompute: bool,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -104,7 +107,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             y: Tensor::randn([batch, positions, width], (Kind::Float, device)) * 0.04,
         };
         state.parameters.clear_gradients();
-        let outcome = accumulate(&model, &objective, &shown, 1);
+        let outcome = accumulate(&model, &objective, &shown, 1, args.recompute);
         let (loss, norm) = (outcome.loss.double_value(&[]), state.gradient_norm());
         state.update(&config, loss, norm);
         if let Device::Cuda(index) = device {

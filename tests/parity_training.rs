@@ -132,7 +132,7 @@ fn steps(case: &mut Case) {
             y: input("cond_emb"),
         };
         state.parameters.clear_gradients();
-        let outcome = accumulate(&model, &objective, &shown, 1);
+        let outcome = accumulate(&model, &objective, &shown, 1, false);
         let main: Vec<f64> =
             Vec::try_from(outcome.main.to_kind(Kind::Double)).unwrap_or_else(|e| panic!("{e}"));
         state.times.update(&times, &main);

@@ -1,7 +1,7 @@
 //! One binary for CPU and CUDA: `libtorch_cuda.so` is loaded at start-up when
 //! it lies beside the `libtorch_cpu.so` that this process runs with.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{c_int, CStr, CString};
 use std::path::{Path, PathBuf};
 
 /// What [`load`] found.
@@ -46,6 +46,35 @@ pub fn load() -> CudaLibrary {
         Ok(()) => CudaLibrary::Loaded(path),
         Err(reason) => CudaLibrary::Failed { path, reason },
     }
+}
+
+/// Bytes that are free on the CUDA device `index`, by the CUDA runtime that came with
+/// libtorch; `None` where there is none or it does not know.
+pub fn free_memory(index: usize) -> Option<usize> {
+    // SAFETY: the functions have had these signatures in every CUDA runtime; 0 is success.
+    unsafe {
+        let current: unsafe extern "C" fn(*mut c_int) -> c_int = symbol(c"cudaGetDevice")?;
+        let select: unsafe extern "C" fn(c_int) -> c_int = symbol(c"cudaSetDevice")?;
+        let memory: unsafe extern "C" fn(*mut usize, *mut usize) -> c_int =
+            symbol(c"cudaMemGetInfo")?;
+        let (mut before, mut free, mut total) = (0, 0, 0);
+        if current(&mut before) != 0 || select(c_int::try_from(index).ok()?) != 0 {
+            return None;
+        }
+        let known = memory(&mut free, &mut total) == 0;
+        select(before);
+        known.then_some(free)
+    }
+}
+
+/// The loaded function called `name`.
+///
+/// # Safety
+///
+/// `F` must be the type of a pointer to that function.
+unsafe fn symbol<F: Copy>(name: &CStr) -> Option<F> {
+    let found = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+    (!found.is_null()).then(|| std::mem::transmute_copy(&found))
 }
 
 fn open_globally(path: &Path) -> Result<(), String> {

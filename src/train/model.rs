@@ -138,6 +138,10 @@ impl TrainingModel {
         }
     }
 
+    pub fn denoiser(&self) -> &Denoiser {
+        &self.denoiser
+    }
+
     /// Logits `[B, L, K]` f32 for `x_t` `[B, L]` at `t` `[B]` under the condition `y`.
     pub fn logits(&self, x_t: &Tensor, t: &Tensor, y: &Tensor) -> Tensor {
         let condition = self.denoiser.condition(y);

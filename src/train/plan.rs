@@ -8,6 +8,7 @@ use super::config::TrainConfig;
 use super::learning_rate::Course;
 use super::model::TextTraining;
 use crate::model::ModelConfig;
+use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
 use crate::transformer::config::FeedForwardKind;
 use crate::transformer::Conditioning;
@@ -70,7 +71,8 @@ impl Plan<'_> {
         self.trained as f64 * (5.0 * 4.0 + copy) + self.frozen as f64 * 4.0
     }
 
-    /// Bytes that one batch needs besides: what the backward pass reads again, about.
+    /// Bytes that one batch needs besides: what the backward pass reads again, about. With
+    /// activation checkpointing the activations of one block and the inputs of all.
     pub fn batch_bytes(&self) -> f64 {
         let c = &self.model.denoiser;
         let value = match self.config.precision {
@@ -78,32 +80,61 @@ impl Plan<'_> {
             _ => 2.0,
         };
         let [d, l, k] = [c.width, c.tokens(), c.codes].map(|n| n as f64);
-        let blocks = c.layers as f64 * l * d * (14.0 + 3.0 * c.expansion as f64) * value;
+        let (layers, inside) = (c.layers as f64, 14.0 + 3.0 * c.expansion as f64);
+        let kept = match self.config.activation_checkpointing {
+            true => layers + inside,
+            false => layers * inside,
+        };
+        let blocks = kept * l * d * value;
         // Logits, their log-softmax, the posterior's mixture and their gradients, in f32.
         let loss = l * k * 4.0 * 7.0;
         self.config.batch_size as f64 * (blocks + loss)
     }
 
-    /// Whether the machine has the memory that the plan needs; if not, what to do.
+    /// Whether the device has the memory that the plan needs, before any of it is taken;
+    /// if not, what to do.
     pub fn check_memory(&self) -> Result<(), String> {
-        let Some(available) = (self.device == Device::Cpu)
-            .then(available_memory)
-            .flatten()
-        else {
-            return Ok(());
+        let available = match self.device {
+            Device::Cuda(index) => free_memory(index).map(|bytes| bytes as f64),
+            _ => available_memory(),
         };
+        match available {
+            Some(available) => self.check_against(available),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the plan needs at most `available` bytes; if not, what to do.
+    pub fn check_against(&self, available: f64) -> Result<(), String> {
         let needed = self.state_bytes() + self.batch_bytes();
         if needed <= available {
             return Ok(());
         }
+        let mut remedies = Vec::new();
+        if self.config.batch_size > 1 {
+            remedies.push("a smaller train.batch_size with a larger train.accumulation");
+        }
+        if !self.config.activation_checkpointing {
+            remedies.push("train.activation_checkpointing: true");
+        }
+        if self.config.precision == Precision::F32 {
+            remedies.push("train.precision: bf16");
+        }
+        let remedies = match remedies.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; for a batch less is needed with {}",
+                remedies.join(", or ")
+            ),
+        };
         Err(format!(
             "the run needs about {:.1} GiB of memory ({:.1} for weights, gradients and moments, \
-             {:.1} for a batch), but {:.1} GiB are available; a smaller train.batch_size with a \
-             larger train.accumulation needs less (activations are not recomputed)",
+             {:.1} for a batch), but {:.1} GiB are available on {}{remedies}",
             needed / GIB,
             self.state_bytes() / GIB,
             self.batch_bytes() / GIB,
-            available / GIB
+            available / GIB,
+            DeviceChoice(self.device)
         ))
     }
 }

@@ -48,12 +48,14 @@ pub struct BatchOutcome {
     pub accuracy: Tensor,
 }
 
-/// Adds the gradients of one batch, of which `batches` make a step.
+/// Adds the gradients of one batch, of which `batches` make a step. With `recompute` the
+/// backward pass evaluates the blocks once more instead of keeping their activations.
 pub fn accumulate(
     model: &TrainingModel,
     objective: &Objective,
     shown: &Shown,
     batches: usize,
+    recompute: bool,
 ) -> BatchOutcome {
     let Shown {
         x_0,
@@ -62,10 +64,18 @@ pub fn accumulate(
         p_t,
         y,
     } = shown;
-    let logits = model.logits(x_t, t, y); // [B, L, K]
+    let denoiser = model.denoiser();
+    let pass = recompute.then(|| denoiser.forward_sparing(x_t, t, y));
+    let logits = match &pass {
+        Some(pass) => pass.logits.shallow_clone(),
+        None => model.logits(x_t, t, y),
+    }; // [B, L, K]
     let terms = objective.terms(&logits, x_0, x_t, t, p_t);
     let loss = terms.total.mean(Kind::Float) / (x_0.size()[1] * batches as i64) as f64;
     loss.backward();
+    if let Some(pass) = pass {
+        denoiser.backward_through_blocks(pass, x_t, t, y);
+    }
     let accuracy = tch::no_grad(|| {
         let right = logits.argmax(-1, false).eq_tensor(x_0);
         right.to_kind(Kind::Float).mean(Kind::Float)

@@ -112,6 +112,7 @@ impl<'a> Trainer<'a> {
                 &self.objective,
                 &shown,
                 config.accumulation,
+                config.activation_checkpointing,
             ));
         }
         if config.precision == Precision::F32 {

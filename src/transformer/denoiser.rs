@@ -18,8 +18,8 @@ pub struct Condition {
 
 /// The network of `p_θ(x̂_0 | x_t, t, y)`.
 pub struct Denoiser {
-    content_emb: ContentEmbedding,
-    blocks: Vec<Block>,
+    pub(super) content_emb: ContentEmbedding,
+    pub(super) blocks: Vec<Block>,
     norm: LayerNorm,
     head: Linear, // D → K
     config: DenoiserConfig,
@@ -63,13 +63,18 @@ impl Denoiser {
     /// int64 `[B]` from 0 to [`Conditioning::null_class`](super::Conditioning::null_class);
     /// of an unconditional network only the number of rows matters.
     pub fn condition(&self, y: &Tensor) -> Condition {
-        let y = &match y.is_floating_point() {
+        let y = self.in_own_kind(y);
+        Condition {
+            blocks: self.blocks.iter().map(|b| b.condition(&y)).collect(),
+            rows: y.size()[0],
+        }
+    }
+
+    /// Features in the hidden state's kind; classes as they are.
+    pub(super) fn in_own_kind(&self, y: &Tensor) -> Tensor {
+        match y.is_floating_point() {
             true => y.to_kind(self.kind),
             false => y.shallow_clone(),
-        };
-        Condition {
-            blocks: self.blocks.iter().map(|b| b.condition(y)).collect(),
-            rows: y.size()[0],
         }
     }
 
@@ -123,7 +128,12 @@ impl Denoiser {
         if let Some(positions) = wanted {
             x = gather_positions(&x, positions);
         }
-        let logits = self.head.forward(&self.norm.forward(&x)); // [B or 2B, A, K]
+        self.logits(&x) // [B or 2B, A, K]
+    }
+
+    /// Logits f32 `[·, A, K]` of what the last block gives, `[·, A, D]`.
+    pub(super) fn logits(&self, x: &Tensor) -> Tensor {
+        let logits = self.head.forward(&self.norm.forward(x));
         logits.to_kind(Kind::Float)
     }
 

@@ -10,6 +10,7 @@ pub mod denoiser;
 pub mod embedding;
 pub mod feed_forward;
 pub mod norm;
+pub mod recompute;
 
 pub use config::{Conditioning, DenoiserConfig, NullClass};
 pub use denoiser::{Condition, Denoiser};

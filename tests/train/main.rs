@@ -5,6 +5,7 @@ mod learning;
 mod place;
 #[path = "../program/mod.rs"]
 mod program;
+mod recompute;
 mod refusals;
 mod resume;
 mod start;
