@@ -25,7 +25,7 @@ use conditioner::Conditioner;
 
 pub use codec::LoadedCodec;
 pub use conditioner::{ConditionError, Subject};
-pub use sampling::{Edits, Origin};
+pub use sampling::{useful_threads, Edits, Origin};
 
 /// One picture to make.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 use clap::Args;
 use tch::Device;
 
+use crate::model::ModelConfig;
+use crate::pipeline::useful_threads;
 use crate::torch::device::{DeviceChoice, DeviceError};
 
 #[derive(Args, Clone, Debug)]
@@ -11,7 +13,7 @@ pub struct ComputeArgs {
     #[arg(long)]
     device: Option<DeviceChoice>,
 
-    /// Threads for CPU work [default: libtorch's choice].
+    /// Threads for CPU work [default: libtorch's choice; to sample, fewer for small models].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 }
@@ -23,5 +25,12 @@ impl ComputeArgs {
             tch::set_num_threads(threads.into());
         }
         self.device.unwrap_or_else(DeviceChoice::best).available()
+    }
+
+    /// Leaves no more threads than are of use to sample `model`, if none are asked for.
+    pub fn limit_threads(&self, model: &ModelConfig) {
+        if self.threads.is_none() {
+            tch::set_num_threads(useful_threads(model));
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::{Pipeline, Request};
 use crate::diffusion::guidance::Prediction;
 use crate::diffusion::sampler::Progress;
 use crate::diffusion::{HostNoise, Sampler, Start};
+use crate::model::ModelConfig;
 use crate::transformer::Condition;
 
 /// What a run starts from besides noise, and what it leads away from.
@@ -23,6 +24,18 @@ pub struct Origin {
     pub tokens: Tensor,
     /// The tokens that may change, bool `[1, L]`; all when `None`.
     pub redrawn: Option<Tensor>,
+}
+
+/// Operations of an evaluation that are worth a thread: below, threads wait for each
+/// other longer than they work.
+const FLOPS_PER_THREAD: f64 = 2e9;
+
+/// Threads to evaluate the denoiser of `model` with on the CPU, of those that libtorch
+/// would use.
+pub fn useful_threads(model: &ModelConfig) -> i32 {
+    let evaluation = 2.0 * model.denoiser.flops(); // with guidance
+    let useful = (evaluation / FLOPS_PER_THREAD).ceil();
+    f64::from(tch::get_num_threads()).min(useful) as i32
 }
 
 impl Pipeline {

@@ -10,8 +10,6 @@ use super::model::TextTraining;
 use crate::model::ModelConfig;
 use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
-use crate::transformer::config::FeedForwardKind;
-use crate::transformer::Conditioning;
 
 /// What a run will do and need.
 #[derive(Clone, Debug)]
@@ -33,23 +31,6 @@ impl Plan<'_> {
     /// Floating-point operations of training on one image: those of the forward pass,
     /// a multiplication and an addition counted each, and twice as many backward.
     pub fn flops_per_image(&self) -> f64 {
-        let c = &self.model.denoiser;
-        let [d, l, k] = [c.width, c.tokens(), c.codes].map(|n| n as f64);
-        let hidden = d * c.expansion as f64;
-        let taps = match c.feed_forward {
-            FeedForwardKind::Fc => 1.0,
-            FeedForwardKind::Conv => 9.0,
-        };
-        let own = 8.0 * d * d * l + 4.0 * l * l * d;
-        let text = match c.condition {
-            Conditioning::Text { positions, width } => {
-                let (s, w) = (positions as f64, width as f64);
-                4.0 * d * d * l + 4.0 * w * d * s + 4.0 * l * s * d
-            }
-            _ => 0.0,
-        };
-        let feed_forward = 4.0 * d * hidden * l * taps;
-        let denoiser = c.layers as f64 * (own + text + feed_forward) + 2.0 * d * k * l;
         let tower = self.model.text.as_ref().map_or(0.0, |text| {
             let t = &text.tower;
             let [w, s, h] = [t.width, t.context, t.hidden].map(|n| n as f64);
@@ -59,7 +40,7 @@ impl Plan<'_> {
             TextTraining::Frozen => 1.0,
             TextTraining::Trained => 3.0,
         };
-        3.0 * denoiser + tower_passes * tower
+        3.0 * self.model.denoiser.flops() + tower_passes * tower
     }
 
     /// Bytes that weights, gradients, moments and averages take.

@@ -197,6 +197,27 @@ impl DenoiserConfig {
         }
     }
 
+    /// Floating-point operations of one evaluation for one picture, a multiplication and
+    /// an addition counted each.
+    pub fn flops(&self) -> f64 {
+        let [d, l, k] = [self.width, self.tokens(), self.codes].map(|n| n as f64);
+        let hidden = d * self.expansion as f64;
+        let taps = match self.feed_forward {
+            FeedForwardKind::Fc => 1.0,
+            FeedForwardKind::Conv => 9.0,
+        };
+        let own = 8.0 * d * d * l + 4.0 * l * l * d;
+        let text = match self.condition {
+            Conditioning::Text { positions, width } => {
+                let (s, w) = (positions as f64, width as f64);
+                4.0 * d * d * l + 4.0 * w * d * s + 4.0 * l * s * d
+            }
+            _ => 0.0,
+        };
+        let feed_forward = 4.0 * d * hidden * l * taps;
+        self.layers as f64 * (own + text + feed_forward) + 2.0 * d * k * l
+    }
+
     /// L, the number of image tokens.
     pub fn tokens(&self) -> i64 {
         self.grid[0] * self.grid[1]

@@ -122,6 +122,7 @@ pub fn run(args: &SampleArgs) -> CliResult {
     }
     let device = args.compute.set_up()?;
     let checkpoint = args.model.open(&args.checkpoint)?;
+    args.compute.limit_threads(&checkpoint.config);
     let plan = match &args.from_image {
         Some(png) => repeated(png, &args.edit, &checkpoint.config)?,
         None => planned(args, &checkpoint.config, device)?,
