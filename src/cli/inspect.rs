@@ -41,7 +41,10 @@ pub fn run(args: &InspectArgs) -> CliResult {
 }
 
 fn write_description(out: &mut dyn Write, path: &Path, d: &Description) -> std::io::Result<()> {
-    let mut line = |name: &str, value: &str| writeln!(out, "{name:<12} {value}");
+    let mut line = |name: &str, value: &str| {
+        let text = format!("{name:<12} {value}");
+        writeln!(out, "{}", text.trim_end())
+    };
     line("file", &path.display().to_string())?;
     line("layout", &d.layout)?;
     for (name, value) in &d.facts {
