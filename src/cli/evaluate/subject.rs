@@ -199,6 +199,7 @@ impl SubjectArgs {
         folders: &[(LabelledFolder, Vec<usize>)],
     ) -> Result<Model, Box<dyn Error>> {
         let checkpoint = self.model.open(path)?;
+        self.compute.limit_threads(&checkpoint.config);
         if checkpoint.config.text.is_none() {
             let path = path.display();
             return Err(format!("{path}: the model reads no text, expected one that does").into());
