@@ -8,7 +8,8 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::checkpoint::CodecFile;
-use vqdiffusion::data::{Dataset, PictureLoader, Split, TokenCache, Transform};
+use vqdiffusion::data::dataset::Epoch;
+use vqdiffusion::data::{Dataset, PictureLoader, Rows, Split, TokenCache, Transform};
 use vqdiffusion::experiment::codec::CodecExperiment;
 use vqdiffusion::picture::{write_png, Picture};
 use vqdiffusion::pipeline::LoadedCodec;
@@ -78,7 +79,9 @@ fn first_batch(folder: &Path, experiment: &CodecExperiment) -> Tensor {
         crop: experiment.data.crop,
         flip: false,
     };
-    let loader = PictureLoader::new(pictures, transform, experiment.train.seed, false);
+    let rows = Rows::new(Epoch::Pictures, &pictures.items);
+    let seed = experiment.train.seed;
+    let loader = PictureLoader::new(pictures, rows, transform, seed, false).unwrap();
     let batch = loader.batch(0, experiment.train.batch_size).unwrap();
     batch.pictures
 }

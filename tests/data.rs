@@ -1,13 +1,17 @@
 //! Data sets in their true layouts, and files that cannot be used.
 
 use std::io::Cursor;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::TempDir;
 use vqdiffusion::data::dataset::{Epoch, Layout};
 use vqdiffusion::data::decode::decode;
-use vqdiffusion::data::{DataError, Dataset, Split};
+use vqdiffusion::data::pictures::load;
+use vqdiffusion::data::prefetch::prefetch;
+use vqdiffusion::data::{CropRule, DataError, Dataset, Row, Rows, Split, Transform};
 
 /// A picture whose values depend on the position, different for every `seed`.
 fn sample_image(width: u32, height: u32, seed: u32) -> RgbImage {
@@ -97,6 +101,31 @@ fn folder_with_sidecars() {
 }
 
 #[test]
+fn folder_with_odd_names() {
+    let root = TempDir::new().unwrap();
+    let at = root.path();
+    for name in ["CAT.JPG", "héron.png", "deep/dog.png"] {
+        picture(at, name, 1);
+    }
+    put(&at.join("CAT.TXT"), "a cat");
+    put(&at.join("héron.txt"), "un héron");
+    put(&at.join("deep/dog.txt"), "a dog");
+    put(&at.join("new.webp"), "RIFF");
+    let latin = std::ffi::OsStr::from_bytes(b"caf\xe9.png");
+    put(&at.join(latin), "");
+    symlink("..", at.join("deep/up")).unwrap();
+    symlink(at.join("deep"), at.join("linked")).unwrap();
+    let dataset = open(at, Split::Train);
+    let expected = ["CAT.JPG", "deep/dog.png", "héron.png", "linked/dog.png"];
+    assert_eq!(names(&dataset), expected);
+    let captions = |n: usize| dataset.items[n].captions.join("|");
+    assert_eq!([0, 1, 2].map(captions), ["a cat", "a dog", "un héron"]);
+    let reasons = skipped(&dataset);
+    assert_eq!(reasons[0].1, "the name is not UTF-8");
+    assert_eq!(reasons[1..], [("new.webp", "expected PNG or JPEG")]);
+}
+
+#[test]
 fn folder_of_pictures_alone() {
     let root = TempDir::new().unwrap();
     picture(root.path(), "x/2.png", 2);
@@ -113,15 +142,17 @@ fn folder_of_pictures_alone() {
 #[test]
 fn json_lines() {
     let root = TempDir::new().unwrap();
-    let lines: [&[u8]; 8] = [
+    let lines: [&[u8]; 10] = [
         br#"{"file": "a.png", "caption": " red heart ", "style": "flat", "label": 3}"#,
         br#"{"file_name": "b.png", "captions": ["one", "two", ""]}"#,
         b"",
-        br#"{"file": "a.png", "text": "heart"}"#,
+        br#"{"file": "a.png", "file_name": "x", "text": "heart", "captions": null}"#,
         b"{\"file\": \"c.png\", \"caption\": \"caf\xe9\"}",
         br#"{"file": "d.png"}"#,
         br#"{"caption": "no file"}"#,
         br#"{"file": "e.png", "caption": "x", "label": "cat"}"#,
+        br#"{"file": "a.png", "caption": "x", "label": 4}"#,
+        br#"["f.png", "x"]"#,
     ];
     put(&root.path().join("captions.jsonl"), lines.join(&b'\n'));
     let dataset = open(root.path(), Split::Train);
@@ -133,11 +164,18 @@ fn json_lines() {
     assert_eq!(dataset.items[1].captions, ["one", "two"]);
     let reasons = skipped(&dataset);
     let places: Vec<&str> = reasons.iter().map(|(what, _)| *what).collect();
-    let expected = [5, 7, 8, 6].map(|n| format!("captions.jsonl line {n}"));
+    let expected = [5, 7, 8, 9, 10, 6].map(|n| format!("captions.jsonl line {n}"));
     assert_eq!(places, expected);
     assert!(reasons[0].1.contains("not UTF-8"), "{reasons:?}");
     assert!(reasons[1].1.contains("missing field `file`"), "{reasons:?}");
-    assert_eq!(reasons[3].1, "no caption for d.png");
+    let expected = [
+        "invalid type: string \"cat\", expected i64 at column 48",
+        "label 4 for a.png, which has the label 3",
+        "expected one JSON object a line",
+        "no caption for d.png",
+    ];
+    let found: Vec<&str> = reasons[2..].iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(found, expected);
     // The list itself names the same data set.
     let by_list = open(&root.path().join("captions.jsonl"), Split::Train);
     assert_eq!((by_list.root, by_list.items), (dataset.root, dataset.items));
@@ -171,6 +209,26 @@ fn comma_separated_values() {
         ("pets.csv line 6", "label is 'seven', expected an integer")
     );
 
+    // A byte order mark, capitals, quotes, Windows' line ends; too many fields.
+    let rows = "\u{feff}\"File\" , Caption\r\na.jpg,\"one, two\"\r\nb.jpg,one, two\r\nc.jpg,\r\n";
+    put(&list, rows);
+    let dataset = open(&list, Split::Train);
+    assert_eq!(names(&dataset), ["a.jpg"]);
+    assert_eq!(dataset.items[0].captions, ["one, two"]);
+    let reasons = skipped(&dataset);
+    assert_eq!(reasons[0].0, "pets.csv line 3");
+    assert!(reasons[0].1.contains("3 fields, expected 2"), "{reasons:?}");
+    assert_eq!(reasons[1], ("pets.csv line 4", "no caption for c.jpg"));
+
+    for (rows, problem) in [
+        ("file;caption\na.jpg;x\n", "columns are separated by commas"),
+        ("file,caption\n", "names no picture"),
+        ("", "no column 'file'"),
+    ] {
+        put(&list, rows);
+        let error = Dataset::open(&list, Split::Train, false).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
     put(&list, "path,caption\na.jpg,x\n");
     let error = Dataset::open(&list, Split::Train, false)
         .unwrap_err()
@@ -193,6 +251,7 @@ fn mscoco() {
                 {"image_id": ids[1], "id": 1, "caption": "A man on a horse."},
                 {"image_id": ids[0], "id": 2, "caption": "Food.\n"},
                 {"image_id": ids[1], "id": 3, "caption": "A horse."},
+                {"image_id": ids[1], "id": 4, "caption": " \n"},
             ],
         });
         put(
@@ -211,7 +270,11 @@ fn mscoco() {
     assert_eq!(names(&dataset), expected);
     assert_eq!(dataset.items[1].captions, ["A man on a horse.", "A horse."]);
     assert_eq!(dataset.items[0].captions, ["Food."]);
-    assert_eq!(dataset.samples(), 3, "one sample a caption");
+    assert_eq!(
+        skipped(&dataset),
+        [("a caption of picture 581929", "the caption is empty")]
+    );
+    assert_eq!(dataset.epoch, Epoch::Captions);
     for item in open(at, Split::Val).items.iter().chain(&dataset.items) {
         assert!(
             at.join(&item.picture).exists(),
@@ -254,12 +317,13 @@ fn cub_200() {
     let dataset = open(at, Split::Train);
     assert_eq!(dataset.layout, Layout::Cub);
     assert_eq!(dataset.items.len(), 2);
-    assert_eq!(dataset.samples(), 2, "one sample a picture");
+    assert_eq!(dataset.epoch, Epoch::Pictures);
     assert_eq!(dataset.items[1].captions.len(), 10);
     assert_eq!(dataset.items[1].captions[3], "bird 3 of 002.Auk/Auk_0007");
     assert!(at.join(&dataset.items[1].picture).exists());
     assert_eq!(skipped(&dataset)[0].0, "text/text/002.Auk/Auk_0009.txt");
     assert_eq!(open(at, Split::Test).items.len(), 1);
+    assert_eq!(open(at, Split::Val).items, open(at, Split::Test).items);
 
     put(&at.join("train/filenames.pickle"), "(dp0\n.");
     let error = Dataset::open(at, Split::Train, false)
@@ -398,4 +462,84 @@ fn grey_and_transparent_pictures() {
     clear.write_to(&mut bytes, ImageFormat::Png).unwrap();
     let expected = [255, 255, 255, 10, 20, 30, 206, 208, 210]; // c/5 + 255·4/5
     assert_eq!(decode(bytes.get_ref()).unwrap().rgb, expected);
+}
+
+#[test]
+fn what_is_no_file_is_no_picture() {
+    let root = TempDir::new().unwrap();
+    let at = root.path();
+    picture(at, "good.png", 1);
+    std::fs::create_dir(at.join("folder.png")).unwrap();
+    symlink("nowhere", at.join("dangling.png")).unwrap();
+    // Endless, and not to be read.
+    symlink("/dev/zero", at.join("device.png")).unwrap();
+    symlink("good.png", at.join("link.png")).unwrap();
+    let list = ["folder", "dangling", "device", "missing", "link"];
+    let list = list.map(|name| format!("{{\"file\": \"{name}.png\"}}"));
+    put(&at.join("captions.jsonl"), list.join("\n"));
+    let dataset = open(at, Split::Train);
+    let transform = Transform {
+        size: 16,
+        crop: CropRule::Center,
+        flip: false,
+    };
+    let reasons = [0, 1, 2, 3].map(|place| {
+        let skipped = load(&dataset, place, &transform, 0, 0..1).unwrap_err();
+        skipped.to_string()
+    });
+    let gone = "No such file or directory (os error 2)";
+    let expected = [
+        "folder.png: not a file".to_string(),
+        format!("dangling.png: {gone}"),
+        "device.png: not a file".into(),
+        format!("missing.png: {gone}"),
+    ];
+    assert_eq!(reasons, expected);
+    assert_eq!(load(&dataset, 4, &transform, 0, 0..1).unwrap().len(), 1);
+}
+
+#[test]
+fn rows_are_captions_or_pictures() {
+    let item = |captions: usize| vqdiffusion::data::Item {
+        picture: "x.png".into(),
+        captions: vec!["caption".into(); captions],
+        label: None,
+    };
+    let items = [0, 2, 0, 0, 1, 3, 0].map(item);
+    let mut expected = Vec::new();
+    for (item, captions) in items.iter().map(|item| item.captions.len()).enumerate() {
+        expected.extend((0..captions).map(|n| Row {
+            item,
+            caption: Some(n),
+        }));
+    }
+    let rows = |epoch| {
+        let rows = Rows::new(epoch, &items);
+        let all: Vec<Row> = (0..rows.len()).map(|n| rows.at(n)).collect();
+        all
+    };
+    assert_eq!(rows(Epoch::Captions), expected);
+    let pictures: Vec<usize> = rows(Epoch::Pictures).iter().map(|r| r.item).collect();
+    assert_eq!(pictures, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_thread_that_ends_early_is_an_error() {
+    let numbers = |panics_at: u64| {
+        let make = move |n| match n {
+            _ if n == panics_at => panic!("the disk burns"),
+            _ => Ok(10 * n),
+        };
+        prefetch(2, 3..7, make).unwrap()
+    };
+    let all: Result<Vec<u64>, DataError> = numbers(99).collect();
+    assert_eq!(all.unwrap(), [30, 40, 50, 60]);
+    let mut results = numbers(5);
+    assert!(matches!(results.next(), Some(Ok(30))));
+    assert!(matches!(results.next(), Some(Ok(40))));
+    for problem in ["panicked: the disk burns", "has ended"] {
+        let error = results.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+    assert!(results.next().is_none(), "all four numbers had an answer");
 }

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use vqdiffusion::data::dataset::Epoch;
 use vqdiffusion::data::order::{below, shuffled};
-use vqdiffusion::data::{CropRule, DataError, Dataset, PictureLoader, Split, Transform};
+use vqdiffusion::data::{CropRule, DataError, Dataset, PictureLoader, Rows, Split, Transform};
 use vqdiffusion::diffusion::noise::{sample_generator, TrainingDraw};
 use vqdiffusion::picture::{write_png, Picture};
 
@@ -174,12 +175,9 @@ fn picture_batches_are_functions_of_the_sample() {
         flip: true,
     };
     let loader = |strict| {
-        PictureLoader::new(
-            Dataset::open(root.path(), Split::Train, false).unwrap(),
-            transform,
-            9,
-            strict,
-        )
+        let dataset = Dataset::open(root.path(), Split::Train, false).unwrap();
+        let rows = Rows::new(Epoch::Pictures, &dataset.items);
+        PictureLoader::new(dataset, rows, transform, 9, strict).unwrap()
     };
     let whole = loader(false).batch(0, 24).unwrap();
     assert_eq!(whole.pictures.size(), [24, 3, 16, 16]);
@@ -190,11 +188,11 @@ fn picture_batches_are_functions_of_the_sample() {
         let part = other.batch(first, 7).unwrap();
         let expected = whole.pictures.narrow(0, first as i64, 7);
         assert!(part.pictures.equal(&expected), "samples from {first}");
-        assert_eq!(part.items, whole.items[first as usize..][..7]);
+        assert_eq!(part.rows, whole.rows[first as usize..][..7]);
     }
     // Every readable picture once an epoch, and the unreadable one replaced and listed.
-    for epoch in whole.items.chunks(6) {
-        let seen: HashSet<usize> = epoch.iter().copied().collect();
+    for epoch in whole.rows.chunks(6) {
+        let seen: HashSet<usize> = epoch.iter().map(|row| row.item).collect();
         assert_eq!(seen, (0..5).collect(), "{epoch:?}");
     }
     let listed = other.skipped();

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
 use tch::{Device, Tensor};
 use tempfile::TempDir;
@@ -11,7 +12,9 @@ use vqdiffusion::checkpoint::{CodecFile, OpenOptions};
 use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::codec::usage::{perplexity, reduction};
 use vqdiffusion::data::cache::codec_identity;
-use vqdiffusion::data::{CachedSamples, Conditions, TokenCache, TokenLoader};
+use vqdiffusion::data::{
+    CachedSamples, Conditions, Dataset, LiveSamples, Split, TokenCache, TokenLoader,
+};
 use vqdiffusion::picture::{read_picture, write_png, Picture};
 use vqdiffusion::pipeline::LoadedCodec;
 
@@ -257,8 +260,86 @@ fn damage_is_detected() {
     }
     std::fs::remove_file(&shard).unwrap();
     assert!(open().contains("tokens-00000.safetensors"));
+    let header = std::fs::read_to_string(at.join("c/cache.json")).unwrap();
+    let mut bad: serde_json::Value = serde_json::from_str(&header).unwrap();
+    bad["codes"] = (-3).into();
+    std::fs::write(at.join("c/cache.json"), bad.to_string()).unwrap();
+    assert!(open().contains("codes is -3, expected 1 to"), "{}", open());
     std::fs::write(at.join("c/cache.json"), "{}").unwrap();
     assert!(open().contains("cache.json: missing field"), "{}", open());
+}
+
+#[test]
+fn what_a_former_run_left_out_is_looked_at_again() {
+    let folder = data_set(6);
+    let at = folder.path();
+    for name in ["001.png", "004.png"] {
+        std::fs::write(at.join("data").join(name), b"").unwrap();
+    }
+    tokenize(at, &["data", "--out", "c"]);
+    let before = contents(&at.join("c"));
+    refuse(
+        at,
+        &["data", "--out", "c", "--strict"],
+        &["001.png: the file is empty; 004.png: the file is empty"],
+    );
+    assert_eq!(contents(&at.join("c")), before);
+    // One of them is mended.
+    draw_picture(&at.join("data/001.png"), 1);
+    let out = tokenize(at, &["data", "--out", "c"]);
+    assert!(out.contains("5 pictures of 6"), "{out}");
+    assert!(out.contains("skipped 1:\n  004.png"), "{out}");
+    // What is complete is kept.
+    draw_picture(&at.join("data/004.png"), 4);
+    let strict = ["data", "--out", "c", "--strict"];
+    let out = tokenize(at, &strict);
+    assert!(out.contains("6 pictures of 6, 1 views each\n"), "{out}");
+    let out = tokenize(at, &strict);
+    assert!(out.contains("(6 from a former run)"), "{out}");
+    tokenize(at, &["data", "--out", "fresh"]);
+    assert_eq!(contents(&at.join("c")), contents(&at.join("fresh")));
+}
+
+/// A cache of many files is read with few descriptors.
+#[test]
+fn shards_hold_no_descriptors() {
+    let folder = data_set(3);
+    let at = folder.path();
+    tokenize(at, &["data", "--out", "c"]);
+    let mut header: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(at.join("c/cache.json")).unwrap()).unwrap();
+    let entry = header["shards"][0].clone();
+    let first = at.join("c/tokens-00000.safetensors");
+    for n in 1..200 {
+        let name = format!("tokens-{n:05}.safetensors");
+        std::fs::hard_link(&first, at.join("c").join(&name)).unwrap();
+        let mut entry = entry.clone();
+        entry["file"] = name.into();
+        header["shards"].as_array_mut().unwrap().push(entry);
+    }
+    std::fs::write(at.join("c/cache.json"), header.to_string()).unwrap();
+    let limited = |args: &str| {
+        let script = format!("ulimit -n 40; exec \"$0\" {args}");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_vqdiffusion")])
+            .current_dir(at)
+            .env("OMP_NUM_THREADS", "1");
+        succeeded(&mut command)
+    };
+    let out = limited("code-usage c");
+    let tokens = 200 * 3 * 64;
+    assert!(out.contains(&format!("tokens {tokens}\n")), "{out}");
+
+    let model = model_arguments();
+    let experiment = format!(
+        "weights: {{init_from: '{}', config: '{}'}}\ndata: {{train: c}}\n\
+         train: {{folder: run, steps: 2, batch_size: 8, validation: {{every: 0}}}}\n",
+        model[1], model[3]
+    );
+    std::fs::write(at.join("train.yaml"), experiment).unwrap();
+    limited("train train.yaml --threads 1 --device cpu");
+    assert!(at.join("run/last/model.safetensors").exists());
 }
 
 #[test]
@@ -277,7 +358,17 @@ fn bad_options() {
         &["--strict is for data sets"],
     );
     refuse(at, &["data", "--out", "c", "--views", "0"], &["--views"]);
+    refuse(
+        at,
+        &["data", "--out", "data"],
+        &["data: holds ", "is no token cache"],
+    );
     refuse(at, &["nowhere.jsonl", "--out", "c"], &["nowhere.jsonl"]);
+    refuse(
+        at,
+        &["data", "--out", "c", "--split", "val"],
+        &["--split val", "data is a data set without parts"],
+    );
 }
 
 fn loader(at: &Path, conditions: Conditions, drop_rate: f64) -> TokenLoader {
@@ -387,18 +478,44 @@ fn an_epoch_of_captions_has_each_once() {
     }
     let json = serde_json::json!({ "annotations": annotations }).to_string();
     std::fs::write(at.join("coco/annotations/captions_train2014.json"), json).unwrap();
-    tokenize(at, &["coco", "--out", "c"]);
-    let loader = loader(&at.join("c"), text_conditions(), 0.0);
-    assert_eq!(loader.len(), 6);
+    tokenize(at, &["coco", "--out", "c", "--crop", "center"]);
+    let cached = loader(&at.join("c"), text_conditions(), 0.0);
+    let live = live(&at.join("coco"));
     let tokenizer = ClipTokenizer::new(1000).unwrap();
-    let batch = loader.batch(6, 6).unwrap();
-    let rows = Vec::<i64>::try_from(batch.text_ids.unwrap().view([-1])).unwrap();
-    let mut seen: Vec<&[i64]> = rows.chunks(77).collect();
     let captions = ["0 0", "1 0", "1 1", "2 0", "2 1", "2 2"];
     let mut expected: Vec<Vec<i64>> = captions.map(|c| tokenizer.encode(c).unwrap().ids).to_vec();
-    seen.sort();
     expected.sort();
+    let [from_cache, from_pictures] = [&cached, &live].map(|loader| {
+        assert_eq!(loader.len(), 6);
+        let batch = loader.batch(6, 6).unwrap();
+        Vec::<i64>::try_from(batch.text_ids.unwrap().view([-1])).unwrap()
+    });
+    assert_eq!(from_cache, from_pictures);
+    let mut seen: Vec<&[i64]> = from_cache.chunks(77).collect();
+    seen.sort();
     assert_eq!(seen, expected);
+
+    // The samples of validation are the same too: the middles of the first pictures.
+    for size in [1, 4, 6] {
+        let [a, b] = [&cached, &live].map(|loader| loader.fixed(size).unwrap());
+        assert_eq!(a.samples.len(), size);
+        assert_eq!(a.samples, b.samples);
+        assert!(a.tokens.equal(&b.tokens));
+        assert!(a.text_ids.unwrap().equal(&b.text_ids.unwrap()));
+    }
+}
+
+/// Batches straight from the pictures of a data set, with the tiny model's codec.
+fn live(data: &Path) -> TokenLoader {
+    let samples = LiveSamples::new(
+        Dataset::open(data, Split::Train, false).unwrap(),
+        Rc::new(codec().codec),
+        Device::Cpu,
+        text_conditions(),
+        (64, 64),
+        17,
+    );
+    TokenLoader::from_pictures(samples.unwrap(), 17, 0.0)
 }
 
 #[test]

@@ -94,10 +94,14 @@ pub fn run() -> ExitCode {
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
+            let mut said = error.to_string();
             let mut cause = error.source();
             while let Some(inner) = cause {
-                eprintln!("  caused by: {inner}");
-                cause = inner.source();
+                let text = inner.to_string();
+                if !said.ends_with(&text) {
+                    eprintln!("  caused by: {text}");
+                }
+                (said, cause) = (text, inner.source());
             }
             ExitCode::from(2)
         }

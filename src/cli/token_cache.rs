@@ -57,12 +57,6 @@ impl CacheArgs {
     }
 }
 
-/// Whether `path` names a data set rather than a picture.
-pub fn is_data_set(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str());
-    path.is_dir() || matches!(extension, Some("jsonl" | "csv"))
-}
-
 pub fn write(
     source: &Path,
     codec_args: &CodecArgs,
@@ -71,6 +65,14 @@ pub fn write(
 ) -> CliResult {
     let out = out.ok_or("--out: a data set needs a folder for its token cache")?;
     let dataset = Dataset::open(source, args.split.unwrap_or_default(), args.strict)?;
+    if let Some(split) = args.split.filter(|_| !dataset.layout.has_parts()) {
+        let problem = format!(
+            "--split {}: {} is a data set without parts",
+            split.name(),
+            source.display()
+        );
+        return Err(problem.into());
+    }
     let loaded = codec_args.codec()?;
     let [height, width] = loaded.picture_size();
     if height != width {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::codec_run::CodecArgs;
 use super::token_cache::{self, CacheArgs};
 use super::CliResult;
+use crate::data::Dataset;
 use crate::new_file;
 
 #[derive(Args)]
@@ -49,7 +50,7 @@ struct TokenizedImage<'a> {
 
 pub fn run(args: &TokenizeArgs) -> CliResult {
     if let [source] = args.codec.images.as_slice() {
-        if token_cache::is_data_set(source) {
+        if Dataset::is_at(source) {
             return token_cache::write(source, &args.codec, args.out.as_deref(), &args.cache);
         }
     }

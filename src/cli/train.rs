@@ -87,16 +87,20 @@ pub fn run(args: &TrainArgs) -> CliResult {
     // Also a check of the codec, which every checkpoint gets a copy of.
     let codec = start.codec(device)?;
     let source = DataSource::new(&experiment, model, start.checkpoint.tokenizer()?, codec)?;
-    let data = RunData {
-        train: source.open(&experiment.data.train, Split::Train)?,
-        validation: experiment
-            .data
-            .validation
-            .as_ref()
-            .map(|path| source.open(path, Split::Val))
-            .transpose()?,
+    let train = source.open(&experiment.data.train, Split::Train)?;
+    let validation = match &experiment.data.validation {
+        Some(path) => Some(source.open(path, Split::Val)?),
+        None => None,
     };
-    drop(source); // and with it the codec, if it is not needed any more
+    let fixed = || {
+        let samples = validation.as_ref().unwrap_or(&train);
+        samples.fixed(config.validation.samples)
+    };
+    let data = RunData {
+        validation: (config.validation.every > 0).then(fixed).transpose()?,
+        train,
+    };
+    drop((source, validation)); // and with it the codec, if it is not needed any more
     let stop = stop_on_signals()?;
     let (trained, frozen) = start.sizes(config)?;
     let plan = Plan {

@@ -1,7 +1,7 @@
 //! `vqdiffusion train-codec`: pictures to an image codec.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use super::progress::Progress;
 use super::train::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::checkpoint::{CodecFile, OpenOptions};
-use crate::data::pictures::load;
-use crate::data::{CropRule, DataError, Dataset, PictureLoader, Split, Transform};
+use crate::data::dataset::Epoch;
+use crate::data::pictures::first_readable;
+use crate::data::{DataError, Dataset, PictureLoader, Rows, Split, Transform};
 use crate::experiment::codec::{CodecExperiment, PictureConfig};
-use crate::picture::Picture;
 use crate::torch::params::RandomWeights;
 use crate::train::codec::checkpoint::{restore, MODEL};
 use crate::train::codec::run::{holds_run, run as train, Ended};
@@ -84,8 +84,12 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     let data = Arc::new(pictures(&experiment)?);
     let validation = match &experiment.data.validation {
         Some(path) => {
-            let count = config.validation_pictures;
-            validation_pictures(&Dataset::open(path, Split::Val, false)?, &experiment, count)?
+            let dataset = open(path, Split::Val, false)?;
+            let size = experiment.codec.resolution as u32;
+            first_readable(&dataset, size, config.validation_pictures)?
+                .into_iter()
+                .map(|(_, picture)| picture)
+                .collect()
         }
         None => Vec::new(),
     };
@@ -156,14 +160,6 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     })
 }
 
-fn transform(experiment: &CodecExperiment, crop: CropRule, flip: bool) -> Transform {
-    Transform {
-        size: experiment.codec.resolution as u32,
-        crop,
-        flip,
-    }
-}
-
 fn pictures(experiment: &CodecExperiment) -> Result<PictureLoader, DataError> {
     let PictureConfig {
         train,
@@ -173,35 +169,21 @@ fn pictures(experiment: &CodecExperiment) -> Result<PictureLoader, DataError> {
         strict,
         ..
     } = &experiment.data;
-    let dataset = Dataset::open(train, *split, *strict)?;
+    let dataset = open(train, *split, *strict)?;
+    let rows = Rows::new(Epoch::Pictures, &dataset.items);
+    let transform = Transform {
+        size: experiment.codec.resolution as u32,
+        crop: *crop,
+        flip: *flip,
+    };
+    let seed = experiment.train.seed;
+    PictureLoader::new(dataset, rows, transform, seed, *strict)
+}
+
+fn open(path: &Path, split: Split, strict: bool) -> Result<Dataset, DataError> {
+    let dataset = Dataset::open(path, split, strict)?;
     for skipped in &dataset.skipped {
         log::warn!("skipped {skipped}");
     }
-    let transform = transform(experiment, *crop, *flip);
-    Ok(PictureLoader::new(
-        dataset,
-        transform,
-        experiment.train.seed,
-        *strict,
-    ))
-}
-
-/// The first readable pictures, scaled and their centres cut out.
-fn validation_pictures(
-    dataset: &Dataset,
-    experiment: &CodecExperiment,
-    count: usize,
-) -> Result<Vec<Picture>, DataError> {
-    let transform = transform(experiment, CropRule::Center, false);
-    let readable: Vec<Picture> = (0..dataset.items.len())
-        .filter_map(|place| load(dataset, place, &transform, 0, 0..1).ok()?.pop())
-        .take(count)
-        .collect();
-    if readable.is_empty() {
-        return Err(DataError::Unusable {
-            path: dataset.root.clone(),
-            problem: "no picture can be read".into(),
-        });
-    }
-    Ok(readable)
+    Ok(dataset)
 }

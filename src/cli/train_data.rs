@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use tch::{Device, Tensor};
 
-use super::token_cache::is_data_set;
 use crate::clip::ClipTokenizer;
 use crate::codec::ImageCodec;
 use crate::data::cache::codec_identity;
@@ -58,7 +57,7 @@ impl<'a> DataSource<'a> {
     pub fn open(&self, path: &Path, split: Split) -> Result<TokenLoader, Box<dyn Error>> {
         let seed = self.experiment.train.seed;
         let drop_rate = self.experiment.data.drop_rate;
-        if path.join("cache.json").exists() {
+        if TokenCache::is_at(path) {
             let cache = TokenCache::open(path)?;
             cache.check_codec(&self.identity)?;
             self.check_length(path, cache.tokens_per_image() as i64)?;
@@ -68,7 +67,7 @@ impl<'a> DataSource<'a> {
             let samples = CachedSamples::new(cache, self.conditions())?;
             return Ok(TokenLoader::from_cache(samples, seed, drop_rate));
         }
-        if is_data_set(path) {
+        if Dataset::is_at(path) {
             let dataset = Dataset::open(path, split, false)?;
             for skipped in &dataset.skipped {
                 log::warn!("skipped {skipped}");

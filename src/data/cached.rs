@@ -3,9 +3,10 @@
 use tch::Tensor;
 
 use super::cache::TokenCache;
-use super::dataset::{samples, Epoch, Item};
+use super::dataset::{Epoch, Item};
 use super::error::DataError;
 use super::order::below;
+use super::rows::Rows;
 use crate::clip::ClipTokenizer;
 use crate::diffusion::noise::{sample_generator, TrainingDraw};
 
@@ -35,6 +36,15 @@ impl Conditions {
                 "{lacking} of {} pictures have no {what}",
                 items.len()
             )),
+        }
+    }
+
+    /// The samples of an epoch over `items`: captions are gone through only where the
+    /// model sees them.
+    pub fn rows(&self, epoch: Epoch, items: &[Item]) -> Rows {
+        match self {
+            Conditions::Text(_) => Rows::new(epoch, items),
+            Conditions::Class | Conditions::Nothing => Rows::new(Epoch::Pictures, items),
         }
     }
 
@@ -74,8 +84,7 @@ pub type Selected = (Tensor, Option<Tensor>, Option<Tensor>);
 pub struct CachedSamples {
     cache: TokenCache,
     conditions: Conditions,
-    /// First row of each item, where every caption is a row.
-    starts: Option<Vec<u64>>,
+    rows: Rows,
 }
 
 impl CachedSamples {
@@ -87,22 +96,11 @@ impl CachedSamples {
         conditions
             .check(items)
             .map_err(|problem| DataError::format(cache.folder(), problem))?;
-        let by_caption =
-            matches!(conditions, Conditions::Text(_)) && cache.header().epoch == Epoch::Captions;
-        let starts = by_caption.then(|| {
-            items
-                .iter()
-                .scan(0, |next, item| {
-                    let start = *next;
-                    *next += item.captions.len() as u64;
-                    Some(start)
-                })
-                .collect()
-        });
+        let rows = conditions.rows(cache.header().epoch, items);
         Ok(CachedSamples {
             cache,
             conditions,
-            starts,
+            rows,
         })
     }
 
@@ -112,11 +110,7 @@ impl CachedSamples {
 
     /// Samples per epoch.
     pub fn len(&self) -> u64 {
-        let epoch = match self.starts {
-            Some(_) => Epoch::Captions,
-            None => Epoch::Pictures,
-        };
-        samples(epoch, self.cache.items())
+        self.rows.len()
     }
 
     /// Never: a cache without items is refused.
@@ -142,19 +136,12 @@ impl CachedSamples {
         let mut tokens = Vec::with_capacity(rows.len() * self.cache.tokens_per_image());
         let (mut ids, mut labels) = (Vec::new(), Vec::new());
         for (n, &row) in rows.iter().enumerate() {
-            let (place, caption) = match &self.starts {
-                Some(starts) => {
-                    let place = starts.partition_point(|&start| start <= row) - 1;
-                    (place, Some((row - starts[place]) as usize))
-                }
-                None => (row as usize, None),
-            };
-            tokens.extend(
-                self.cache
-                    .tokens(place, choose(n, TrainingDraw::View, views))?,
-            );
-            let item = &self.cache.items()[place];
-            let caption = caption
+            let row = self.rows.at(row);
+            let view = choose(n, TrainingDraw::View, views);
+            tokens.extend(self.cache.tokens(row.item, view)?);
+            let item = &self.cache.items()[row.item];
+            let caption = row
+                .caption
                 .unwrap_or_else(|| choose(n, TrainingDraw::Caption, item.captions.len().max(1)));
             self.conditions
                 .push(item, caption, dropped[n], &mut ids, &mut labels)?;

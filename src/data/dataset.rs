@@ -57,6 +57,16 @@ pub enum Split {
     Test,
 }
 
+impl Layout {
+    /// Whether data sets of this layout have parts.
+    pub fn has_parts(self) -> bool {
+        match self {
+            Layout::Coco | Layout::Cub | Layout::ImageNet => true,
+            Layout::Folder | Layout::JsonLines | Layout::Csv => false,
+        }
+    }
+}
+
 impl Split {
     pub fn name(self) -> &'static str {
         match self {
@@ -97,9 +107,9 @@ impl Dataset {
     /// item that cannot be used is listed in `skipped`, or an error if `strict`.
     pub fn open(path: &Path, split: Split, strict: bool) -> Result<Self, DataError> {
         let dataset = Self::read(path, split)?;
-        if let Some(skipped) = dataset.skipped.first().filter(|_| strict) {
+        if strict && !dataset.skipped.is_empty() {
             return Err(DataError::Strict {
-                skipped: skipped.clone(),
+                skipped: dataset.skipped,
             });
         }
         if dataset.items.is_empty() {
@@ -108,7 +118,8 @@ impl Dataset {
                     "no usable item among {}; the first: {first}",
                     dataset.skipped.len()
                 ),
-                None => "no pictures (.png, .jpg, .jpeg) in it".into(),
+                None if path.is_dir() => "no pictures (.png, .jpg, .jpeg) in it".into(),
+                None => "names no picture".into(),
             };
             return Err(DataError::Unusable {
                 path: path.to_path_buf(),
@@ -118,12 +129,17 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// Whether `path` is that of a data set: a folder or a list, not a picture.
+    pub fn is_at(path: &Path) -> bool {
+        path.is_dir() || layout::has_extension(path, &["jsonl", "csv"])
+    }
+
     fn read(path: &Path, split: Split) -> Result<Self, DataError> {
         let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
         if metadata.is_file() {
-            return match path.extension().and_then(|e| e.to_str()) {
-                Some("jsonl") => layout::list::json_lines(path),
-                Some("csv") => layout::list::csv(path),
+            return match path {
+                _ if layout::has_extension(path, &["jsonl"]) => layout::list::json_lines(path),
+                _ if layout::has_extension(path, &["csv"]) => layout::list::csv(path),
                 _ => Err(DataError::format(
                     path,
                     "expected a folder, or a list of pictures (.jsonl or .csv)",
@@ -146,18 +162,5 @@ impl Dataset {
         } else {
             layout::folder::read(path)
         }
-    }
-
-    /// Samples in an epoch.
-    pub fn samples(&self) -> u64 {
-        samples(self.epoch, &self.items)
-    }
-}
-
-/// Samples in an epoch over `items`.
-pub fn samples(epoch: Epoch, items: &[Item]) -> u64 {
-    match epoch {
-        Epoch::Pictures => items.len() as u64,
-        Epoch::Captions => items.iter().map(|item| item.captions.len() as u64).sum(),
     }
 }

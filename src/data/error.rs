@@ -15,9 +15,9 @@ pub enum DataError {
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },
 
-    /// An item cannot be used, and the run is strict.
-    #[error("{skipped}; strict reading stops at the first such item")]
-    Strict { skipped: Skipped },
+    /// Items cannot be used, and the run is strict.
+    #[error("{}; strict reading stops there", listed(skipped))]
+    Strict { skipped: Vec<Skipped> },
 
     /// Too many items of a data set cannot be used.
     #[error("{}: {problem}", path.display())]
@@ -25,6 +25,10 @@ pub enum DataError {
 
     #[error("{0}")]
     Invalid(String),
+
+    /// The thread that reads ahead did not go on to its end.
+    #[error("pictures could not be read ahead: {0}")]
+    Ahead(String),
 
     #[error("caption {caption:?}: {source}")]
     Caption {
@@ -61,4 +65,14 @@ impl std::fmt::Display for Skipped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.what, self.reason)
     }
+}
+
+/// The first of `skipped`, and how many more there are.
+fn listed(skipped: &[Skipped]) -> String {
+    const SHOWN: usize = 10;
+    let mut shown: Vec<String> = skipped.iter().take(SHOWN).map(Skipped::to_string).collect();
+    if skipped.len() > SHOWN {
+        shown.push(format!("{} more", skipped.len() - SHOWN));
+    }
+    shown.join("; ")
 }

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::mpsc::Receiver;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
@@ -12,18 +11,20 @@ use super::cached::{Conditions, Selected};
 use super::dataset::Dataset;
 use super::error::DataError;
 use super::order::below;
-use super::pictures::{load, stack, PictureBatch, PictureLoader};
-use super::prefetch::prefetch;
+use super::pictures::{first_readable, stack, PictureBatch, PictureLoader};
+use super::prefetch::{prefetch, Prefetched};
+use super::rows::Row;
 use super::transform::{CropRule, Transform};
 use crate::codec::ImageCodec;
 use crate::diffusion::noise::{sample_generator, TrainingDraw};
+use crate::picture::Picture;
 
 /// Batches that wait to be encoded.
 const AHEAD: usize = 4;
 
 /// Batches of pictures that are decoded while the ones before them are trained on.
 struct Ahead {
-    batches: Receiver<Result<PictureBatch, DataError>>,
+    batches: Prefetched<PictureBatch>,
     /// First sample of the next batch.
     first: u64,
     /// Samples in each.
@@ -31,7 +32,8 @@ struct Ahead {
 }
 
 /// Pictures with the codec that makes tokens of them, and the conditions of a model. An
-/// epoch goes through the pictures once, with one of the captions of each drawn.
+/// epoch goes through the pictures once, with one of the captions of each drawn, or
+/// through the captions, as the data set's layout has it.
 pub struct LiveSamples {
     pictures: Arc<PictureLoader>,
     ahead: Cell<Option<Ahead>>,
@@ -53,7 +55,8 @@ impl LiveSamples {
     ///
     /// # Errors
     ///
-    /// Items without the caption or label that the model needs.
+    /// Items without the caption or label that the model needs, and a data set of which
+    /// no picture can be read.
     pub fn new(
         dataset: Dataset,
         codec: Rc<ImageCodec>,
@@ -70,8 +73,10 @@ impl LiveSamples {
             crop: CropRule::Random,
             flip: false,
         };
+        let rows = conditions.rows(dataset.epoch, &dataset.items);
+        let pictures = PictureLoader::new(dataset, rows, transform, seed, false)?;
         Ok(LiveSamples {
-            pictures: Arc::new(PictureLoader::new(dataset, transform, seed, false)),
+            pictures: Arc::new(pictures),
             ahead: Cell::new(None),
             codec,
             device,
@@ -100,69 +105,68 @@ impl LiveSamples {
     pub fn batch(&self, samples: &[u64], dropped: &[bool]) -> Result<Selected, DataError> {
         let first = samples.first().copied().unwrap_or(0);
         let batch = self.decoded(first, samples.len())?;
-        let captions = batch.items.iter().zip(samples).map(|(&item, &sample)| {
-            let count = self.pictures.dataset().items[item].captions.len();
-            let mut generator = sample_generator(self.seed, sample, TrainingDraw::Caption);
-            (item, below(&mut generator, count.max(1) as u64) as usize)
+        let captions = batch.rows.iter().zip(samples).map(|(row, &sample)| {
+            let draw = || {
+                let count = self.pictures.dataset().items[row.item].captions.len();
+                let mut generator = sample_generator(self.seed, sample, TrainingDraw::Caption);
+                below(&mut generator, count.max(1) as u64) as usize
+            };
+            (row.item, row.caption.unwrap_or_else(draw))
         });
         let captions: Vec<(usize, usize)> = captions.collect();
-        self.selected(&batch.pictures, &captions, dropped)
+        let tokens = self.encode(&batch.pictures); // [B, L]
+        self.with_conditions(tokens, &captions, dropped)
     }
 
     /// The pictures of the samples `first` … + `size`: those decoded ahead if the batch
     /// follows the last one, which are what decoding them now would give.
     fn decoded(&self, first: u64, size: usize) -> Result<PictureBatch, DataError> {
         let follows = |ahead: &Ahead| (ahead.first, ahead.size) == (first, size);
-        let mut ahead = self.ahead.take().filter(follows).unwrap_or_else(|| {
-            let pictures = self.pictures.clone();
-            let batches = prefetch(AHEAD, move |n| {
-                Some(pictures.batch(first + n * size as u64, size))
-            });
-            Ahead {
-                batches,
-                first,
-                size,
+        let mut ahead = match self.ahead.take().filter(follows) {
+            Some(ahead) => ahead,
+            None => {
+                let pictures = self.pictures.clone();
+                let make = move |n| pictures.batch(first + n * size as u64, size);
+                Ahead {
+                    batches: prefetch(AHEAD, 0..u64::MAX, make)?,
+                    first,
+                    size,
+                }
             }
-        });
-        ahead.first += size as u64;
-        let batch = ahead.batches.recv();
-        self.ahead.set(Some(ahead));
-        batch.unwrap_or_else(|_| self.pictures.batch(first, size))
-    }
-
-    /// The first `size` readable pictures, the middle cut out, with their first captions.
-    pub fn fixed(&self, size: usize) -> Result<Selected, DataError> {
-        let transform = Transform {
-            size: self.size,
-            crop: CropRule::Center,
-            flip: false,
         };
-        let dataset = self.pictures.dataset();
-        let (captions, pictures): (Vec<(usize, usize)>, Vec<_>) = (0..dataset.items.len())
-            .filter_map(|item| {
-                let view = load(dataset, item, &transform, self.seed, 0..1)
-                    .ok()?
-                    .pop()?;
-                Some(((item, 0), view))
-            })
-            .take(size)
-            .unzip();
-        if pictures.is_empty() {
-            let problem = "none of its pictures can be read".to_string();
-            return Err(DataError::Invalid(problem));
-        }
-        self.selected(&stack(&pictures), &captions, &vec![false; captions.len()])
+        ahead.first += size as u64;
+        let batch = ahead.batches.next();
+        self.ahead.set(Some(ahead));
+        batch.unwrap_or_else(|| self.pictures.batch(first, size))
     }
 
-    /// Tokens and conditions of `pictures` `[B, 3, size, size]`, each with its place in
-    /// the data set and the place of its caption.
-    fn selected(
-        &self,
-        pictures: &Tensor,
-        captions: &[(usize, usize)],
-        dropped: &[bool],
-    ) -> Result<Selected, DataError> {
-        let tokens = tch::no_grad(|| {
+    /// The first `size` samples whose pictures can be read, the middle cut out, each with
+    /// its caption or the first one of its picture.
+    pub fn fixed(&self, size: usize) -> Result<Selected, DataError> {
+        let dataset = self.pictures.dataset();
+        let readable = first_readable(dataset, self.size, size)?;
+        let rows = self.pictures.rows();
+        let place = |row: &Row| readable.binary_search_by_key(&row.item, |r| r.0).ok();
+        let shown: Vec<(i64, Row)> = (0..rows.len())
+            .map(|n| rows.at(n))
+            .filter_map(|row| Some((place(&row)? as i64, row)))
+            .take(size)
+            .collect();
+        let (places, rows): (Vec<i64>, Vec<Row>) = shown.into_iter().unzip();
+        let used = places.last().map_or(0, |&last| last as usize + 1);
+        let pictures: Vec<Picture> = readable.into_iter().take(used).map(|(_, p)| p).collect();
+        let tokens = self.encode(&stack(&pictures)); // [pictures, L]
+        let tokens = tokens.index_select(0, &Tensor::from_slice(&places)); // [B, L]
+        let captions: Vec<(usize, usize)> = rows
+            .iter()
+            .map(|row| (row.item, row.caption.unwrap_or(0)))
+            .collect();
+        self.with_conditions(tokens, &captions, &vec![false; captions.len()])
+    }
+
+    /// Tokens `[B, L]` of `pictures` `[B, 3, size, size]`, on the CPU.
+    fn encode(&self, pictures: &Tensor) -> Tensor {
+        tch::no_grad(|| {
             // A few at a time: a validation set may be larger than any batch.
             let parts = pictures.split(ENCODED_TOGETHER, 0);
             let encode = |part: &Tensor| {
@@ -170,7 +174,18 @@ impl LiveSamples {
                 self.codec.encode(&part.contiguous())
             };
             Tensor::cat(&parts.iter().map(encode).collect::<Vec<_>>(), 0)
-        });
+        })
+        .to_device(Device::Cpu)
+    }
+
+    /// `tokens` `[B, L]` with the conditions of their pictures: each the place of an item
+    /// in the data set and the place of its caption.
+    fn with_conditions(
+        &self,
+        tokens: Tensor,
+        captions: &[(usize, usize)],
+        dropped: &[bool],
+    ) -> Result<Selected, DataError> {
         let items = &self.pictures.dataset().items;
         let (mut ids, mut labels) = (Vec::new(), Vec::new());
         for (&(item, caption), &dropped) in captions.iter().zip(dropped) {
@@ -179,7 +194,7 @@ impl LiveSamples {
         }
         let rows = captions.len() as i64;
         Ok((
-            tokens.to_device(Device::Cpu),
+            tokens,
             (!ids.is_empty()).then(|| Tensor::from_slice(&ids).view([rows, -1])),
             (!labels.is_empty()).then(|| Tensor::from_slice(&labels)),
         ))

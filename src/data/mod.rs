@@ -12,6 +12,7 @@ pub mod live;
 pub mod order;
 pub mod pictures;
 pub mod prefetch;
+pub mod rows;
 pub mod transform;
 
 pub use batch::{Batch, Samples, TokenLoader};
@@ -21,4 +22,5 @@ pub use dataset::{Dataset, Item, Split};
 pub use error::{DataError, Skipped};
 pub use live::LiveSamples;
 pub use pictures::{PictureBatch, PictureLoader};
+pub use rows::{Row, Rows};
 pub use transform::{CropRule, Transform};

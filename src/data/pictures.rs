@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
@@ -11,7 +12,8 @@ use super::dataset::Dataset;
 use super::decode::decode;
 use super::error::{DataError, Skipped};
 use super::order::{below, Order};
-use super::transform::Transform;
+use super::rows::{Row, Rows};
+use super::transform::{CropRule, Transform};
 use crate::diffusion::noise::{sample_generator, TrainingDraw};
 use crate::picture::Picture;
 
@@ -22,9 +24,9 @@ const SUBSTITUTES: usize = 100;
 pub struct PictureBatch {
     /// `[B, 3, size, size]` uint8 on the CPU.
     pub pictures: Tensor,
-    /// Places of the pictures in the data set's items.
-    pub items: Vec<usize>,
-    /// Global sample indices in the run: epoch · items + position.
+    /// Which pictures these are, and which of their captions.
+    pub rows: Vec<Row>,
+    /// Global sample indices in the run: epoch · samples per epoch + position.
     pub samples: Vec<u64>,
 }
 
@@ -34,6 +36,7 @@ pub struct PictureBatch {
 /// picture that cannot be read is replaced by another, drawn for its sample, and listed.
 pub struct PictureLoader {
     dataset: Dataset,
+    rows: Rows,
     transform: Transform,
     seed: u64,
     strict: bool,
@@ -42,25 +45,52 @@ pub struct PictureLoader {
 }
 
 impl PictureLoader {
-    /// If `strict`, a picture that cannot be read is an error instead.
-    pub fn new(dataset: Dataset, transform: Transform, seed: u64, strict: bool) -> Self {
-        PictureLoader {
-            order: Order::new(seed, dataset.items.len() as u64),
+    /// An epoch goes through `rows`. If `strict`, a picture that cannot be read is an
+    /// error instead.
+    ///
+    /// # Errors
+    ///
+    /// A data set of which no picture can be read.
+    pub fn new(
+        dataset: Dataset,
+        rows: Rows,
+        transform: Transform,
+        seed: u64,
+        strict: bool,
+    ) -> Result<Self, DataError> {
+        let mut first = None;
+        let readable = (0..dataset.items.len()).any(|place| {
+            let loaded = load(&dataset, place, &transform, seed, 0..0);
+            loaded
+                .map_err(|skipped| first.get_or_insert(skipped))
+                .is_ok()
+        });
+        if !readable {
+            return Err(none_readable(&dataset, first));
+        }
+        Ok(PictureLoader {
+            order: Order::new(seed, rows.len()),
             dataset,
+            rows,
             transform,
             seed,
             strict,
             skipped: Mutex::default(),
-        }
+        })
     }
 
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
     }
 
-    /// Pictures per epoch.
+    /// What an epoch goes through.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Samples per epoch.
     pub fn len(&self) -> u64 {
-        self.dataset.items.len() as u64
+        self.rows.len()
     }
 
     /// Never: an empty data set is refused.
@@ -71,47 +101,50 @@ impl PictureLoader {
     /// The samples `first` … + `size`, which may span epochs.
     pub fn batch(&self, first: u64, size: usize) -> Result<PictureBatch, DataError> {
         let samples: Vec<u64> = (first..).take(size).collect();
-        let places = self.order.rows(&samples);
-        let loaded: Result<Vec<(usize, Picture)>, DataError> = samples
+        let rows = self.order.rows(&samples);
+        let loaded: Result<Vec<(Row, Picture)>, DataError> = samples
             .par_iter()
-            .zip(places)
-            .map(|(&sample, place)| self.readable(sample, place as usize))
+            .zip(rows)
+            .map(|(&sample, row)| self.readable(sample, row))
             .collect();
-        let (items, pictures): (Vec<usize>, Vec<Picture>) = loaded?.into_iter().unzip();
+        let (rows, pictures): (Vec<Row>, Vec<Picture>) = loaded?.into_iter().unzip();
         Ok(PictureBatch {
             pictures: stack(&pictures),
-            items,
+            rows,
             samples,
         })
     }
 
-    /// The item at `place`, or the first readable one of those drawn for `sample`.
-    fn readable(&self, sample: u64, place: usize) -> Result<(usize, Picture), DataError> {
+    /// The sample `row`, or the first readable one of those drawn for `sample`.
+    fn readable(&self, sample: u64, row: u64) -> Result<(Row, Picture), DataError> {
         let mut generator = sample_generator(self.seed, sample, TrainingDraw::Substitute);
-        let mut place = place;
+        let mut row = self.rows.at(row);
         for _ in 0..SUBSTITUTES {
             match load(
                 &self.dataset,
-                place,
+                row.item,
                 &self.transform,
                 self.seed,
                 sample..sample + 1,
             ) {
                 Ok(mut views) => {
                     if let Some(picture) = views.pop() {
-                        return Ok((place, picture));
+                        return Ok((row, picture));
                     }
                 }
-                Err(skipped) if self.strict => return Err(DataError::Strict { skipped }),
+                Err(skipped) if self.strict => {
+                    let skipped = vec![skipped];
+                    return Err(DataError::Strict { skipped });
+                }
                 Err(skipped) => {
                     let mut known = self.skipped.lock().unwrap_or_else(|e| e.into_inner());
-                    known.entry(place).or_insert_with(|| {
+                    known.entry(row.item).or_insert_with(|| {
                         log::warn!("skipped {skipped}");
                         skipped
                     });
                 }
             }
-            place = below(&mut generator, self.len()) as usize;
+            row = self.rows.at(below(&mut generator, self.len()));
         }
         Err(DataError::Unusable {
             path: self.dataset.root.clone(),
@@ -139,12 +172,79 @@ pub fn load(
         what: item.picture.display().to_string(),
         reason,
     };
-    let bytes =
-        std::fs::read(dataset.root.join(&item.picture)).map_err(|e| skipped(e.to_string()))?;
+    let path = dataset.root.join(&item.picture);
+    let bytes = read_file(&path).map_err(|e| skipped(e.to_string()))?;
     let picture = decode(&bytes).map_err(skipped)?;
     Ok(samples
         .map(|sample| transform.apply(&picture, seed, sample))
         .collect())
+}
+
+/// The middles of the first `count` readable pictures, scaled to squares of `size` pixels,
+/// with their places in the data set: for validation. Those that cannot be read are logged.
+///
+/// # Errors
+///
+/// A data set of which no picture can be read.
+pub fn first_readable(
+    dataset: &Dataset,
+    size: u32,
+    count: usize,
+) -> Result<Vec<(usize, Picture)>, DataError> {
+    let transform = Transform {
+        size,
+        crop: CropRule::Center,
+        flip: false,
+    };
+    let mut readable = Vec::new();
+    let mut skipped = Vec::new();
+    let mut next = 0..dataset.items.len();
+    while readable.len() < count && !next.is_empty() {
+        let places: Vec<usize> = next.by_ref().take(count - readable.len()).collect();
+        let loaded: Vec<_> = places
+            .into_par_iter()
+            .map(|place| (place, load(dataset, place, &transform, 0, 0..1)))
+            .collect();
+        for (place, loaded) in loaded {
+            match loaded {
+                Ok(views) => readable.extend(views.into_iter().map(|view| (place, view))),
+                Err(unreadable) => {
+                    log::warn!("skipped {unreadable}");
+                    skipped.push(unreadable);
+                }
+            }
+        }
+    }
+    if readable.is_empty() {
+        return Err(none_readable(dataset, skipped.into_iter().next()));
+    }
+    if !skipped.is_empty() {
+        log::warn!(
+            "{}: {} pictures cannot be read; the validation goes on without them",
+            dataset.root.display(),
+            skipped.len()
+        );
+    }
+    Ok(readable)
+}
+
+fn none_readable(dataset: &Dataset, first: Option<Skipped>) -> DataError {
+    let first = first.map_or(String::new(), |first| format!("; the first: {first}"));
+    DataError::Unusable {
+        path: dataset.root.clone(),
+        problem: format!(
+            "none of its {} pictures can be read{first}",
+            dataset.items.len()
+        ),
+    }
+}
+
+/// The bytes of a file that is no device or pipe, whose reading might never end.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("not a file"));
+    }
+    std::fs::read(path)
 }
 
 /// Squares of one size as `[B, 3, H, W]` uint8, channels last in memory.

@@ -1,23 +1,62 @@
 //! Work done ahead on another thread, in order and bounded.
 
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{sync_channel, Receiver};
 
-/// Results of `make(0)`, `make(1)` …, at most `ahead` of them waiting.
+use super::error::DataError;
+
+/// Results of work on another thread, one for each of `numbers`. A thread that ends
+/// before the last one is an error, never the end of the results.
+pub struct Prefetched<T> {
+    numbers: Range<u64>,
+    results: Receiver<Result<T, DataError>>,
+}
+
+/// Results of `make` for each of `numbers`, at most `ahead` of them waiting. The thread
+/// ends when the results are dropped.
 ///
-/// The thread ends when the receiver is dropped or after the first result for which
-/// `make` returns nothing.
+/// # Errors
+///
+/// A thread that cannot be started.
 pub fn prefetch<T: Send + 'static>(
     ahead: usize,
-    mut make: impl FnMut(u64) -> Option<T> + Send + 'static,
-) -> Receiver<T> {
-    let (sender, receiver) = sync_channel(ahead);
-    std::thread::spawn(move || {
-        for n in 0.. {
-            let Some(result) = make(n) else { return };
-            if sender.send(result).is_err() {
-                return;
+    numbers: Range<u64>,
+    mut make: impl FnMut(u64) -> Result<T, DataError> + Send + 'static,
+) -> Result<Prefetched<T>, DataError> {
+    let (sender, results) = sync_channel(ahead);
+    let work = numbers.clone();
+    std::thread::Builder::new()
+        .spawn(move || {
+            for n in work {
+                let made = catch_unwind(AssertUnwindSafe(|| make(n)));
+                let failed = made.is_err();
+                let made = made.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+                if sender.send(made).is_err() || failed {
+                    return;
+                }
             }
-        }
-    });
-    receiver
+        })
+        .map_err(|e| DataError::Ahead(format!("no thread could be started: {e}")))?;
+    Ok(Prefetched { numbers, results })
+}
+
+impl<T> Iterator for Prefetched<T> {
+    type Item = Result<T, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.numbers.next()?;
+        let ended = |_| Err(DataError::Ahead("its thread has ended".into()));
+        Some(self.results.recv().unwrap_or_else(ended))
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> DataError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    DataError::Ahead(format!(
+        "its thread panicked: {}",
+        text.unwrap_or("unknown cause")
+    ))
 }

@@ -10,14 +10,14 @@ use super::preview::preview;
 use super::trainer::Trainer;
 use super::validation::Bound;
 use crate::checkpoint::StateDict;
-use crate::data::TokenLoader;
+use crate::data::{Batch, TokenLoader};
 use crate::model::ModelConfig;
 
 /// The data of a run.
 pub struct RunData {
     pub train: TokenLoader,
-    /// What the bound is measured on; the training data if `None`.
-    pub validation: Option<TokenLoader>,
+    /// What the bound is measured on, where the run has validations.
+    pub validation: Option<Batch>,
 }
 
 /// What the run tells while it goes on.
@@ -101,9 +101,9 @@ impl Run<'_> {
             let last = step == config.steps;
             let due = |every: u64| every > 0 && (last || step.is_multiple_of(every));
             let mut validation = None::<Bound>;
-            if due(config.validation.every) && !stopping {
-                let samples = self.data.validation.as_ref();
-                let bound = trainer.validate(samples.unwrap_or(&self.data.train))?;
+            let validates = due(config.validation.every) && !stopping;
+            if let Some(samples) = self.data.validation.as_ref().filter(|_| validates) {
+                let bound = trainer.validate(samples)?;
                 log.validation(step, &bound)
                     .map_err(TrainError::io(&config.folder))?;
                 observe(Event::Validated { step, bound });

@@ -149,15 +149,14 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The bound of the averaged weights on the validation samples of `loader`.
-    pub fn validate(&self, loader: &TokenLoader) -> Result<Bound, TrainError> {
+    /// The bound of the averaged weights on the validation samples.
+    pub fn validate(&self, samples: &Batch) -> Result<Bound, TrainError> {
         let params = Params::new(&self.state.ema, self.device, self.config.precision.kind());
         let model = TrainingModel::new(&params, &self.parts, self.model_config);
-        let batch = loader.fixed(self.config.validation.samples)?;
         let times = self.config.validation.times;
         let size = self.config.batch_size;
         bound(
-            &batch,
+            samples,
             times,
             size,
             self.schedule.timesteps(),

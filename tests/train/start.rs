@@ -254,18 +254,75 @@ fn pictures_train_without_a_cache() {
         ]
     };
     std::fs::write(folder.join("broken.png"), "no picture").expect("a file");
-    place.succeed(&settings(
+    let message = place.succeed(&settings(
         "data.validation=pictures",
         "train.folder=validated",
     ));
+    let counted = "pictures: 1 pictures cannot be read; the validation goes on without them";
+    // Once, at the start, though there were two validations.
+    assert_eq!(message.matches(counted).count(), 1, "{message}");
     let bad = place.path("bad");
     std::fs::create_dir(&bad).expect("a folder");
     std::fs::write(bad.join("broken.png"), "no picture").expect("a file");
     std::fs::write(bad.join("broken.txt"), "c").expect("a caption");
+    let none = "bad: none of its 1 pictures can be read; the first: broken.png";
     place.refuse(
         &settings("data.validation=bad", "train.folder=unvalidated"),
-        &["none of its pictures"],
+        &[none],
     );
+    place.refuse(&["data.train=bad", "train.folder=untrained"], &[none]);
+    assert!(!place.path("unvalidated").exists() && !place.path("untrained").exists());
+}
+
+/// A data set with parts is trained on in its train part and validated on its val part.
+#[test]
+fn validation_is_on_the_val_part() {
+    let place = Workplace::new(&text_model(), 10);
+    std::fs::create_dir_all(place.path("coco/annotations")).expect("a folder");
+    for (split, shade) in [("train", 30), ("val", 200)] {
+        // The same pictures and captions in a folder of their own.
+        let alone = place.path(split);
+        std::fs::create_dir(&alone).expect("a folder");
+        let pictures = place.path(&format!("coco/{split}2014/{split}2014"));
+        std::fs::create_dir_all(&pictures).expect("a folder");
+        let mut annotations = Vec::new();
+        for id in 0..3u8 {
+            let picture = image::RgbImage::from_fn(16, 16, |x, y| {
+                image::Rgb([shade + 9 * id, (x * 12) as u8, (y * 13) as u8])
+            });
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            let format = image::ImageFormat::Jpeg;
+            picture.write_to(&mut bytes, format).expect("a picture");
+            let name = format!("COCO_{split}2014_{id:012}.jpg");
+            for path in [pictures.join(&name), alone.join(format!("{id}.jpg"))] {
+                std::fs::write(path, bytes.get_ref()).expect("a file");
+            }
+            let caption = format!("{split} {id}");
+            std::fs::write(alone.join(format!("{id}.txt")), &caption).expect("a caption");
+            annotations.push(serde_json::json!({"image_id": id, "id": id, "caption": caption}));
+        }
+        std::fs::write(
+            place.path(&format!("coco/annotations/captions_{split}2014.json")),
+            serde_json::json!({ "annotations": annotations }).to_string(),
+        )
+        .expect("a file");
+    }
+    let bound = |train: &str, validation: &str| {
+        let folder = format!("{train}-{validation}");
+        place.succeed(&[
+            &format!("data.train={train}"),
+            &format!("data.validation={validation}"),
+            &format!("train.folder={folder}"),
+            "train.steps=1",
+            "train.validation.every=1",
+        ]);
+        place.logged(&folder, "validation_nats_per_token")
+    };
+    let by_parts = bound("coco", "coco");
+    assert_eq!(by_parts.len(), 1);
+    assert_eq!(by_parts, bound("train", "val"));
+    assert_ne!(by_parts, bound("train", "train"));
+    assert_ne!(by_parts, bound("val", "val"));
 }
 
 /// The configuration for a user's ten pictures, on a model that has a notice.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use safetensors::SafeTensors;
 
-use super::{sha256, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
+use super::{sha256, shard_name, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
 use crate::data::dataset::Item;
 use crate::data::error::DataError;
 
@@ -21,9 +21,10 @@ pub struct TokenCache {
     shards: Vec<Shard>,
 }
 
+/// A file of the cache. It is opened for every read, so that a cache of any size needs
+/// one descriptor.
 #[derive(Debug)]
 struct Shard {
-    file: File,
     path: PathBuf,
     /// Where the tokens start in the file.
     start: u64,
@@ -32,6 +33,11 @@ struct Shard {
 }
 
 impl TokenCache {
+    /// Whether `folder` is that of a token cache, finished or not.
+    pub fn is_at(folder: &Path) -> bool {
+        folder.join(HEADER).exists() || folder.join(shard_name(0)).exists()
+    }
+
     /// Opens the cache in `folder` and checks every file against its checksum.
     ///
     /// # Errors
@@ -87,10 +93,13 @@ impl TokenCache {
     /// As [`TokenCache::tokens`].
     pub fn usage(&self) -> Result<Vec<u64>, DataError> {
         let mut usage = vec![0; self.header.codes as usize];
-        for item in 0..self.items.len() {
-            for view in 0..self.header.recipe.views as usize {
-                for token in self.tokens(item, view)? {
-                    usage[token as usize] += 1;
+        for shard in &self.shards {
+            let bytes = std::fs::read(&shard.path).map_err(DataError::io(&shard.path))?;
+            let tokens = bytes.get(shard.start as usize..).unwrap_or_default();
+            for token in words(tokens) {
+                match usage.get_mut(usize::from(token)) {
+                    Some(count) => *count += 1,
+                    None => return Err(self.not_a_code(shard, token.into())),
                 }
             }
         }
@@ -120,18 +129,19 @@ impl TokenCache {
         let row = (item - shard.first) * self.header.recipe.views as usize + view;
         let mut bytes = vec![0; 2 * length];
         let at = shard.start + (row * bytes.len()) as u64;
-        shard
-            .file
-            .read_exact_at(&mut bytes, at)
+        File::open(&shard.path)
+            .and_then(|file| file.read_exact_at(&mut bytes, at))
             .map_err(DataError::io(&shard.path))?;
         let tokens: Vec<i64> = words(&bytes).map(i64::from).collect();
         match tokens.iter().find(|&&token| token >= self.header.codes) {
             None => Ok(tokens),
-            Some(token) => {
-                let problem = format!("token {token}, expected below {}", self.header.codes);
-                Err(DataError::format(&shard.path, problem))
-            }
+            Some(&token) => Err(self.not_a_code(shard, token)),
         }
+    }
+
+    fn not_a_code(&self, shard: &Shard, token: i64) -> DataError {
+        let problem = format!("token {token}, expected below {}", self.header.codes);
+        DataError::format(&shard.path, problem)
     }
 }
 
@@ -145,7 +155,9 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
 pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
     let path = folder.join(HEADER);
     if folder.is_dir() && !path.exists() {
-        let problem = format!("not a finished token cache (no {HEADER} in it)");
+        let problem = format!(
+            "not a finished token cache (no {HEADER} in it); the same tokenize command goes on"
+        );
         return Err(DataError::format(folder, problem));
     }
     let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
@@ -157,7 +169,23 @@ pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
         );
         return Err(DataError::format(&path, problem));
     }
-    Ok(header)
+    let [rows, columns] = header.grid;
+    let possible = [
+        ("codes", header.codes, 1 << 16),
+        ("grid", rows.min(columns), 1 << 12),
+        ("grid", rows.max(columns), 1 << 12),
+        ("views", header.recipe.views.into(), 1 << 12),
+    ];
+    match possible
+        .iter()
+        .find(|(_, found, most)| !(1..=*most).contains(found))
+    {
+        None => Ok(header),
+        Some((key, found, most)) => {
+            let problem = format!("{key} is {found}, expected 1 to {most}");
+            Err(DataError::format(&path, problem))
+        }
+    }
 }
 
 /// The header and tokens of the shard at `path`, if it is one of the cache `cache` and as
@@ -236,7 +264,6 @@ fn open_shard(
         return Err(DataError::format(path, problem));
     }
     let opened = Shard {
-        file: File::open(path).map_err(DataError::io(path))?,
         path: path.to_path_buf(),
         start: shard.start as u64,
         first: 0,

@@ -9,8 +9,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 
 use super::{
-    sha256, shard_name, CodeChoice, Header, Recipe, ShardEntry, ShardHeader, ENTRY, HEADER, SHARD,
-    TOKENS, VERSION,
+    sha256, shard_name, CodeChoice, Header, Recipe, ShardEntry, ShardHeader, TokenCache, ENTRY,
+    HEADER, SHARD, TOKENS, VERSION,
 };
 use crate::codec::ImageCodec;
 use crate::data::dataset::Dataset;
@@ -48,7 +48,7 @@ pub struct Summary {
 ///
 /// # Errors
 ///
-/// A folder that holds another cache, a picture that cannot be read if `strict`, and no
+/// A folder that holds another cache or other files, a picture that cannot be read if `strict`, and no
 /// readable picture at all.
 pub fn write(
     out: &Path,
@@ -85,7 +85,12 @@ pub fn write(
     for (n, first) in (0..dataset.items.len()).step_by(SHARD).enumerate() {
         let range = first..dataset.items.len().min(first + SHARD);
         let path = out.join(shard_name(n));
-        let (shard, tokens) = match super::read::finished_shard(&path, &cache, finished.as_ref())? {
+        let former = super::read::finished_shard(&path, &cache, finished.as_ref())?;
+        let former = match former {
+            Some((shard, _)) if mended(&dataset, recipe, &range, &shard, strict)? => None,
+            former => former,
+        };
+        let (shard, tokens) = match former {
             Some(kept) => {
                 summary.kept += kept.0.items.len();
                 observe(range.end);
@@ -159,11 +164,13 @@ impl Header {
         Ok(sha256(&bytes))
     }
 
-    /// The header of the finished cache in the folder, if there is one; refuses another
-    /// cache's.
+    /// The header of the finished cache in the folder, if there is one; refuses a folder
+    /// of another cache or of other files.
     fn check_folder(&self, out: &Path) -> Result<Option<Header>, DataError> {
-        let path = out.join(HEADER);
-        if !path.exists() {
+        if !TokenCache::is_at(out) {
+            return only_hidden(out).map(|()| None);
+        }
+        if !out.join(HEADER).exists() {
             return Ok(None);
         }
         let found = super::read::header(out)?;
@@ -184,11 +191,54 @@ impl Header {
     }
 }
 
+/// Refuses a folder of other files. Hidden ones are what a killed run leaves.
+fn only_hidden(folder: &Path) -> Result<(), DataError> {
+    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
+        let name = entry.map_err(DataError::io(folder))?.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") {
+            let name = name.to_string_lossy();
+            let problem = format!("holds {name} and is no token cache; give another folder");
+            return Err(DataError::format(folder, problem));
+        }
+    }
+    Ok(())
+}
+
 /// Tokens of a range of items: `[items, views, L]` in one vector.
 struct Made {
     tokens: Vec<u16>,
     items: Vec<usize>,
     skipped: Vec<Skipped>,
+}
+
+/// Whether any of the items of `range` that a former run left out of `shard` can be read
+/// now: their files may have been mended since.
+///
+/// # Errors
+///
+/// Those that still cannot be read, if `strict`.
+fn mended(
+    dataset: &Dataset,
+    recipe: &Recipe,
+    range: &Range<usize>,
+    shard: &ShardHeader,
+    strict: bool,
+) -> Result<bool, DataError> {
+    if shard.skipped.is_empty() {
+        return Ok(false);
+    }
+    let left_out: Vec<usize> = range
+        .clone()
+        .filter(|&place| !shard.items.contains(&dataset.items[place]))
+        .collect();
+    let skipped: Vec<Skipped> = left_out
+        .par_iter()
+        .filter_map(|&place| load(dataset, place, &recipe.transform, recipe.seed, 0..0).err())
+        .collect();
+    if strict && !skipped.is_empty() {
+        return Err(DataError::Strict { skipped });
+    }
+    Ok(skipped.len() < left_out.len())
 }
 
 /// Decodes ahead on other threads and encodes here.
@@ -205,11 +255,12 @@ fn tokens(
     let per_batch = batch.div_ceil(views).max(1);
     let decoded = {
         let (dataset, recipe, range) = (dataset.clone(), recipe.clone(), range.clone());
-        prefetch(2, move |n| {
+        let batches = range.len().div_ceil(per_batch) as u64;
+        prefetch(2, 0..batches, move |n| {
             let first = range.start + n as usize * per_batch;
             let part = first..range.end.min(first + per_batch);
-            (!part.is_empty()).then(|| decode_views(&dataset, &recipe, part))
-        })
+            Ok(decode_views(&dataset, &recipe, part))
+        })?
     };
     let mut made = Made {
         tokens: Vec::new(),
@@ -218,6 +269,8 @@ fn tokens(
     };
     let mut done = range.start;
     for part in decoded {
+        let part = part?;
+        let before = made.skipped.len();
         let mut pictures = Vec::new();
         let mut samples = Vec::new();
         done += part.len();
@@ -229,9 +282,12 @@ fn tokens(
                     pictures.extend(squares);
                     made.items.push(place);
                 }
-                Err(skipped) if strict => return Err(DataError::Strict { skipped }),
                 Err(skipped) => made.skipped.push(skipped),
             }
+        }
+        if strict && made.skipped.len() > before {
+            let skipped = made.skipped.split_off(before);
+            return Err(DataError::Strict { skipped });
         }
         let together = pictures_together(codec, recipe, batch);
         let groups = pictures.chunks(together).zip(samples.chunks(together));

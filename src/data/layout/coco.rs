@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::read_file;
 use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
-use crate::data::error::DataError;
+use crate::data::error::{DataError, Skipped};
 
 #[derive(Deserialize)]
 struct Captions {
@@ -33,8 +33,16 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
     let captions: Captions = serde_json::from_slice(&read_file(&path)?)
         .map_err(|e| DataError::format(&path, format!("not MSCOCO captions: {e}")))?;
     let mut by_id: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    let mut skipped = Vec::new();
     for annotation in captions.annotations {
         let caption = annotation.caption.trim().replace('\n', " ");
+        if caption.is_empty() {
+            skipped.push(Skipped {
+                what: format!("a caption of picture {}", annotation.image_id),
+                reason: "the caption is empty".into(),
+            });
+            continue;
+        }
         by_id.entry(annotation.image_id).or_default().push(caption);
     }
     let phase = format!("{}2014", split.name());
@@ -56,6 +64,6 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
         layout: Layout::Coco,
         epoch: Epoch::Captions,
         items,
-        skipped: Vec::new(),
+        skipped,
     })
 }

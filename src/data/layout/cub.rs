@@ -9,8 +9,13 @@ use crate::data::error::{DataError, Skipped};
 
 /// `{train,test}/filenames.pickle` lists `class/name`; the picture is
 /// `images/class/name.jpg`, its captions are the lines of `text/text/class/name.txt`.
+/// Validation is on `test`, as the original's: there is no third part.
 pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
-    let path = root.join(split.name()).join("filenames.pickle");
+    let folder = match split {
+        Split::Train => "train",
+        Split::Val | Split::Test => "test",
+    };
+    let path = root.join(folder).join("filenames.pickle");
     let mut dataset = Dataset {
         root: root.to_path_buf(),
         layout: Layout::Cub,

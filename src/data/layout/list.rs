@@ -9,16 +9,22 @@ use super::read_file;
 use crate::data::dataset::{Dataset, Epoch, Item, Layout};
 use crate::data::error::{DataError, Skipped};
 
-/// One line of a list; other fields are allowed and ignored.
-#[derive(Deserialize)]
+/// One line of a list.
 struct Row {
     /// Path of the picture, relative to the list's folder.
-    #[serde(alias = "file_name")]
     file: PathBuf,
-    #[serde(alias = "text")]
-    caption: Option<String>,
-    #[serde(default)]
     captions: Vec<String>,
+    label: Option<i64>,
+}
+
+/// A line of JSON; other fields are allowed and ignored.
+#[derive(Deserialize)]
+struct JsonRow {
+    file: Option<PathBuf>,
+    file_name: Option<PathBuf>,
+    caption: Option<String>,
+    text: Option<String>,
+    captions: Option<Vec<String>>,
     label: Option<i64>,
 }
 
@@ -36,34 +42,59 @@ pub fn json_lines(path: &Path) -> Result<Dataset, DataError> {
 fn parse_json(line: &[u8]) -> Result<Row, String> {
     let text = std::str::from_utf8(line)
         .map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to()))?;
-    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| e.to_string())
+    if !text
+        .trim_start_matches('\u{feff}')
+        .trim_start()
+        .starts_with('{')
+    {
+        return Err("expected one JSON object a line".into());
+    }
+    let row: JsonRow = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|e| e.to_string().replace(" at line 1 column ", " at column "))?;
+    let caption = row.caption.or(row.text);
+    Ok(Row {
+        file: row.file.or(row.file_name).ok_or("missing field `file`")?,
+        captions: caption
+            .into_iter()
+            .chain(row.captions.into_iter().flatten())
+            .collect(),
+        label: row.label,
+    })
 }
 
 /// CSV with the columns `file` (or `file_name`) and optionally `caption` (or `text`) and
-/// `label`; several rows of one picture are several captions.
+/// `label`, in capitals or not; several rows of one picture are several captions.
 pub fn csv(path: &Path) -> Result<Dataset, DataError> {
-    let mut reader = ::csv::Reader::from_path(path).map_err(|e| DataError::format(path, e))?;
+    let bytes = read_file(path)?;
+    let mut reader = ::csv::Reader::from_reader(bytes.as_slice());
     let names = reader
         .headers()
         .map_err(|e| DataError::format(path, e))?
         .clone();
     let column = |known: [&str; 2]| {
         let mut names = names.iter();
-        names.position(|name| known.contains(&name.trim().trim_start_matches('\u{feff}')))
+        names.position(|name| {
+            let name = name.trim();
+            known.iter().any(|known| known.eq_ignore_ascii_case(name))
+        })
     };
     let Some(file) = column(["file", "file_name"]) else {
         let found: Vec<&str> = names.iter().collect();
+        let hint = match found.as_slice() {
+            [one] if one.contains([';', '\t']) => "; columns are separated by commas",
+            _ => "",
+        };
         return Err(DataError::format(
             path,
             format!(
-                "the header row has no column 'file', only: {}",
+                "the header row has no column 'file', only: {}{hint}",
                 found.join(", ")
             ),
         ));
     };
     let (caption, label) = (column(["caption", "text"]), column(["label", "label"]));
     let parse = |record: Result<::csv::ByteRecord, ::csv::Error>| -> Result<Row, String> {
-        let record = ::csv::StringRecord::from_byte_record(record.map_err(|e| e.to_string())?)
+        let record = ::csv::StringRecord::from_byte_record(record.map_err(problem)?)
             .map_err(|e| format!("not UTF-8: {}", e.utf8_error()))?;
         let field = |column: Option<usize>| column.and_then(|n| record.get(n)).unwrap_or("");
         let label = match field(label).trim() {
@@ -75,21 +106,35 @@ pub fn csv(path: &Path) -> Result<Dataset, DataError> {
         };
         Ok(Row {
             file: field(Some(file)).into(),
-            caption: Some(field(caption).to_string()).filter(|c| !c.trim().is_empty()),
-            captions: Vec::new(),
+            captions: vec![field(caption).to_string()],
             label,
         })
     };
     let mut rows = Vec::new();
     let mut records = reader.byte_records();
+    let (mut line, mut counted) = (1, 0);
     loop {
-        let line = records.reader().position().line() as usize;
+        let mut start = records.reader().position().byte() as usize;
+        while matches!(bytes.get(start), Some(b'\r' | b'\n')) {
+            start += 1;
+        }
+        let ends = bytes[counted..start].iter().filter(|&&byte| byte == b'\n');
+        (line, counted) = (line + ends.count(), start);
         match records.next() {
             Some(record) => rows.push((line, parse(record))),
             None => break,
         }
     }
     Ok(collect(path, Layout::Csv, rows.into_iter()))
+}
+
+fn problem(error: ::csv::Error) -> String {
+    match error.kind() {
+        ::csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} fields, expected {expected_len}; a caption with commas needs quotes"),
+        _ => error.to_string(),
+    }
 }
 
 /// Joins the rows of each picture in the order of first mention. Where some pictures
@@ -132,10 +177,19 @@ fn collect(
             items.len() - 1
         });
         let item = &mut items[place].1;
+        if let (Some(new), Some(known)) = (row.label, item.label) {
+            if new != known {
+                let picture = row.file.display();
+                skipped.push(Skipped {
+                    what: format!("{list} line {line}"),
+                    reason: format!("label {new} for {picture}, which has the label {known}"),
+                });
+                continue;
+            }
+        }
         item.captions.extend(
-            row.caption
+            row.captions
                 .into_iter()
-                .chain(row.captions)
                 .map(|caption| caption.trim().to_string())
                 .filter(|caption| !caption.is_empty()),
         );

@@ -15,8 +15,13 @@ pub const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// Whether the name of `path` is a picture's.
 pub fn is_picture(path: &Path) -> bool {
+    has_extension(path, &PICTURES)
+}
+
+/// Whether the name of `path` ends in one of `extensions`, in capitals or not.
+pub fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().and_then(|e| e.to_str());
-    extension.is_some_and(|e| PICTURES.iter().any(|known| known.eq_ignore_ascii_case(e)))
+    extension.is_some_and(|e| extensions.iter().any(|known| known.eq_ignore_ascii_case(e)))
 }
 
 /// The non-empty lines of a caption file, trimmed, or why there are none.

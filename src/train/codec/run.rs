@@ -131,16 +131,14 @@ pub fn run(
     };
     let mut events = EventFile::create(folder).map_err(events_io)?;
     let batches = {
-        let (data, first, size) = (data.clone(), trainer.step, config.batch_size);
-        prefetch(4, move |n| {
-            Some(data.batch((first + n) * size as u64, size))
-        })
+        let (data, size) = (data.clone(), config.batch_size);
+        let steps = trainer.step..config.steps;
+        prefetch(4, steps, move |step| data.batch(step * size as u64, size))?
     };
     let mut saved = trainer.step;
     let mut window = Window::default();
     let mut since = Instant::now();
-    while trainer.step < config.steps {
-        let Ok(batch) = batches.recv() else { break };
+    for batch in batches {
         let batch: PictureBatch = batch?;
         if trainer.starts_codebook() {
             let mut next = batch.samples[0];
