@@ -250,7 +250,7 @@ fn pictures_train_without_a_cache() {
             validation,
             folder,
             "train.steps=2",
-            "train.validation.every=1",
+            "train.validation={every: 1, samples: 9}",
         ]
     };
     std::fs::write(folder.join("broken.png"), "no picture").expect("a file");
