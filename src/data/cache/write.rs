@@ -48,8 +48,8 @@ pub struct Summary {
 ///
 /// # Errors
 ///
-/// A folder that holds another cache or other files, a picture that cannot be read if `strict`, and no
-/// readable picture at all.
+/// A folder that holds another cache or other files, a picture that cannot be read if
+/// `strict`, and no readable picture at all.
 pub fn write(
     out: &Path,
     dataset: Dataset,
