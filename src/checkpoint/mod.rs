@@ -4,6 +4,7 @@
 pub mod clip_archive;
 pub mod codec_file;
 pub mod config_file;
+pub mod decoder;
 mod derived;
 pub mod diffusers;
 pub mod error;

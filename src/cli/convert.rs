@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::model_source::ModelSource;
 use super::CliResult;
+use crate::checkpoint::decoder::replace_decoder;
 use crate::checkpoint::infer::RELEASED_HEADS;
 use crate::checkpoint::official_export::mapping_name;
 use crate::checkpoint::pytorch::DType;
@@ -39,6 +40,11 @@ pub struct ConvertArgs {
     /// Number format of the weights [default: as they are, bit by bit].
     #[arg(long, value_enum)]
     dtype: Option<StoredKind>,
+
+    /// Codec file to take the decoder from: the model's own codec, whose decoder was
+    /// trained further (train-codec with train.trained: decoder).
+    #[arg(long, value_name = "FILE")]
+    decoder: Option<PathBuf>,
 
     /// Text on licences and authors to keep with the weights, in place of the input's if
     /// it has one: in the header of a native file, as NOTICE in a diffusers folder.
@@ -94,6 +100,9 @@ pub fn run(args: &ConvertArgs) -> CliResult {
     if let Some(text) = text.filter(|t| target == Target::Official && !t.tower.merges.is_clip()) {
         let file = vocabulary::file_name(&text.tower);
         refuse_output(args, &args.output.with_file_name(file))?;
+    }
+    if let Some(decoder) = &args.decoder {
+        replace_decoder(&mut checkpoint, decoder)?;
     }
     let report = check_weights(&checkpoint)?;
     if let Some(kind) = args.dtype {

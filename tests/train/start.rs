@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use vqdiffusion::checkpoint::official::DENOISER;
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::checkpoint::vocabulary::MERGES;
+use vqdiffusion::checkpoint::{native, Entry};
 use vqdiffusion::diffusion::Transition;
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::train::start::{Start, WeightsConfig};
@@ -96,6 +97,48 @@ fn training_starts_from_a_codec_and_a_text_tower() {
         &[text, "weights.codec=tokens.safetensors", "train.folder=d"],
         &["tokens.safetensors", "header"],
     );
+}
+
+/// A decoder that was trained further takes the place of the model's; one of another codec
+/// does not.
+#[test]
+fn a_model_takes_a_decoder_of_its_codec() {
+    let place = Workplace::new(&text_model(), 10);
+    let changed = |name: &str, tensor: &str| {
+        let path = place.path("start.safetensors");
+        let (state, metadata) = read_safetensors(&path).expect("a model");
+        let (config, _) = native::read(&path, &metadata).expect("a model");
+        let mut changed = state.clone();
+        let values = state.get(tensor).expect(tensor).read().expect("values") + 1.0;
+        changed.insert(tensor, Entry::in_memory(tensor, &values).expect("an entry"));
+        native::write(&place.path(name), &config, &changed, None).expect("a file");
+        values
+    };
+    let bias = "content_codec.decoder.conv_out.bias";
+    let values = changed("tuned.safetensors", bias);
+    let _ = changed("other.safetensors", "content_codec.quant_conv.bias");
+    let here = place.path("");
+    let convert = [
+        "convert",
+        "start.safetensors",
+        "out.safetensors",
+        "--decoder",
+    ];
+    program::refuse(
+        &here,
+        &[&convert[..], &["other.safetensors"]].concat(),
+        &["other.safetensors", "content_codec.quant_conv.bias"],
+    );
+    assert!(!place.path("out.safetensors").exists());
+    program::succeed(&here, &[&convert[..], &["tuned.safetensors"]].concat());
+    let (before, _) = read_safetensors(&place.path("start.safetensors")).expect("a model");
+    let (after, _) = read_safetensors(&place.path("out.safetensors")).expect("a model");
+    for (name, entry) in before.iter() {
+        let found = after.get(name).expect(name).read().expect("values");
+        let same = entry.read().expect("values") == found;
+        assert_eq!(same, name != bias, "{name}");
+    }
+    assert_eq!(after.get(bias).expect(bias).read().expect("values"), values);
 }
 
 fn only_picture(folder: &Path) -> image::DynamicImage {

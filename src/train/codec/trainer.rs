@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::config::{CodecTrainConfig, Reconstruction, Trained};
+use crate::checkpoint::decoder::is_behind_codes;
 use crate::checkpoint::official::CODEC;
 use crate::codec::codebook::{CodeStatistics, EmaCodebook};
 use crate::codec::{CodecConfig, ImageCodec};
@@ -48,13 +49,6 @@ pub struct CodecStep {
 /// The name of the codebook's table.
 fn table_name() -> String {
     format!("{CODEC}.quantize.embedding")
-}
-
-/// Whether the weight `name` only takes part in decoding.
-fn is_behind_codes(name: &str) -> bool {
-    ["decoder", "post_quant_conv"]
-        .iter()
-        .any(|part| name.starts_with(&format!("{CODEC}.{part}.")))
 }
 
 /// Answers for the codebook's table, and leaves the rest to `others`.
