@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
-use vqdiffusion::checkpoint::CodecFile;
+use vqdiffusion::checkpoint::{codec_file, CodecFile};
 use vqdiffusion::data::dataset::Epoch;
 use vqdiffusion::data::{Dataset, PictureLoader, Rows, Split, TokenCache, Transform};
 use vqdiffusion::experiment::codec::CodecExperiment;
@@ -267,6 +267,28 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         assert!(step < 1.5 * loss(23), "{line}");
     }
     let other = second.replace("steps: 240", "steps: 1");
+    // A file that says 4 MiB an entry of weights that have 32 bytes.
+    let mut huge = file.config.clone();
+    huge.embedding_width = 1 << 20;
+    let (state, _) = read_safetensors(&at.join("run/codec.safetensors")).unwrap();
+    codec_file::write(&at.join("huge.safetensors"), &huge, &state).unwrap();
+    let wide = other
+        .replace("folder: second", "folder: huge")
+        .replace("embedding_width: 8", "embedding_width: 1048576");
+    std::fs::write(at.join("huge.yaml"), wide).unwrap();
+    refuse(
+        at,
+        &[
+            "train-codec",
+            "huge.yaml",
+            "--init-from",
+            "huge.safetensors",
+        ],
+        &[
+            "content_codec.quantize.embedding",
+            "shape [32, 8], expected [32, 1048576]",
+        ],
+    );
     let wide = other
         .replace("folder: second", "folder: third")
         .replace("latent_channels: 16", "latent_channels: 24");

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::config::{CodecTrainConfig, Trained};
 use super::trainer::CodecTrainer;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
 use crate::checkpoint::{CodecFile, LoadError, Loader};
-use crate::codec::CodecConfig;
-use crate::torch::{Init, WeightSource};
+use crate::codec::{CodecConfig, ImageCodec};
+use crate::torch::{Init, Params, WeightSource};
 
 /// A run that goes on with the weights and the codebook of `file`: its entries with their
 /// running counts and sums, or, where it holds none of these, with equal counts.
@@ -25,6 +25,16 @@ pub fn from_file(
     device: Device,
 ) -> Result<CodecTrainer, LoadError> {
     check_shape(&file.path, &file.config, shape)?;
+    let ignored = |name: &str| match name.starts_with(&format!("{CODEC}.")) {
+        false => Some("not part of the codec"),
+        true => known_and_ignored(name),
+    };
+    // Shapes first: moments of the size that a wrong configuration says may not fit.
+    let shapes = Loader::without_reading(&file.state, &file.path);
+    let root = Params::new(&shapes, Device::Cpu, Kind::Float);
+    let _ = ImageCodec::new(&root.at(CODEC), shape, None);
+    shapes.finish(ignored)?;
+
     let loader = Loader::new(&file.state, &file.path);
     let mut trainer = CodecTrainer::new(shape, config, &loader, device);
     let (entries, width) = (shape.codebook, shape.embedding_width);
@@ -35,10 +45,7 @@ pub fn from_file(
         let counts = loader.weight(&counts, &[entries], Init::Zeros);
         (counts, loader.weight(&sums, &[entries, width], Init::Zeros))
     });
-    loader.finish(|name| match name.starts_with(&format!("{CODEC}.")) {
-        false => Some("not part of the codec"),
-        true => known_and_ignored(name),
-    })?;
+    loader.finish(ignored)?;
     trainer.keep_codebook(statistics);
     if config.trained == Trained::Decoder && !trainer.has_codebook() {
         return Err(LoadError::Format {
