@@ -137,6 +137,19 @@ fn start_fills_the_statistics() {
     assert!(nearest(&points, &book.embedding).max().int64_value(&[]) < 12);
 }
 
+/// Vectors that an entry matches already are never drawn, however many there are.
+#[test]
+fn dead_entries_leave_what_is_matched_alone() {
+    let mut book = EmaCodebook::new(Tensor::from_slice(&[0f32, 0.0, 9.0, 9.0]).view([2, 2]));
+    book.cluster_size.copy_(&Tensor::from_slice(&[10f32, 0.0]));
+    let mut z = vec![0f32; 2000];
+    z.extend([3.0, 4.0]);
+    let z = Tensor::from_slice(&z).view([-1, 2]);
+    let mut generator = generator();
+    assert_eq!(book.revive(&z, 0.1, &mut || unit(&mut generator)), 1);
+    assert_eq!(numbers(&book.embedding.get(1)), [3.0, 4.0]);
+}
+
 #[test]
 fn dead_entries_move_to_vectors_of_the_batch() {
     let table: Vec<f32> = (0..8).map(|n| n as f32).collect();

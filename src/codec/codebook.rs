@@ -117,8 +117,10 @@ impl EmaCodebook {
         self.embedding.copy_(&centers);
     }
 
-    /// Moves every entry whose running count is below `share` of the mean to a vector
-    /// drawn from `z` `[P, E]`, with a mean count. Returns how many moved.
+    /// Moves every entry whose running count is below `share` of the mean to a vector of
+    /// `z` `[P, E]`, with a mean count. The vectors are drawn like the start's, far from all
+    /// entries: drawn evenly they would mostly come from where there are entries enough (plain
+    /// background), and split its codes further. Returns how many moved.
     pub fn revive(&mut self, z: &Tensor, share: f64, uniform: Uniform) -> i64 {
         let _no_grad = tch::no_grad_guard();
         let mean = self.cluster_size.mean(Kind::Float); // scalar
@@ -131,7 +133,13 @@ impl EmaCodebook {
         if count == 0 {
             return 0;
         }
-        let vectors = z.detach().index_select(0, &draw(z, count, uniform)); // [D, E]
+        let z = z.detach();
+        let distance = &z
+            - self
+                .embedding
+                .index_select(0, &nearest(&z, &self.embedding));
+        let distance = distance.square().sum_dim_intlist(-1, false, Kind::Float); // [P]
+        let vectors = spread(&z, count, Some(distance), uniform); // [D, E]
         let sizes = mean.expand([count], false);
         let _ = self.cluster_size.index_copy_(0, &dead, &sizes);
         let sums = &vectors * &mean;
@@ -139,13 +147,6 @@ impl EmaCodebook {
         let _ = self.embedding.index_copy_(0, &dead, &vectors);
         count
     }
-}
-
-/// `count` rows of `z`, drawn with replacement: `[count]` int64.
-fn draw(z: &Tensor, count: i64, uniform: Uniform) -> Tensor {
-    let rows = z.size()[0] as f64;
-    let drawn: Vec<i64> = (0..count).map(|_| (uniform() * rows) as i64).collect();
-    Tensor::from_slice(&drawn).to_device(z.device())
 }
 
 /// Lloyd iterations of the start.
@@ -156,7 +157,7 @@ const ITERATIONS: usize = 10;
 /// stays where it is.
 pub fn k_means(z: &Tensor, clusters: i64, uniform: Uniform) -> (Tensor, Tensor) {
     let _no_grad = tch::no_grad_guard();
-    let mut centers = spread(z, clusters, uniform); // [K, E]
+    let mut centers = spread(z, clusters, None, uniform); // [K, E]
     for _ in 0..ITERATIONS {
         let found = CodeStatistics::new(z, &nearest(z, &centers), clusters);
         let counts = found.counts.unsqueeze(1); // [K, 1]
@@ -167,27 +168,33 @@ pub fn k_means(z: &Tensor, clusters: i64, uniform: Uniform) -> (Tensor, Tensor) 
     (centers, counts)
 }
 
-/// k-means++ (Arthur and Vassilvitskii, 2007): each further vector is drawn with
-/// probability in proportion to the squared distance from the nearest one so far.
-fn spread(z: &Tensor, clusters: i64, uniform: Uniform) -> Tensor {
-    let mut chosen = draw(z, 1, uniform);
-    let mut rows = vec![chosen.shallow_clone()];
-    let mut distance: Option<Tensor> = None; // [P]
-    for _ in 1..clusters {
-        let last = z.index_select(0, &chosen); // [1, E]
-        let to_last = (z - last).square().sum_dim_intlist(-1, false, Kind::Float);
-        let least = match distance {
-            Some(distance) => distance.minimum(&to_last),
-            None => to_last,
+/// `count` vectors of `z` `[P, E]` by the rule of k-means++ (Arthur and Vassilvitskii, 2007):
+/// each is drawn with probability in proportion to the squared distance from the nearest one
+/// so far. `distance` `[P]` is that from vectors that are there already; without any the
+/// first is drawn evenly.
+fn spread(z: &Tensor, count: i64, distance: Option<Tensor>, uniform: Uniform) -> Tensor {
+    let rows = z.size()[0];
+    let mut distance = distance;
+    let mut chosen = Vec::new();
+    for _ in 0..count {
+        let row = match &distance {
+            None => Tensor::from_slice(&[(uniform() * rows as f64) as i64]).to_device(z.device()),
+            Some(distance) => {
+                let cumulated = distance.cumsum(0, Kind::Double);
+                let target = cumulated.get(-1) * uniform();
+                target
+                    .unsqueeze(0)
+                    .searchsorted(&cumulated, false, true, "right", None::<&Tensor>)
+                    .clamp_max(rows - 1)
+            }
         };
-        let cumulated = least.cumsum(0, Kind::Double);
-        let target = cumulated.get(-1) * uniform();
-        chosen = target
-            .unsqueeze(0)
-            .searchsorted(&cumulated, false, true, "right", None::<&Tensor>)
-            .clamp_max(z.size()[0] - 1);
-        rows.push(chosen.shallow_clone());
-        distance = Some(least);
+        let from_row = z - z.index_select(0, &row); // [P, E]
+        let from_row = from_row.square().sum_dim_intlist(-1, false, Kind::Float);
+        distance = Some(match distance {
+            Some(distance) => distance.minimum(&from_row),
+            None => from_row,
+        });
+        chosen.push(row);
     }
-    z.index_select(0, &Tensor::cat(&rows, 0))
+    z.index_select(0, &Tensor::cat(&chosen, 0))
 }
