@@ -93,6 +93,16 @@ fn training_starts_from_a_codec_and_a_text_tower() {
     place.assert_same("a/last", "b/last");
     let message = place.succeed(&["train.text=trained", "train.folder=c", "train.steps=5"]);
     assert!(message.contains("0 frozen"), "{message}");
+    // What reads a drawn tower's unit-norm features of width 16 starts √16 times as large as
+    // N(0, 0.02²), which five small steps hardly change; beside given features it does not.
+    let key = "transformer.transformer.blocks.0.attn2.key.weight";
+    for (folder, expected) in [("a", 0.02), ("c", 0.08)] {
+        let path = place.path(&format!("{folder}/last/model.safetensors"));
+        let (state, _) = read_safetensors(&path).expect("a model");
+        let values = state.get(key).expect(key).read().expect("values");
+        let std = values.to_kind(Kind::Double).std(true).double_value(&[]);
+        assert!((std / expected - 1.0).abs() < 0.15, "{folder}: {std}");
+    }
     place.refuse(
         &[text, "weights.codec=tokens.safetensors", "train.folder=d"],
         &["tokens.safetensors", "header"],

@@ -82,7 +82,7 @@ fn measure(
         );
         (vec![&gallery.pictures[answer.nearest]], label)
     })?;
-    let (all, styles) = scored(split, &answers, |answers: Vec<&ColourAnswer>| {
+    let scores = scored(split, &answers, |answers: Vec<&ColourAnswer>| {
         ColourScores::of(answers.into_iter())
     });
     let pictures = answers.iter().enumerate().map(|(n, answer)| Picture {
@@ -95,25 +95,14 @@ fn measure(
         shape_hit: answer.shape_hit,
         nearest: (&gallery.labels[answer.nearest]).into(),
     });
-    Ok(SplitReport {
-        split: split.folder.name.clone(),
-        asked: split.asked,
-        measured: split.pictures.len(),
-        all,
-        styles,
-        pictures: pictures.collect(),
-    })
+    Ok(SplitReport::new(split, scores, pictures))
 }
 
 fn print(splits: &[SplitReport<ColourScores, Picture>], gallery: usize) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{gallery} real pictures, with 95 % intervals")?;
     for split in splits {
-        let styles = split
-            .styles
-            .iter()
-            .map(|(style, scores)| (style.as_str(), scores));
-        for (style, scores) in std::iter::once(("all styles", &split.all)).chain(styles) {
+        for (style, scores) in split.by_style() {
             writeln!(
                 out,
                 "{} {style}: {} pictures, hue {} (chance {:.1} %), shape {} (chance {:.3} %), \

@@ -49,6 +49,31 @@ pub struct SplitReport<S, A> {
     pub pictures: Vec<A>,
 }
 
+impl<S, A> SplitReport<S, A> {
+    /// Of `split` with its scores ([`scored`]) and what became of each picture.
+    pub fn new(
+        split: &Split,
+        (all, styles): (S, BTreeMap<String, S>),
+        pictures: impl Iterator<Item = A>,
+    ) -> Self {
+        SplitReport {
+            split: split.folder.name.clone(),
+            asked: split.asked,
+            measured: split.pictures.len(),
+            all,
+            styles,
+            pictures: pictures.collect(),
+        }
+    }
+
+    /// The scores of all styles together, then of each, by name.
+    pub fn by_style(&self) -> impl Iterator<Item = (&str, &S)> {
+        let styles = self.styles.iter();
+        let styles = styles.map(|(style, scores)| (style.as_str(), scores));
+        std::iter::once(("all styles", &self.all)).chain(styles)
+    }
+}
+
 /// A real picture by what it shows.
 #[derive(Serialize)]
 pub struct Real {

@@ -89,7 +89,7 @@ fn measure(
         let real = [answer.nearest, answer.wanted];
         (real.map(|place| &gallery.pictures[place]).to_vec(), label)
     })?;
-    let (all, styles) = scored(split, &answers, |answers: Vec<&Answer>| {
+    let scores = scored(split, &answers, |answers: Vec<&Answer>| {
         Scores::of(answers.into_iter())
     });
     let pictures = answers.iter().enumerate().map(|(n, answer)| Picture {
@@ -103,14 +103,7 @@ fn measure(
         wanted: (&gallery.labels[answer.wanted]).into(),
         wanted_distance: answer.wanted_distance,
     });
-    Ok(SplitReport {
-        split: split.folder.name.clone(),
-        asked: split.asked,
-        measured: split.pictures.len(),
-        all,
-        styles,
-        pictures: pictures.collect(),
-    })
+    Ok(SplitReport::new(split, scores, pictures))
 }
 
 fn print(splits: &[SplitReport<Scores, Picture>], gallery: usize) -> std::io::Result<()> {
@@ -120,11 +113,7 @@ fn print(splits: &[SplitReport<Scores, Picture>], gallery: usize) -> std::io::Re
         "nearest of {gallery} real pictures, with 95 % intervals"
     )?;
     for split in splits {
-        let styles = split
-            .styles
-            .iter()
-            .map(|(style, scores)| (style.as_str(), scores));
-        for (style, scores) in std::iter::once(("all styles", &split.all)).chain(styles) {
+        for (style, scores) in split.by_style() {
             writeln!(
                 out,
                 "{} {style}: {} pictures, top-1 {}, top-5 {}, concept {}, style {}, \
