@@ -183,3 +183,81 @@ fn dead_entries_move_to_vectors_of_the_batch() {
     assert!(difference(&book.embedding, &before) < 1e-3);
     assert_eq!(book.revive(&z, 0.1, &mut || unit(&mut generator)), 0);
 }
+
+/// With a price the nearest entry is that of least ‖z − e‖² − λ ln p, by enumeration.
+#[test]
+fn prices_make_the_nearest_entry_the_cheapest() {
+    let options = (Kind::Float, Device::Cpu);
+    let entries =
+        Tensor::from_slice(&[0f32, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 2.0, 2.0, 0.0]);
+    let mut book = EmaCodebook::new(entries.view([4, 3]));
+    let counts = [400f32, 30.0, 30.0, 2.0];
+    book.cluster_size.copy_(&Tensor::from_slice(&counts));
+    assert_eq!(book.price_weight(), 0.0);
+    book.set_prices(0.3);
+    assert!((book.price_weight() - 0.3).abs() < 1e-6);
+
+    let least = counts.iter().sum::<f32>() / 4.0 * 1e-3;
+    let price = |k: usize| 0.3 * f64::from((counts[0] + least) / (counts[k] + least)).ln();
+    let channel = numbers(&book.embedding.select(1, 2).square());
+    for (k, found) in channel.into_iter().enumerate() {
+        assert!((found - price(k)).abs() < 1e-5, "{k}: {found}");
+    }
+    tch::manual_seed(3);
+    let picture = Tensor::rand([500, 2], options) * 2.5;
+    let z = Tensor::cat(&[&picture, &Tensor::zeros([500, 1], options)], 1);
+    let (z, table) = (numbers(&z), numbers(&book.embedding));
+    let cost = |row: usize, k: usize| {
+        let square = |d: usize| (z[3 * row + d] - table[3 * k + d]).powi(2);
+        square(0) + square(1) + price(k)
+    };
+    let found = nearest(
+        &Tensor::from_slice(&z).view([500, 3]),
+        &book.embedding.to_kind(Kind::Double),
+    );
+    let mut moved = 0;
+    for (row, code) in numbers(&found).into_iter().enumerate() {
+        let best = (0..4).min_by(|&a, &b| cost(row, a).total_cmp(&cost(row, b)));
+        assert_eq!(best, Some(code as usize), "{row}");
+        let free =
+            (0..4).min_by(|&a, &b| (cost(row, a) - price(a)).total_cmp(&(cost(row, b) - price(b))));
+        moved += usize::from(best != free);
+    }
+    assert!(moved > 20, "the prices decide {moved} of 500");
+}
+
+/// The codes' entropy comes down to the bound, and a bound that it keeps anyway changes nothing.
+#[test]
+fn prices_follow_the_entropy() {
+    let options = (Kind::Float, Device::Cpu);
+    tch::manual_seed(4);
+    let dense = Tensor::randn([1600, 2], options) * 0.2;
+    let wide = (Tensor::rand([400, 2], options) - 0.5) * 10.0;
+    let picture = Tensor::cat(&[dense, wide], 0);
+    let z = Tensor::cat(&[&picture, &Tensor::zeros([2000, 1], options)], 1);
+    let entropy = |codes: &Tensor| {
+        let counts = numbers(&codes.bincount(None::<&Tensor>, 32));
+        let shares = counts.iter().map(|n| n / 2000.0).filter(|&p| p > 0.0);
+        -shares.map(|p| p * p.ln()).sum::<f64>()
+    };
+    let trained = |most: f64| {
+        let mut book = EmaCodebook::new(Tensor::zeros([32, 3], options));
+        let mut generator = generator();
+        book.start_from(&z, 2000.0, &mut || unit(&mut generator));
+        let free = nearest(&z, &book.embedding);
+        for _ in 0..600 {
+            let codes = nearest(&z, &book.embedding);
+            let statistics = CodeStatistics::new(&z, &codes, 32);
+            let weight = book.next_price_weight(&z, &codes, &statistics, most);
+            book.update(&statistics, 0.99, 1e-5);
+            book.set_prices(weight);
+        }
+        (free, nearest(&z, &book.embedding))
+    };
+    let (free, priced) = trained(1.5);
+    assert!(entropy(&free) > 2.2, "{}", entropy(&free));
+    assert!((entropy(&priced) - 1.5).abs() < 0.1, "{}", entropy(&priced));
+
+    let (free, kept) = trained(3.4);
+    assert!((entropy(&free) - entropy(&kept)).abs() < 0.1);
+}

@@ -410,6 +410,109 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     assert_eq!(steps("run"), steps("killed"));
 }
 
+/// With a bound on the entropy of the codes the file keeps it, by nearest entries alone: its last
+/// latent channel holds prices and nothing of the picture.
+#[test]
+fn codes_keep_a_bound_on_their_entropy() {
+    let folder = prepared();
+    let at = folder.path();
+    let train = |name: &str, settings: &[&str]| {
+        let into = format!("train.folder={name}");
+        let settings = [&["train-codec", "codec.yaml", &into], settings].concat();
+        succeed(at, &settings);
+        let codec = format!("{name}/codec.safetensors");
+        let scores = succeed(
+            at,
+            &[
+                "evaluate",
+                "codec",
+                "--checkpoint",
+                &codec,
+                "--data",
+                "pictures",
+            ],
+        );
+        let perplexity = scores
+            .lines()
+            .find_map(|line| line.strip_prefix("perplexity"));
+        perplexity
+            .expect("perplexity")
+            .trim()
+            .parse::<f64>()
+            .unwrap()
+    };
+    let free = train("free", &[]);
+    let bound = train("bound", &["train.codebook.entropy=1.2"]);
+    assert!(free > 6.0, "perplexity {free}");
+    assert!(
+        (bound.ln() - 1.2).abs() < 0.3,
+        "perplexity {bound}, e^1.2 is 3.3"
+    );
+
+    let (state, _) = read_safetensors(&at.join("bound/codec.safetensors")).unwrap();
+    let channel = |name: &str, dimension: i64| {
+        let weight = state
+            .get(&format!("content_codec.{name}"))
+            .unwrap()
+            .read()
+            .unwrap();
+        let last = weight.select(dimension, -1);
+        last.abs().max().double_value(&[])
+    };
+    assert_eq!(channel("quant_conv.weight", 0), 0.0);
+    assert_eq!(channel("quant_conv.bias", 0), 0.0);
+    assert_eq!(channel("post_quant_conv.weight", 1), 0.0);
+    assert!(channel("quantize.embedding", 1) > 0.0);
+
+    // It goes on from such a file, and from no other.
+    train(
+        "further",
+        &[
+            "train.codebook.entropy=1.2",
+            "train.steps=60",
+            "--init-from",
+            "bound/codec.safetensors",
+        ],
+    );
+    let begin = [
+        "train-codec",
+        "codec.yaml",
+        "train.folder=other",
+        "train.codebook.entropy=1.2",
+    ];
+    refuse(
+        at,
+        &[&begin[..], &["--init-from", "free/codec.safetensors"]].concat(),
+        &[
+            "free/codec.safetensors",
+            "quant_conv.weight",
+            "train.codebook.entropy",
+        ],
+    );
+    refuse(
+        at,
+        &[
+            "train-codec",
+            "codec.yaml",
+            "train.folder=other",
+            "train.codebook.entropy=0",
+        ],
+        &["train.codebook.entropy is 0", "above 0"],
+    );
+    refuse(
+        at,
+        &[
+            "train-codec",
+            "codec.yaml",
+            "train.folder=other",
+            "train.codebook.entropy=1",
+            "codec.embedding_width=1",
+        ],
+        &["codec.embedding_width is 1", "train.codebook.entropy"],
+    );
+    assert!(!at.join("other").exists());
+}
+
 /// The codec experiments that come with the project can be read.
 #[test]
 fn the_configurations_are_experiments() {
@@ -417,7 +520,7 @@ fn the_configurations_are_experiments() {
     let codec = CodecExperiment::read(&path, &[]).unwrap().codec;
     assert_eq!(
         (codec.resolution / codec.factor(), codec.codebook),
-        (8, 1024)
+        (8, 256)
     );
 }
 

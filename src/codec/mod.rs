@@ -9,6 +9,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod image_codec;
 pub mod layers;
+pub mod price;
 pub mod quantizer;
 pub mod usage;
 

@@ -70,6 +70,13 @@ impl CodecExperiment {
                 self.codec.codebook
             ));
         }
+        if self.train.codebook.entropy.is_some() && self.codec.embedding_width < 2 {
+            return Err(format!(
+                "codec.embedding_width is {}, expected at least 2: train.codebook.entropy takes \
+                 the last channel",
+                self.codec.embedding_width
+            ));
+        }
         self.train
             .check()
             .map_err(|problem| format!("train.{problem}"))

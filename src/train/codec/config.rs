@@ -49,6 +49,11 @@ pub struct CodebookConfig {
     pub revive_below: f64,
     /// Such moves are made in every step whose number this divides.
     pub revive_every: u64,
+    /// Most entropy of the codes, in nats. Above it rare codes have a price
+    /// ([`crate::codec::price`]), for which the last of the `embedding_width` channels is
+    /// taken. Fewer nats lose detail, and leave less that a text must decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
 }
 
 impl Default for CodebookConfig {
@@ -59,6 +64,7 @@ impl Default for CodebookConfig {
             start: 0,
             revive_below: 0.03,
             revive_every: 50,
+            entropy: None,
         }
     }
 }
@@ -147,6 +153,9 @@ impl CodecTrainConfig {
             ("codebook.revive_below", book.revive_below, Range::BelowOne),
             ("clip_norm", self.clip_norm, Range::AboveZero),
         ])?;
+        if let Some(entropy) = book.entropy {
+            check_numbers(&[("codebook.entropy", entropy, Range::AboveZero)])?;
+        }
         let within = |part: &'static str| move |problem| format!("{part}.{problem}");
         self.learning_rate
             .check()

@@ -46,6 +46,13 @@ pub struct CodecStep {
     pub revived: i64,
 }
 
+/// Weights with an output (dimension 0) or an input (1) for each latent channel.
+pub(super) const PRICE_WEIGHTS: [(&str, i64); 3] = [
+    ("quant_conv.weight", 0),
+    ("quant_conv.bias", 0),
+    ("post_quant_conv.weight", 1),
+];
+
 /// The name of the codebook's table.
 fn table_name() -> String {
     format!("{CODEC}.quantize.embedding")
@@ -95,7 +102,7 @@ impl CodecTrainer {
         for (name, tensor) in &parameters.tensors {
             let _ = tensor.set_requires_grad(trained.tensors.contains_key(name));
         }
-        CodecTrainer {
+        let trainer = CodecTrainer {
             shape: shape.clone(),
             config: config.clone(),
             device,
@@ -106,6 +113,25 @@ impl CodecTrainer {
             learning_rate: LearningRate::new(&config.learning_rate, false),
             step: 0,
             codebook_since: None,
+        };
+        trainer.clear_around_prices(Tensor::detach);
+        trainer
+    }
+
+    /// Sets to 0 what leads to and from the channel of the prices, where codes have prices:
+    /// `part` of each weight, itself or its gradient.
+    fn clear_around_prices(&self, part: fn(&Tensor) -> Tensor) {
+        if self.config.codebook.entropy.is_none() {
+            return;
+        }
+        let last = self.shape.embedding_width - 1;
+        for (name, dimension) in PRICE_WEIGHTS {
+            if let Some(weight) = self.parameters.tensors.get(&format!("{CODEC}.{name}")) {
+                let part = part(weight);
+                if part.defined() {
+                    let _ = part.select(dimension, last).zero_();
+                }
+            }
         }
     }
 
@@ -209,6 +235,7 @@ impl CodecTrainer {
         let loss = &reconstruction + &pass.commitment * config.commitment;
         self.trained.clear_gradients();
         loss.backward();
+        self.clear_around_prices(Tensor::grad);
         let gradient_norm = gradient_norm(&self.trained);
         clip(&self.trained, gradient_norm, config.clip_norm);
         self.optimizer.step(&self.trained, self.learning_rate.rate);
@@ -220,6 +247,10 @@ impl CodecTrainer {
             let book = &config.codebook;
             let statistics = CodeStatistics::new(&pass.latents, codes, self.shape.codebook);
             let moves = config.trained == Trained::Whole;
+            let price_weight = book.entropy.filter(|_| moves).map(|most| {
+                self.codebook
+                    .next_price_weight(&pass.latents, codes, &statistics, most)
+            });
             if moves {
                 self.codebook.update(&statistics, book.decay, book.epsilon);
             }
@@ -234,6 +265,9 @@ impl CodecTrainer {
                     .revive(&pass.latents, book.revive_below, &mut || {
                         unit(&mut generator)
                     });
+            }
+            if let Some(weight) = price_weight {
+                self.codebook.set_prices(weight);
             }
             usage = Some(statistics.counts);
         }
