@@ -248,7 +248,9 @@ fn prices_follow_the_entropy() {
         for _ in 0..600 {
             let codes = nearest(&z, &book.embedding);
             let statistics = CodeStatistics::new(&z, &codes, 32);
-            let weight = book.next_price_weight(&z, &codes, &statistics, most);
+            let error = (&z - book.embedding.index_select(0, &codes)).square();
+            let error = error.sum(Kind::Double).double_value(&[]) / 2000.0;
+            let weight = book.next_price_weight(error, &statistics, most);
             book.update(&statistics, 0.99, 1e-5);
             book.set_prices(weight);
         }

@@ -494,6 +494,17 @@ fn codes_keep_a_bound_on_their_entropy() {
         &[
             "train-codec",
             "codec.yaml",
+            "train.folder=free",
+            "train.codebook.entropy=1.2",
+            "--resume",
+        ],
+        &["free/state.safetensors", "quant_conv.weight"],
+    );
+    refuse(
+        at,
+        &[
+            "train-codec",
+            "codec.yaml",
             "train.folder=other",
             "train.codebook.entropy=0",
         ],

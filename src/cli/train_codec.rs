@@ -17,7 +17,6 @@ use crate::data::dataset::Epoch;
 use crate::data::pictures::first_readable;
 use crate::data::{DataError, Dataset, PictureLoader, Rows, Split, Transform};
 use crate::experiment::codec::{CodecExperiment, PictureConfig};
-use crate::torch::params::RandomWeights;
 use crate::train::codec::checkpoint::{restore, MODEL};
 use crate::train::codec::run::{holds_run, run as train, Ended};
 use crate::train::codec::start::from_file;
@@ -95,7 +94,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     };
     tch::manual_seed(config.seed as i64);
     let mut trainer = match &args.init_from {
-        None => CodecTrainer::new(&experiment.codec, config, &RandomWeights, device),
+        None => CodecTrainer::drawn(&experiment.codec, config, device),
         Some(path) => {
             let file = CodecFile::open(path, &OpenOptions::default())?;
             from_file(&file, &experiment.codec, config, device)?

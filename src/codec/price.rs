@@ -5,7 +5,8 @@
 //! how often the code is used: a rare code has to be nearer by what naming it costs. Then
 //! vectors that tell little, such as plain background, share a code, and a text has
 //! less to decide. The last of the E latent channels holds the price. It is 0 in every z and
-//! √(λ (r_k − min r)) in the entries, so that the nearest entry is that code.
+//! √(λ (r_k − min r)) in the entries, so that the nearest entry is that code. λ follows the
+//! entropy of each step's codes instead of being given: latents have no scale of their own.
 
 use tch::{Kind, Tensor};
 
@@ -43,22 +44,13 @@ impl EmaCodebook {
         }
     }
 
-    /// λ for the next step, higher where the `codes` `[P]` of `z` `[P, E]`, which `statistics`
-    /// counts, have more than `most` nats of entropy, and lower where they have less.
-    pub fn next_price_weight(
-        &self,
-        z: &Tensor,
-        codes: &Tensor,
-        statistics: &CodeStatistics,
-        most: f64,
-    ) -> f64 {
+    /// λ for the next step, higher where the codes that `statistics` counts have more than
+    /// `most` nats of entropy, and lower where they have less. `error` is their mean
+    /// ‖z − e‖², from which λ begins.
+    pub fn next_price_weight(&self, error: f64, statistics: &CodeStatistics, most: f64) -> f64 {
         let _no_grad = tch::no_grad_guard();
-        let number = |x: Tensor| x.sum(Kind::Double).double_value(&[]);
-        let picture = |x: &Tensor| x.narrow(1, 0, x.size()[1] - 1);
-        let error = picture(z) - picture(&self.embedding.index_select(0, codes));
-        let error = number(error.square()) / z.size()[0] as f64;
         let share = &statistics.counts / statistics.counts.sum(Kind::Float); // [N]
-        let entropy = -number(share.xlogy(&share));
+        let entropy = -share.xlogy(&share).sum(Kind::Double).double_value(&[]);
         self.price_weight().max(LEAST_WEIGHT * error) * (GAIN * (entropy - most)).exp()
     }
 

@@ -106,6 +106,7 @@ pub fn restore(folder: &Path, trainer: &mut CodecTrainer) -> Result<(), LoadErro
     trainer.optimizer.updates = number(1) as u64;
     trainer.learning_rate.rate = number(2);
     trainer.learning_rate.steps = number(3) as u64;
+    trainer.check_price_channel(&path)?;
     trainer.find_codebook();
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind};
 
 use super::config::{CodecTrainConfig, Trained};
-use super::trainer::{CodecTrainer, PRICE_WEIGHTS};
+use super::trainer::CodecTrainer;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
 use crate::checkpoint::{CodecFile, LoadError, Loader};
 use crate::codec::{CodecConfig, ImageCodec};
@@ -35,10 +35,6 @@ pub fn from_file(
     let _ = ImageCodec::new(&root.at(CODEC), shape, None);
     shapes.finish(ignored)?;
 
-    if config.codebook.entropy.is_some() {
-        check_price_channel(file)?;
-    }
-
     let loader = Loader::new(&file.state, &file.path);
     let mut trainer = CodecTrainer::new(shape, config, &loader, device);
     let (entries, width) = (shape.codebook, shape.embedding_width);
@@ -50,6 +46,7 @@ pub fn from_file(
         (counts, loader.weight(&sums, &[entries, width], Init::Zeros))
     });
     loader.finish(ignored)?;
+    trainer.check_price_channel(&file.path)?;
     trainer.keep_codebook(statistics);
     if config.trained == Trained::Decoder && !trainer.has_codebook() {
         return Err(LoadError::Format {
@@ -60,27 +57,6 @@ pub fn from_file(
         });
     }
     Ok(trainer)
-}
-
-/// Whether the last channel of the latents is free for the prices of codes.
-fn check_price_channel(file: &CodecFile) -> Result<(), LoadError> {
-    for (name, dimension) in PRICE_WEIGHTS {
-        let Some(entry) = file.state.get(&format!("{CODEC}.{name}")) else {
-            continue;
-        };
-        let channel = entry.read()?.select(dimension, -1);
-        if channel.count_nonzero(None).int64_value(&[]) > 0 {
-            return Err(LoadError::Format {
-                path: file.path.clone(),
-                problem: format!(
-                    "its last latent channel is in use ({name}), but train.codebook.entropy \
-                     needs it for the prices of codes: start from a codec that was trained with \
-                     it, or anew"
-                ),
-            });
-        }
-    }
-    Ok(())
 }
 
 fn check_shape(path: &Path, found: &CodecConfig, wanted: &CodecConfig) -> Result<(), LoadError> {

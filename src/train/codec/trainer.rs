@@ -1,13 +1,17 @@
 //! One step of codec training.
 
+use std::path::Path;
+
 use tch::{Device, Kind, Tensor};
 
 use super::config::{CodecTrainConfig, Reconstruction, Trained};
 use crate::checkpoint::decoder::is_behind_codes;
 use crate::checkpoint::official::CODEC;
+use crate::checkpoint::LoadError;
 use crate::codec::codebook::{CodeStatistics, EmaCodebook};
 use crate::codec::{CodecConfig, ImageCodec};
 use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
+use crate::torch::params::RandomWeights;
 use crate::torch::{Init, Params, WeightSource};
 use crate::train::learning_rate::LearningRate;
 use crate::train::optimizer::{clip, gradient_norm, Optimizer};
@@ -38,6 +42,7 @@ pub struct CodecTrainer {
 /// Outcome of a step; scalars on the device.
 pub struct CodecStep {
     pub reconstruction: Tensor,
+    /// Mean (z − e)², the prices of codes included.
     pub commitment: Tensor,
     /// How often each code occurs in the batch, `[N]`, if quantized.
     pub usage: Option<Tensor>,
@@ -47,7 +52,7 @@ pub struct CodecStep {
 }
 
 /// Weights with an output (dimension 0) or an input (1) for each latent channel.
-pub(super) const PRICE_WEIGHTS: [(&str, i64); 3] = [
+const PRICE_WEIGHTS: [(&str, i64); 3] = [
     ("quant_conv.weight", 0),
     ("quant_conv.bias", 0),
     ("post_quant_conv.weight", 1),
@@ -76,7 +81,7 @@ impl WeightSource for WithTable<'_> {
 
 impl CodecTrainer {
     /// A run's start with the weights of `source`, and a codebook that is yet to start.
-    pub fn new(
+    pub(super) fn new(
         shape: &CodecConfig,
         config: &CodecTrainConfig,
         source: &dyn WeightSource,
@@ -102,7 +107,7 @@ impl CodecTrainer {
         for (name, tensor) in &parameters.tensors {
             let _ = tensor.set_requires_grad(trained.tensors.contains_key(name));
         }
-        let trainer = CodecTrainer {
+        CodecTrainer {
             shape: shape.clone(),
             config: config.clone(),
             device,
@@ -113,26 +118,53 @@ impl CodecTrainer {
             learning_rate: LearningRate::new(&config.learning_rate, false),
             step: 0,
             codebook_since: None,
-        };
+        }
+    }
+
+    /// A run's start with drawn weights.
+    pub fn drawn(shape: &CodecConfig, config: &CodecTrainConfig, device: Device) -> Self {
+        let trainer = Self::new(shape, config, &RandomWeights, device);
         trainer.clear_around_prices(Tensor::detach);
         trainer
     }
 
-    /// Sets to 0 what leads to and from the channel of the prices, where codes have prices:
-    /// `part` of each weight, itself or its gradient.
-    fn clear_around_prices(&self, part: fn(&Tensor) -> Tensor) {
+    /// `part` of each weight that leads to or from the channel of the prices, itself or its
+    /// gradient, with the weight's name; nothing where codes have no prices.
+    fn around_prices(&self, part: fn(&Tensor) -> Tensor) -> Vec<(String, Tensor)> {
         if self.config.codebook.entropy.is_none() {
-            return;
+            return Vec::new();
         }
-        let last = self.shape.embedding_width - 1;
-        for (name, dimension) in PRICE_WEIGHTS {
-            if let Some(weight) = self.parameters.tensors.get(&format!("{CODEC}.{name}")) {
-                let part = part(weight);
-                if part.defined() {
-                    let _ = part.select(dimension, last).zero_();
-                }
+        let names = PRICE_WEIGHTS.map(|(name, dimension)| (format!("{CODEC}.{name}"), dimension));
+        let parts = names.into_iter().filter_map(|(name, dimension)| {
+            let part = part(self.parameters.tensors.get(&name)?);
+            part.defined()
+                .then(|| (name, part.select(dimension, self.shape.embedding_width - 1)))
+        });
+        parts.collect()
+    }
+
+    fn clear_around_prices(&self, part: fn(&Tensor) -> Tensor) {
+        for (_, mut channel) in self.around_prices(part) {
+            let _ = channel.zero_();
+        }
+    }
+
+    /// Whether the channel of the prices, if codes have prices, is free for them in weights
+    /// read from `path`.
+    pub(super) fn check_price_channel(&self, path: &Path) -> Result<(), LoadError> {
+        for (name, channel) in self.around_prices(Tensor::detach) {
+            if channel.count_nonzero(None).int64_value(&[]) > 0 {
+                return Err(LoadError::Format {
+                    path: path.to_path_buf(),
+                    problem: format!(
+                        "its last latent channel is in use ({name}), but train.codebook.entropy \
+                         needs it for the prices of codes: start from a codec that was trained \
+                         with it, or anew"
+                    ),
+                });
             }
         }
+        Ok(())
     }
 
     /// Goes on with the entries that the run started with, and with their running counts
@@ -248,8 +280,9 @@ impl CodecTrainer {
             let statistics = CodeStatistics::new(&pass.latents, codes, self.shape.codebook);
             let moves = config.trained == Trained::Whole;
             let price_weight = book.entropy.filter(|_| moves).map(|most| {
-                self.codebook
-                    .next_price_weight(&pass.latents, codes, &statistics, most)
+                let width = self.shape.embedding_width as f64;
+                let error = pass.commitment.double_value(&[]) * width;
+                self.codebook.next_price_weight(error, &statistics, most)
             });
             if moves {
                 self.codebook.update(&statistics, book.decay, book.epsilon);
