@@ -55,6 +55,13 @@ auto& binary() {
   return op;
 }
 
+std::vector<at::Tensor> list(at::Tensor** tensors, size_t count) {
+  std::vector<at::Tensor> out;
+  out.reserve(count);
+  for (size_t i = 0; i < count; i++) out.push_back(*tensors[i]);
+  return out;
+}
+
 }  // namespace
 
 extern "C" {
@@ -87,15 +94,41 @@ char* vqd_fused_adamw(at::Tensor** parameters, at::Tensor** gradients, at::Tenso
                       double beta1, double beta2, double weight_decay, double epsilon) {
   return guarded([&] {
     at::NoGradGuard no_grad;
-    auto list = [&](at::Tensor** tensors) {
-      std::vector<at::Tensor> out;
-      out.reserve(count);
-      for (size_t i = 0; i < count; i++) out.push_back(*tensors[i]);
-      return out;
-    };
-    at::_fused_adamw_(list(parameters), list(gradients), list(averages), list(square_averages), {},
-                      list(steps), rate, beta1, beta2, weight_decay, epsilon,
+    auto all = [&](at::Tensor** tensors) { return list(tensors, count); };
+    at::_fused_adamw_(all(parameters), all(gradients), all(averages), all(square_averages), {},
+                      all(steps), rate, beta1, beta2, weight_decay, epsilon,
                       /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// The L2 norm of `count` tensors together.
+char* vqd_foreach_norm(at::Tensor** tensors, size_t count, at::Tensor** out) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    *out = new at::Tensor(at::stack(at::_foreach_norm(list(tensors, count))).norm());
+  });
+}
+
+char* vqd_foreach_scale(at::Tensor** tensors, size_t count, double factor) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_mul_(list(tensors, count), factor);
+  });
+}
+
+// averages += weight * (values - averages)
+char* vqd_foreach_lerp(at::Tensor** averages, at::Tensor** values, size_t count, double weight) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_lerp_(list(averages, count), list(values, count), weight);
+  });
+}
+
+// torch.optim.Optimizer.zero_grad(set_to_none=True): the next backward pass hands its
+// gradients over instead of adding them to zeros.
+char* vqd_forget_gradients(at::Tensor** tensors, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; i++) tensors[i]->mutable_grad().reset();
   });
 }
 

@@ -137,10 +137,31 @@ fn one_step_of_adamw_in_closed_form() {
     }
 }
 
+/// As PyTorch's optimizers have it.
+#[test]
+fn a_weight_without_a_gradient_stays() {
+    let mut parameters = parameters(&[1.0, -2.0]);
+    let idle = Tensor::from_slice(&[7f32]).set_requires_grad(true);
+    parameters.tensors.insert("idle".into(), idle);
+    let sum = |p: &Parameters| (&p.tensors["w"] * 3.0).sum(Kind::Float);
+    sum(&parameters).backward();
+    let norm = gradient_norm(&parameters);
+    assert!((norm - 18f64.sqrt()).abs() < 1e-6, "{norm}");
+    let mut optimizer = Optimizer::new(&OptimizerConfig::default(), &parameters);
+    optimizer.step(&parameters, 0.1);
+    assert_eq!(parameters.tensors["idle"].double_value(&[0]), 7.0);
+    assert_ne!(parameters.tensors["w"].double_value(&[0]), 1.0);
+    // Forgotten, not added to.
+    parameters.clear_gradients();
+    assert!(parameters.gradients().is_empty());
+    sum(&parameters).backward();
+    assert!((gradient_norm(&parameters) - norm).abs() < 1e-6);
+}
+
 #[test]
 fn the_average_follows_its_interval() {
     let weights = parameters(&[1.0]);
-    let zero = Parameters {
+    let average = Parameters {
         tensors: BTreeMap::from([(
             "w".to_string(),
             Tensor::zeros([1], (Kind::Float, Device::Cpu)),
@@ -150,10 +171,9 @@ fn the_average_follows_its_interval() {
         decay: 0.75,
         every: 3,
     };
-    let mut average = zero;
     let mut values = Vec::new();
     for steps in 1..=6 {
-        rule.update(&mut average, &weights, steps);
+        rule.update(&average, &weights, steps);
         values.push(average.tensors["w"].double_value(&[0]));
     }
     assert_eq!(values, [0.0, 0.0, 0.25, 0.25, 0.25, 0.4375]);

@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
         return self.head(self.norm(x)).transpose(1, 2)  # [B, K, L]
 
 
-def schedule():
+def schedule(device):
     at = torch.linspace(0.99999, 0.000009, T, dtype=torch.float64)
     ct = torch.linspace(0.000009, 0.99999, T, dtype=torch.float64)
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -93,10 +93,7 @@ def schedule():
     at, ct = torch.cat([at, one]), torch.cat([ct, zero])
     bt = (1 - at - ct) / K
     values = (a, b, c, 1 - c, at, bt, ct, 1 - ct)
-    return [v.clamp(min=1e-40).log().float() for v in values]
-
-
-A, B_, C_, NC, AT, BT, CT, NCT = schedule()
+    return [v.clamp(min=1e-40).log().float().to(device) for v in values]
 
 
 def at(table, t):
@@ -146,16 +143,21 @@ def loss_of(logits, x_0, x_t, t):
 
 
 def main():
+    global A, B_, C_, NC, AT, BT, CT, NCT
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=["B", "S"], default="S")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    device = torch.device(args.device)
+    torch.set_default_device(device)
+    A, B_, C_, NC, AT, BT, CT, NCT = schedule(device)
     model = Denoiser(*{"B": (19, 1024), "S": (18, 192)}[args.size])
     for p in model.parameters():
         if p.dim() == 2:
@@ -164,7 +166,7 @@ def main():
     adam = torch.optim.AdamW(model.parameters(), 3e-6, betas=(0.9, 0.96), weight_decay=0.045)
     cast = contextlib.nullcontext()
     if args.dtype == "bf16":
-        cast = torch.autocast("cpu", torch.bfloat16)
+        cast = torch.autocast(device.type, torch.bfloat16)
     seconds = []
     for step in range(args.steps + 2):
         began = time.perf_counter()
@@ -185,10 +187,12 @@ def main():
             for name, p in model.named_parameters():
                 ema[name].mul_(0.99).add_(p.detach(), alpha=0.01)
         loss.item()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         if step >= 2:
             seconds.append(time.perf_counter() - began)
     print(json.dumps({
-        "what": "PyTorch eager, seconds per training step", "size": args.size,
+        "what": "PyTorch eager, seconds per training step", "size": args.size, "device": args.device,
         "dtype": args.dtype, "batch": args.batch, "threads": torch.get_num_threads(),
         "best": min(seconds), "median": statistics.median(seconds),
     }))

@@ -94,10 +94,13 @@ impl Linear {
         }
     }
 
-    /// Multiplies weight and bias. Not for packed layers.
-    pub fn scale(&mut self, weight: f64, bias: f64) {
-        self.weight = Weight::Plain(self.plain() * weight);
-        self.bias = &self.bias * bias;
+    /// The layer with weight and bias multiplied. Not for packed layers.
+    pub fn scaled(&self, weight: f64, bias: f64) -> Self {
+        Linear::from_tensors(self.plain() * weight, &self.bias * bias)
+    }
+
+    pub fn is_packed(&self) -> bool {
+        matches!(self.weight, Weight::Packed(_))
     }
 
     fn plain(&self) -> &Tensor {
@@ -143,8 +146,8 @@ impl Linear {
 
 /// Two dense layers with GELU2 between: `hidden` then `out`.
 ///
-/// SiLU(1.702 x) = 1.702·GELU2(x), so at inference the slope moves into the weights
-/// and the activation is a plain SiLU, which the operators fuse.
+/// SiLU(1.702 x) = 1.702·GELU2(x), so the slope moves into the weights and the
+/// activation is a plain SiLU: one kernel, or part of the layer's at inference.
 pub struct Gelu2Mlp {
     hidden: Linear,
     out: Linear,
@@ -160,11 +163,18 @@ impl Gelu2Mlp {
         }
     }
 
+    /// The two layers around a SiLU.
+    fn around_silu(&self) -> [Linear; 2] {
+        [
+            self.hidden.scaled(SLOPE, SLOPE),
+            self.out.scaled(1.0 / SLOPE, 1.0),
+        ]
+    }
+
     /// Makes the layers ready for inference.
     pub fn pack(&mut self) {
         if !self.folded {
-            self.hidden.scale(SLOPE, SLOPE);
-            self.out.scale(1.0 / SLOPE, 1.0);
+            [self.hidden, self.out] = self.around_silu();
             self.folded = true;
         }
         self.hidden.pack();
@@ -173,12 +183,11 @@ impl Gelu2Mlp {
 
     /// residual + out(GELU2(hidden(x))): `[…, D]` both → `[…, D]`.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        let hidden = if self.folded {
-            self.hidden.forward_silu(x)
-        } else {
-            gelu2(&self.hidden.forward(x))
-        };
-        self.out.forward_add(&hidden, residual)
+        if self.folded {
+            return self.out.forward_add(&self.hidden.forward_silu(x), residual);
+        }
+        let [hidden, out] = self.around_silu();
+        out.forward_add(&hidden.forward_silu(x), residual)
     }
 }
 

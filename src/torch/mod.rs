@@ -5,6 +5,7 @@ pub mod adamw;
 pub mod allocator;
 pub mod cuda;
 pub mod device;
+pub mod foreach;
 pub mod linear;
 pub mod params;
 mod shim;

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use tch::Tensor;
+
 use super::parameters::Parameters;
+use crate::torch::foreach::lerp;
 
 /// ema ← decay · ema + (1 − decay) · weights in every `every`-th step. The original's
 /// rule is a decay of 0.99 every 25 steps (10 for FFHQ).
@@ -25,14 +28,16 @@ impl Default for EmaConfig {
 
 impl EmaConfig {
     /// Brings `average` up to date after `steps` steps.
-    pub fn update(&self, average: &mut Parameters, weights: &Parameters, steps: u64) {
+    pub fn update(&self, average: &Parameters, weights: &Parameters, steps: u64) {
         if !steps.is_multiple_of(self.every) {
             return;
         }
-        let _no_grad = tch::no_grad_guard();
-        let pairs = average.tensors.values_mut().zip(weights.tensors.values());
-        for (average, weight) in pairs {
-            let _ = average.lerp_(weight, 1.0 - self.decay);
-        }
+        let list = |p: &Parameters| {
+            p.tensors
+                .values()
+                .map(Tensor::shallow_clone)
+                .collect::<Vec<_>>()
+        };
+        lerp(&list(average), &list(weights), 1.0 - self.decay);
     }
 }

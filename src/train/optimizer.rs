@@ -7,6 +7,7 @@ use super::parameters::Parameters;
 use super::range::{check_numbers, Range};
 use super::Recipe;
 use crate::torch::adamw::{fused_adamw, AdamWConstants, Slot};
+use crate::torch::foreach;
 
 /// AdamW with the original's constants; weight decay acts on every parameter, biases
 /// and embeddings too.
@@ -65,7 +66,7 @@ impl Optimizer {
         }
     }
 
-    /// Updates `parameters` by their gradients at this learning rate.
+    /// Updates those of `parameters` that have a gradient at this learning rate.
     pub fn step(&mut self, parameters: &Parameters, rate: f64) {
         self.updates += 1;
         let gradients: Vec<Tensor> = parameters.tensors.values().map(Tensor::grad).collect();
@@ -75,6 +76,7 @@ impl Optimizer {
             .zip(&gradients)
             .zip(self.averages.tensors.values())
             .zip(self.square_averages.tensors.values())
+            .filter(|(((_, gradient), _), _)| gradient.defined())
             .map(|(((parameter, gradient), average), square_average)| Slot {
                 parameter,
                 gradient,
@@ -127,14 +129,9 @@ impl ClipConfig {
     }
 }
 
-/// L2 norm of all gradients together.
+/// L2 norm of all gradients together, of which there is at least one.
 pub fn gradient_norm(parameters: &Parameters) -> f64 {
-    let norms: Vec<Tensor> = parameters
-        .tensors
-        .values()
-        .map(|p| p.grad().norm())
-        .collect();
-    let norm = Tensor::stack(&norms, 0).norm();
+    let norm = foreach::norm(&parameters.gradients());
     norm.to_kind(Kind::Double).double_value(&[])
 }
 
@@ -142,8 +139,6 @@ pub fn gradient_norm(parameters: &Parameters) -> f64 {
 pub fn clip(parameters: &Parameters, norm: f64, bound: f64) {
     let factor = bound / (norm + 1e-6);
     if factor < 1.0 {
-        for parameter in parameters.tensors.values() {
-            let _ = parameter.grad().g_mul_scalar_(factor);
-        }
+        foreach::scale(&parameters.gradients(), factor);
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::torch::foreach::forget_gradients;
 use crate::torch::{Init, Params, WeightSource};
 
 /// Hands out weights of another source as trainable leaves on `device`, and keeps them.
@@ -92,10 +93,15 @@ impl Parameters {
         }
     }
 
+    /// The gradients of those tensors that have one.
+    pub fn gradients(&self) -> Vec<Tensor> {
+        let gradients = self.tensors.values().map(Tensor::grad);
+        gradients.filter(Tensor::defined).collect()
+    }
+
     /// Forgets all gradients.
     pub fn clear_gradients(&self) {
-        for tensor in self.tensors.values() {
-            tensor.shallow_clone().zero_grad();
-        }
+        let tensors: Vec<&Tensor> = self.tensors.values().collect();
+        forget_gradients(&tensors);
     }
 }

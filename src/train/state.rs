@@ -122,8 +122,6 @@ impl RunState {
             .step(&self.parameters, self.learning_rate.rate);
         self.learning_rate.step(loss);
         self.step += 1;
-        config
-            .ema
-            .update(&mut self.ema, &self.parameters, self.step);
+        config.ema.update(&self.ema, &self.parameters, self.step);
     }
 }

@@ -51,6 +51,8 @@ pub struct Trainer<'a> {
     gradients_checked: bool,
     /// The model, where it is the same in every step.
     single: Option<TrainingModel>,
+    /// The next step's first batch with its first sample, where it was made already.
+    ahead: Option<(u64, Batch)>,
 }
 
 impl<'a> Trainer<'a> {
@@ -73,6 +75,7 @@ impl<'a> Trainer<'a> {
             skipped_in_a_row: 0,
             gradients_checked: false,
             single: None,
+            ahead: None,
         }
     }
 
@@ -104,7 +107,7 @@ impl<'a> Trainer<'a> {
         let mut usage = Tensor::zeros([codes], (Kind::Int64, Device::Cpu));
         for start in (0..samples.len()).step_by(config.batch_size) {
             let part = start..start + config.batch_size;
-            let batch = loader.batch(first + start as u64, config.batch_size)?;
+            let batch = self.batch(loader, first + start as u64)?;
             usage += batch.tokens.flatten(0, -1).bincount(None::<Tensor>, codes);
             let shown = self.show(&model, &batch, &times[part.clone()], &p_t[part])?;
             outcomes.push(accumulate(
@@ -115,6 +118,12 @@ impl<'a> Trainer<'a> {
                 config.activation_checkpointing,
             ));
         }
+        if self.device.is_cuda() {
+            // While the device computes. A problem shows again when the step comes to it.
+            let next = first + count;
+            let batch = loader.batch(next, config.batch_size);
+            self.ahead = batch.ok().map(|batch| (next, batch));
+        }
         if config.precision == Precision::F32 {
             self.single = Some(model);
         }
@@ -124,8 +133,8 @@ impl<'a> Trainer<'a> {
 
         // With several processes, gradients and the three statistics are averaged or
         // gathered here; all below is the same everywhere.
-        let (loss, main, accuracy) = gathered(&outcomes);
         let gradient_norm = self.state.gradient_norm();
+        let (loss, main, accuracy) = gathered(&outcomes);
 
         self.state.samples += count;
         let finite = loss.is_finite() && gradient_norm.is_finite();
@@ -172,6 +181,14 @@ impl<'a> Trainer<'a> {
         )
     }
 
+    /// The batch that begins with this sample.
+    fn batch(&mut self, loader: &TokenLoader, first: u64) -> Result<Batch, TrainError> {
+        match self.ahead.take() {
+            Some((at, batch)) if at == first => Ok(batch),
+            _ => Ok(loader.batch(first, self.config.batch_size)?),
+        }
+    }
+
     /// Corrupts a batch at the times `t`, with noise keyed by its samples.
     fn show(
         &self,
@@ -182,11 +199,12 @@ impl<'a> Trainer<'a> {
     ) -> Result<Shown, TrainError> {
         let (seed, tokens) = (self.config.seed, self.model_config.denoiser.tokens());
         let uniform = training_uniform(seed, &batch.samples, TrainingDraw::Corruption, tokens);
-        let x_t = q_sample(&self.schedule, &batch.tokens, t, &uniform);
+        let x_0 = batch.tokens.to_device(self.device);
+        let x_t = q_sample(&self.schedule, &x_0, t, &uniform.to_device(self.device));
         let y = model.condition(batch).map_err(TrainError::Mismatch)?;
         Ok(Shown {
-            x_0: batch.tokens.to_device(self.device),
-            x_t: x_t.to_device(self.device),
+            x_0,
+            x_t,
             t: Tensor::from_slice(t).to_device(self.device),
             p_t: Tensor::from_slice(p_t)
                 .to_kind(Kind::Float)

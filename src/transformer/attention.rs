@@ -25,6 +25,12 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         .reshape([batch, positions, heads * head_width])
 }
 
+/// `[B, L, 3D]` → `[B, L, D]` three times.
+fn thirds(joined: &Tensor) -> [Tensor; 3] {
+    let parts = joined.chunk(3, 2);
+    [0, 1, 2].map(|i| parts[i].shallow_clone())
+}
+
 /// Self-attention over the image tokens.
 pub struct SelfAttention {
     projections: Projections,
@@ -73,13 +79,14 @@ impl SelfAttention {
             None => x.shallow_clone(),
         };
         let [q, k, v] = match &self.projections {
+            Projections::Separate(layers) if positions.is_none() && !layers[0].is_packed() => {
+                thirds(&Linear::joined(&layers.each_ref()).forward(x))
+            }
             Projections::Separate([query, key, value]) => {
                 [query.forward(&at(x)), key.forward(x), value.forward(x)]
             }
             Projections::Joined(joined) => {
-                let all = joined.forward(x); // [B, L, 3D]
-                let width = x.size()[2];
-                let [q, k, v] = [0, 1, 2].map(|i| all.narrow(2, i * width, width));
+                let [q, k, v] = thirds(&joined.forward(x));
                 [at(&q), k, v]
             }
         };
