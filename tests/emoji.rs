@@ -1,5 +1,5 @@
-//! The bundled model through the real binary: it samples what it is asked for as far as it
-//! can, says where it comes from, and goes through both foreign layouts and back.
+//! The bundled model through the real binary: it samples what it is asked for, says where it
+//! comes from, and goes through both foreign layouts and back.
 
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,27 @@ fn pictures_have_the_colours_asked_for() {
     assert!(b > r + 50.0 && b > g + 20.0, "{r} {g} {b}");
     let [r, g, b] = ink(&sample(here, &bundled(), "green apple", "green"));
     assert!(g > r + 20.0 && g > b + 20.0, "{r} {g} {b}");
+}
+
+/// Blue, white and red from left to right.
+#[test]
+fn a_flag_has_its_parts() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let prompt = "flag of france, noto style";
+    let flag = sample(folder.path(), &bundled(), prompt, "flag");
+    let part = |left: u32| {
+        let pixels = (left..left + 10).flat_map(|x| (24..40).map(move |y| (x, y)));
+        let mut sums = [0.0; 3];
+        for (x, y) in pixels {
+            let pixel = flag.get_pixel(x, y).0;
+            (0..3).for_each(|c| sums[c] += f64::from(pixel[c]) / 160.0);
+        }
+        sums
+    };
+    let [[r, _, b], white, [red, _, blue]] = [6, 27, 48].map(part);
+    assert!(b > r + 80.0, "left: {r} {b}");
+    assert!(white.iter().all(|&c| c > 220.0), "middle: {white:?}");
+    assert!(red > blue + 80.0, "right: {red} {blue}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
@@ -40,8 +41,11 @@ pub fn text_model() -> ModelConfig {
     )
 }
 
-/// Writes a model file with random weights.
+/// Writes a model file with random weights, always the same.
 pub fn write_model(path: &Path, config: &ModelConfig) {
+    // The generator is the process's: tests run beside each other.
+    static DRAWING: Mutex<()> = Mutex::new(());
+    let drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(5);
     let weights = TrainableWeights::new(&RandomWeights, Device::Cpu);
     let root = Params::new(&weights, Device::Cpu, Kind::Float);
@@ -52,6 +56,7 @@ pub fn write_model(path: &Path, config: &ModelConfig) {
         let shape = [text.tower.context, text.tower.width];
         let _ = root.get(NULL_TEXT, &shape, Init::Normal(1.0));
     }
+    drop(drawing);
     let mut state = StateDict::default();
     for (name, tensor) in weights.into_parameters().tensors {
         let entry = Entry::in_memory(name.as_str(), &tensor.detach()).expect("an f32 tensor");
