@@ -46,6 +46,17 @@ def shifted(picture, pixels):
     return out
 
 
+def write(folder, labelled):
+    """A data set of (picture, label) pairs."""
+    folder.mkdir()
+    lines = []
+    for i, (picture, label) in enumerate(labelled):
+        picture.save(folder / f"{i}.png")
+        lines.append(json.dumps({**label, "file": f"{i}.png"}))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with " + ", ".join(SPLITS))
@@ -69,31 +80,18 @@ def main():
     }
     with tempfile.TemporaryDirectory() as work:
         made = Path(work)
-        folders = []
-        for n, damage in enumerate(damages.values()):
-            folder = made / f"{n}"
-            folder.mkdir()
-            labels = []
-            for i, (source, label) in enumerate(drawn):
-                picture = Image.open(args.data / source / label["file"]).convert("RGB")
-                damage(picture).save(folder / f"{i}.png")
-                labels.append(json.dumps({**label, "file": f"{i}.png"}))
-            (folder / "captions.jsonl").write_text("\n".join(labels))
-            folders.append(folder)
-        copies = made / "copies"
-        copies.mkdir()
-        wanted = [label for folder, label in lines if folder == "heldout_pairs"]
+        def real(source, label):
+            return Image.open(args.data / source / label["file"]).convert("RGB")
+
+        folders = [write(made / f"{n}", ((damage(real(*line)), line[1]) for line in drawn))
+                   for n, damage in enumerate(damages.values())]
         known = {}
-        for folder, label in lines:
-            if folder == "train":
+        for source, label in lines:
+            if source == "train":
                 known.setdefault(label["concept"], []).append(label)
-        labels = []
-        for label in wanted:
-            for other in known.get(label["concept"], []):
-                Image.open(args.data / "train" / other["file"]).save(copies / f"{len(labels)}.png")
-                labels.append(json.dumps({**label, "file": f"{len(labels)}.png"}))
-        (copies / "captions.jsonl").write_text("\n".join(labels))
-        folders.append(copies)
+        folders.append(write(made / "copies", (
+            (real("train", other), label) for source, label in lines if source == "heldout_pairs"
+            for other in known.get(label["concept"], []))))
         run = subprocess.run([program, "evaluate", "retrieval", "--out", made / "out", "--pictures", *folders,
                               "--gallery", *(args.data / folder for folder in SPLITS)], stdout=subprocess.DEVNULL)
         if run.returncode:

@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
         return self.head(self.norm(x)).transpose(1, 2)  # [B, K, L]
 
 
-def schedule(device):
+def schedule():
     at = torch.linspace(0.99999, 0.000009, T, dtype=torch.float64)
     ct = torch.linspace(0.000009, 0.99999, T, dtype=torch.float64)
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -93,7 +93,7 @@ def schedule(device):
     at, ct = torch.cat([at, one]), torch.cat([ct, zero])
     bt = (1 - at - ct) / K
     values = (a, b, c, 1 - c, at, bt, ct, 1 - ct)
-    return [v.clamp(min=1e-40).log().float().to(device) for v in values]
+    return [v.clamp(min=1e-40).log().float() for v in values]
 
 
 def at(table, t):
@@ -157,7 +157,7 @@ def main():
     torch.manual_seed(0)
     device = torch.device(args.device)
     torch.set_default_device(device)
-    A, B_, C_, NC, AT, BT, CT, NCT = schedule(device)
+    A, B_, C_, NC, AT, BT, CT, NCT = schedule()
     model = Denoiser(*{"B": (19, 1024), "S": (18, 192)}[args.size])
     for p in model.parameters():
         if p.dim() == 2:

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::shim::{outcome, pointer};
+use super::shim::{done, pointer};
 
 extern "C" {
     fn vqd_fused_adamw(
@@ -54,7 +54,7 @@ pub fn fused_adamw(slots: &[Slot], step: &Tensor, rate: f64, constants: &AdamWCo
     let averages = list(&|s| pointer(s.average));
     let square_averages = list(&|s| pointer(s.square_average));
     let steps = list(&|_| pointer(step));
-    let done = outcome(unsafe {
+    let message = unsafe {
         // SAFETY: every list holds `slots.len()` tensors that live through the call.
         vqd_fused_adamw(
             parameters.as_ptr(),
@@ -69,8 +69,6 @@ pub fn fused_adamw(slots: &[Slot], step: &Tensor, rate: f64, constants: &AdamWCo
             constants.weight_decay,
             constants.epsilon,
         )
-    });
-    if let Err(problem) = done {
-        panic!("AdamW: {problem}");
-    }
+    };
+    done("AdamW", message);
 }

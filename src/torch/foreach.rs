@@ -6,7 +6,7 @@ use std::ffi::c_char;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::shim::{outcome, pointer};
+use super::shim::{done, pointer, tensor};
 
 extern "C" {
     fn vqd_foreach_norm(
@@ -28,28 +28,23 @@ fn pointers<T: Borrow<Tensor>>(tensors: &[T]) -> Vec<*mut C_tensor> {
     tensors.iter().map(|t| pointer(t.borrow())).collect()
 }
 
-/// Like every operator of the bindings, panics on a contract broken inside this crate,
-/// such as shapes that do not fit.
-fn done(message: *mut c_char) {
-    if let Err(problem) = outcome(message) {
-        panic!("foreach: {problem}");
-    }
-}
-
 // SAFETY of the calls below: the lists hold as many tensors as is said, and these live
 // through the call.
 
 /// L2 norm of at least one tensor together, a scalar on their device.
 pub fn norm<T: Borrow<Tensor>>(tensors: &[T]) -> Tensor {
-    let mut out = std::ptr::null_mut();
-    done(unsafe { vqd_foreach_norm(pointers(tensors).as_ptr(), tensors.len(), &mut out) });
-    // SAFETY: on success `out` is a tensor that is now ours.
-    unsafe { Tensor::from_ptr(out) }
+    let list = pointers(tensors);
+    tensor("norm", |out| unsafe {
+        vqd_foreach_norm(list.as_ptr(), list.len(), out)
+    })
 }
 
 /// Multiplies each tensor in place.
 pub fn scale<T: Borrow<Tensor>>(tensors: &[T], factor: f64) {
-    done(unsafe { vqd_foreach_scale(pointers(tensors).as_ptr(), tensors.len(), factor) });
+    let list = pointers(tensors);
+    done("scale", unsafe {
+        vqd_foreach_scale(list.as_ptr(), list.len(), factor)
+    });
 }
 
 /// averages ← averages + weight · (values − averages), in place, pair by pair.
@@ -60,10 +55,15 @@ pub fn lerp<T: Borrow<Tensor>>(averages: &[T], values: &[T], weight: f64) {
         "foreach: lists differ in length"
     );
     let (averages, values) = (pointers(averages), pointers(values));
-    done(unsafe { vqd_foreach_lerp(averages.as_ptr(), values.as_ptr(), averages.len(), weight) });
+    done("lerp", unsafe {
+        vqd_foreach_lerp(averages.as_ptr(), values.as_ptr(), averages.len(), weight)
+    });
 }
 
 /// Leaves the tensors without gradients.
 pub fn forget_gradients<T: Borrow<Tensor>>(tensors: &[T]) {
-    done(unsafe { vqd_forget_gradients(pointers(tensors).as_ptr(), tensors.len()) });
+    let list = pointers(tensors);
+    done("forget_gradients", unsafe {
+        vqd_forget_gradients(list.as_ptr(), list.len())
+    });
 }

@@ -7,7 +7,7 @@ use torch_sys::C_tensor;
 
 use super::device::cpu_has_bf16;
 use super::params::{Init, Params};
-use super::shim::{outcome, pointer as ptr};
+use super::shim::{pointer as ptr, tensor};
 use super::version::has_onednn;
 
 /// The slope inside [`gelu2`].
@@ -99,6 +99,7 @@ impl Linear {
         Linear::from_tensors(self.plain() * weight, &self.bias * bias)
     }
 
+    /// Whether [`pack`](Self::pack) has changed the layout.
     pub fn is_packed(&self) -> bool {
         matches!(self.weight, Weight::Packed(_))
     }
@@ -191,13 +192,6 @@ impl Gelu2Mlp {
     }
 }
 
-/// Runs one operator of the shim. Like every operator of the bindings it panics on a
-/// contract broken inside this crate, such as shapes that do not fit.
 fn shim(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
-    let mut out = std::ptr::null_mut();
-    if let Err(problem) = outcome(call(&mut out)) {
-        panic!("linear: {problem}");
-    }
-    // SAFETY: on success `out` is a tensor that is now ours.
-    unsafe { Tensor::from_ptr(out) }
+    tensor("linear", call)
 }

@@ -1,4 +1,4 @@
-//! Errors of the C++ shim.
+//! Answers of the C++ shim: values and errors.
 
 use std::ffi::{c_char, CStr};
 
@@ -25,4 +25,21 @@ pub fn outcome(message: *mut c_char) -> Result<(), String> {
         .into_owned();
     unsafe { vqd_free(message) };
     Err(text)
+}
+
+/// As [`outcome`] for an operator that fails only on a contract broken inside this crate,
+/// such as shapes that do not fit: panics then like every operator of the bindings, naming
+/// `what`.
+pub fn done(what: &str, message: *mut c_char) {
+    if let Err(problem) = outcome(message) {
+        panic!("{what}: {problem}");
+    }
+}
+
+/// The tensor that such an operator writes to the place it is given.
+pub fn tensor(what: &str, call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
+    let mut out = std::ptr::null_mut();
+    done(what, call(&mut out));
+    // SAFETY: on success `out` is a tensor that is now ours.
+    unsafe { Tensor::from_ptr(out) }
 }

@@ -1,7 +1,6 @@
 //! Exponential moving average of the weights.
 
 use serde::{Deserialize, Serialize};
-
 use tch::Tensor;
 
 use super::parameters::Parameters;
@@ -32,12 +31,8 @@ impl EmaConfig {
         if !steps.is_multiple_of(self.every) {
             return;
         }
-        let list = |p: &Parameters| {
-            p.tensors
-                .values()
-                .map(Tensor::shallow_clone)
-                .collect::<Vec<_>>()
-        };
-        lerp(&list(average), &list(weights), 1.0 - self.decay);
+        let averages: Vec<&Tensor> = average.tensors.values().collect();
+        let weights: Vec<&Tensor> = weights.tensors.values().collect();
+        lerp(&averages, &weights, 1.0 - self.decay);
     }
 }

@@ -118,8 +118,8 @@ impl<'a> Trainer<'a> {
                 config.activation_checkpointing,
             ));
         }
-        if self.device.is_cuda() {
-            // While the device computes. A problem shows again when the step comes to it.
+        if self.state.step + 1 < config.steps {
+            // While a GPU computes. A problem shows again when the step comes to it.
             let next = first + count;
             let batch = loader.batch(next, config.batch_size);
             self.ahead = batch.ok().map(|batch| (next, batch));
