@@ -19,7 +19,7 @@ pub use read::{decode_mask, decode_picture, read_picture, Mask};
 pub use resize::covering;
 pub use sheet::{grid, sheet, Row};
 
-use crate::new_file;
+use crate::files::NewFile;
 
 /// Why a picture file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +154,10 @@ fn write_whole<E: ToString>(
     write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), PictureError> {
     let problem = |e: &dyn ToString| PictureError::new(path, e.to_string());
-    let file = new_file::beside(path).map_err(|e| problem(&e))?;
-    let mut buffered = BufWriter::new(&file);
+    let file = NewFile::beside(path).map_err(|e| problem(&e.source))?;
+    let mut buffered = BufWriter::new(file.as_file());
     write(&mut buffered).map_err(|e| problem(&e))?;
     buffered.flush().map_err(|e| problem(&e))?;
     drop(buffered);
-    new_file::commit(file, path).map_err(|e| problem(&e))
+    file.commit().map_err(|e| problem(&e.source))
 }

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use super::load::LoadReport;
 use super::pytorch::CheckpointError;
+use crate::files::FileError;
 
 /// Why a model could not be loaded or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+
+    #[error(transparent)]
+    File(#[from] FileError),
 
     #[error("{}: {source}", path.display())]
     Io {

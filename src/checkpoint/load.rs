@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use super::error::LoadError;
 use super::state_dict::StateDict;
+use crate::files::hex;
 use crate::torch::params::placeholder;
 use crate::torch::{Init, WeightSource};
 
@@ -122,8 +123,7 @@ impl<'a> Loader<'a> {
     /// SHA-256 over name, format, shape and bytes of every applied tensor in the
     /// order of request: the same for the same weights whatever file held them.
     pub fn fingerprint(&self) -> String {
-        let digest = self.book.borrow().hash.clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.book.borrow().hash.clone().finalize())
     }
 
     /// The report; an error if anything is missing, misshapen, unreadable or left over

@@ -15,8 +15,8 @@ use super::error::LoadError;
 use super::official::is_recomputed;
 use super::safetensors_file;
 use super::state_dict::StateDict;
+use crate::files::NewFile;
 use crate::model::ModelConfig;
-use crate::new_file;
 
 /// The header's metadata entry. All is in one, so that the same model always gives
 /// the same bytes: the entries of the metadata map have no fixed order.
@@ -86,10 +86,6 @@ pub fn write(
     state: &StateDict,
     notice: Option<&str>,
 ) -> Result<(), LoadError> {
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
     let json = |e: serde_json::Error| LoadError::Format {
         path: path.to_path_buf(),
         problem: e.to_string(),
@@ -101,8 +97,8 @@ pub fn write(
     };
     let header = serde_json::to_string(&header).map_err(json)?;
     let metadata = HashMap::from([(ENTRY.to_string(), header)]);
-    let temporary = new_file::beside(path).map_err(io)?;
+    let file = NewFile::beside(path)?;
     let tensors = state.iter().filter(|(name, _)| !is_recomputed(name));
-    safetensors_file::write(temporary.path(), tensors, metadata)?;
-    new_file::commit(temporary, path).map_err(io)
+    safetensors_file::write(&file.temporary(), tensors, metadata)?;
+    Ok(file.commit()?)
 }

@@ -19,8 +19,8 @@ use crate::clip::{Merges, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;
 use crate::diffusion::posterior::LogSchedule;
 use crate::diffusion::Transition;
+use crate::files::{FileError, NewFile};
 use crate::model::ModelConfig;
-use crate::new_file;
 use crate::transformer::{Conditioning, NullClass};
 
 /// The layout's name in messages.
@@ -82,17 +82,14 @@ pub fn write_mapping(path: &Path, mapping: &Entry) -> Result<(), LoadError> {
 
 /// Writes merge rules as the original's tokenizer reads them (`bpe_path`).
 fn write_merges(path: &Path, merges: &Merges) -> Result<(), LoadError> {
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
-    let temporary = new_file::beside(path).map_err(io)?;
+    let io = |e| FileError::writing(path)(e);
+    let temporary = NewFile::beside(path)?;
     let mut compressed = GzEncoder::new(temporary.as_file(), Compression::best());
     compressed
         .write_all(merges.to_text().as_bytes())
         .map_err(io)?;
     compressed.finish().map_err(io)?;
-    new_file::commit(temporary, path).map_err(io)
+    Ok(temporary.commit()?)
 }
 
 /// The original's name of the file with the code mapping.
@@ -218,10 +215,6 @@ fn save(
     root: impl Fn(Saved) -> Saved,
     tensors: &[(String, Entry)],
 ) -> Result<(), LoadError> {
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
     let mut storages: Vec<&Entry> = Vec::new();
     let mut known = HashMap::new();
     let mut values = Vec::new();
@@ -241,12 +234,13 @@ fn save(
         [(name, tensor)] if name.is_empty() => tensor.clone(),
         _ => Saved::Dict(values),
     };
-    let temporary = new_file::beside(path).map_err(io)?;
+    let temporary = NewFile::beside(path)?;
+    let io = |e| FileError::writing(path)(e);
     let file = temporary.as_file().try_clone().map_err(io)?;
     let mut writer = TorchWriter::new(file, &root(value)).map_err(io)?;
     for (index, entry) in storages.iter().enumerate() {
         writer.storage(index, &entry.bytes()?).map_err(io)?;
     }
     writer.finish().map_err(io)?;
-    new_file::commit(temporary, path).map_err(io)
+    Ok(temporary.commit()?)
 }

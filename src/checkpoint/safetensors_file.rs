@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use super::error::LoadError;
 use super::state_dict::{safetensors_dtype, Entry};
 
-/// Writes `tensors` to `path`, replacing what is there but not its permissions.
+/// Writes `tensors` to `path`, replacing what is there by a file that only its owner may
+/// read.
 pub fn write<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Entry)>,
@@ -26,17 +27,6 @@ pub fn write<'a>(
             (name, view)
         })
         .collect();
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
-    // The library writes another file, which only its owner may read, and renames it.
-    let placeholder = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(io)?;
-    let permissions = placeholder.metadata().map_err(io)?.permissions();
     let written = safetensors::serialize_to_file(views, Some(metadata), path);
     if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(error);
@@ -44,8 +34,7 @@ pub fn write<'a>(
     written.map_err(|e| LoadError::Format {
         path: path.to_path_buf(),
         problem: format!("could not be written: {e}"),
-    })?;
-    std::fs::set_permissions(path, permissions).map_err(io)
+    })
 }
 
 /// An entry that is read when its turn to be written comes.

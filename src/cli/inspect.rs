@@ -11,6 +11,7 @@ use super::model_source::ModelSource;
 use super::CliResult;
 use crate::checkpoint::inspect::{describe, Description};
 use crate::checkpoint::pytorch::PartsReader;
+use crate::files::hex;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -94,5 +95,5 @@ fn sha256(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
         }
         hash.update(&buffer[..n]);
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }

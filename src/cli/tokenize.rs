@@ -11,7 +11,7 @@ use super::codec_run::CodecArgs;
 use super::token_cache::{self, CacheArgs};
 use super::CliResult;
 use crate::data::Dataset;
-use crate::new_file;
+use crate::files;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -79,10 +79,7 @@ pub fn run(args: &TokenizeArgs) -> CliResult {
         }
     }
     if let Some(path) = &args.out {
-        let problem = |e: std::io::Error| format!("{}: {e}", path.display());
-        let mut file = new_file::beside(path).map_err(problem)?;
-        file.write_all(&lines).map_err(problem)?;
-        new_file::commit(file, path).map_err(problem)?;
+        files::write(path, lines)?;
     }
     Ok(ExitCode::SUCCESS)
 }

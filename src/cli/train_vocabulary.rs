@@ -11,7 +11,7 @@ use crate::clip::merges::FIXED_ENTRIES;
 use crate::clip::tokenizer::{train_vocabulary, FULL_VOCABULARY};
 use crate::clip::ClipTokenizer;
 use crate::data::{Dataset, Split};
-use crate::new_file;
+use crate::files;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -66,11 +66,7 @@ pub fn run(args: &TrainVocabularyArgs) -> CliResult {
         )
         .into());
     }
-    let problem = |e: std::io::Error| format!("{out}: {e}");
-    let mut file = new_file::beside(&args.out).map_err(problem)?;
-    file.write_all(merges.to_text().as_bytes())
-        .map_err(problem)?;
-    new_file::commit(file, &args.out).map_err(problem)?;
+    files::write(&args.out, merges.to_text())?;
 
     let tokenizer = ClipTokenizer::from_merges(merges)?;
     let mut lengths = Vec::new();

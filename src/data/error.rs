@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::FileError;
+
 /// Why a data set, a token cache or a batch could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    #[error(transparent)]
+    File(#[from] FileError),
+
     #[error("{}: {source}", path.display())]
     Io {
         path: PathBuf,

@@ -1,12 +1,13 @@
 //! Going on from an older checkpoint than the newest: what came after it is set aside.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{name_last_and_best, saved_steps, SavedStep};
 use super::error::TrainError;
 use super::log::{grid_step, JSON_LINES};
+use crate::files::sync_folder;
 
 const PREFIX: &str = "abandoned-";
 
@@ -53,12 +54,8 @@ pub fn set_aside_after(folder: &Path, step: u64) -> Result<Option<SetAside>, Tra
         return Ok(None);
     }
     let steps = newer.iter().map(|s| s.step).collect();
-    let aside = move_to_new_folder(folder, step, &newer)
-        .and_then(|aside| {
-            name_last_and_best(folder, &kept)?;
-            Ok(aside)
-        })
-        .map_err(TrainError::io(folder))?;
+    let aside = move_to_new_folder(folder, step, &newer).map_err(TrainError::io(folder))?;
+    name_last_and_best(folder, &kept)?;
     Ok(Some(SetAside {
         folder: aside,
         steps,
@@ -86,7 +83,7 @@ fn move_to_new_folder(folder: &Path, step: u64, newer: &[SavedStep]) -> io::Resu
         let name = saved.path.file_name().unwrap_or_default();
         fs::rename(&saved.path, aside.join(name))?;
     }
-    File::open(&aside)?.sync_all()?;
-    File::open(folder)?.sync_all()?;
+    sync_folder(&aside)?;
+    sync_folder(folder)?;
     Ok(aside)
 }

@@ -6,12 +6,11 @@
 //! files). It is written under a temporary name, synced and renamed. Beside them the
 //! link `last` names the newest and `best` the one with the lowest bound.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{CheckpointConfig, TrainConfig};
@@ -22,11 +21,11 @@ use super::state::RunState;
 use super::validation::Bound;
 use crate::checkpoint::state_dict::read_safetensors;
 use crate::checkpoint::{native, Entry, StateDict};
+use crate::files::{remove_folder, replace_link, sha256_of_file, FileError, NewFolder};
 use crate::model::ModelConfig;
 
 const VERSION: u32 = 1;
 const PREFIX: &str = "step-";
-const TEMPORARY: &str = ".vqdiffusion-";
 pub const MODEL: &str = "model.safetensors";
 const STATE: &str = "state.safetensors";
 const MANIFEST: &str = "manifest.json";
@@ -97,7 +96,7 @@ pub fn save(
         problem,
     };
     let saved = write(folder, config, state, frozen, notice, validation).map_err(failed)?;
-    prune(folder, keep).map_err(TrainError::io(folder))?;
+    prune(folder, keep)?;
     Ok(saved)
 }
 
@@ -109,22 +108,19 @@ fn write(
     notice: Option<&str>,
     validation: Option<Bound>,
 ) -> Result<SavedStep, String> {
-    remove_temporary(folder).map_err(|e| e.to_string())?;
-    let temporary = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .tempdir_in(folder)
-        .map_err(|e| e.to_string())?;
+    let path = folder.join(format!("{PREFIX}{:08}", state.step));
+    let new = NewFolder::beside(&path).map_err(|e| e.to_string())?;
     let mut model = frozen.clone();
     for (name, tensor) in &state.ema.tensors {
         let tensor = tensor.to_device(Device::Cpu);
         let entry = Entry::in_memory(name, &tensor).map_err(|e| e.to_string())?;
         model.insert(name.clone(), entry);
     }
-    let at = |name: &str| temporary.path().join(name);
+    let at = |name: &str| new.temporary().join(name);
     native::write(&at(MODEL), config, &model, notice).map_err(|e| e.to_string())?;
     Tensor::write_safetensors(&tensors(state), at(STATE)).map_err(|e| e.to_string())?;
     let hash = |name: &str| {
-        let hash = sha256(&at(name)).map_err(|e| format!("{name}: {e}"))?;
+        let hash = sha256_of_file(&at(name)).map_err(|e| format!("{name}: {}", e.source))?;
         Ok::<_, String>((name.to_string(), hash))
     };
     let manifest = Manifest {
@@ -138,54 +134,21 @@ fn write(
     };
     let text = serde_json::to_string_pretty(&manifest).map_err(|e| e.to_string())?;
     fs::write(at(MANIFEST), text + "\n").map_err(|e| format!("{MANIFEST}: {e}"))?;
-    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-    let path = folder.join(format!("{PREFIX}{:08}", state.step));
-    let publish = || {
-        sync(&at(STATE))?;
-        sync(&at(MANIFEST))?;
-        sync(temporary.path())?;
-        fs::rename(temporary.path(), &path)?;
-        sync(folder)
-    };
-    publish().map_err(|e| format!("{}: {e}", path.display()))?;
-    let _ = temporary.keep();
+    new.commit().map_err(|e| e.to_string())?;
     Ok(SavedStep {
         path,
         step: state.step,
     })
 }
 
-/// Removes a checkpoint so that it is never seen in parts.
-fn retire(path: &Path) -> io::Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let hidden = path.with_file_name(format!("{TEMPORARY}old-{name}"));
-    fs::rename(path, &hidden)?;
-    fs::remove_dir_all(hidden)
-}
-
-/// Removes what a killed process left half-written.
-fn remove_temporary(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let left_over = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-        if left_over && entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Keeps the newest checkpoints and the best.
-fn prune(folder: &Path, keep: &CheckpointConfig) -> io::Result<()> {
-    let saved = saved_steps(folder).map_err(io::Error::other)?;
+fn prune(folder: &Path, keep: &CheckpointConfig) -> Result<(), TrainError> {
+    let saved = saved_steps(folder)?;
     let best = name_last_and_best(folder, &saved)?;
     let old = saved.len().saturating_sub(keep.keep);
     for saved in &saved[..old] {
         if Some(saved) != best {
-            retire(&saved.path)?;
+            remove_folder(&saved.path)?;
         }
     }
     Ok(())
@@ -196,7 +159,7 @@ fn prune(folder: &Path, keep: &CheckpointConfig) -> io::Result<()> {
 pub(super) fn name_last_and_best<'a>(
     folder: &Path,
     saved: &'a [SavedStep],
-) -> io::Result<Option<&'a SavedStep>> {
+) -> Result<Option<&'a SavedStep>, FileError> {
     let bound = |s: &SavedStep| {
         let validation = manifest(&s.path).ok()?.validation?;
         Some(validation.nats_per_token)
@@ -206,31 +169,10 @@ pub(super) fn name_last_and_best<'a>(
         .filter_map(|s| Some((bound(s)?, s)))
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, s)| s);
-    link(folder, "last", saved.last())?;
-    link(folder, "best", best)?;
+    let name = |s: &'a SavedStep| s.path.file_name();
+    replace_link(&folder.join("last"), saved.last().and_then(name))?;
+    replace_link(&folder.join("best"), best.and_then(name))?;
     Ok(best)
-}
-
-/// Makes `name` a link to the checkpoint, in one step, or removes it.
-fn link(folder: &Path, name: &str, to: Option<&SavedStep>) -> io::Result<()> {
-    let remove = |path: PathBuf| match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    };
-    let Some(to) = to else {
-        return remove(folder.join(name));
-    };
-    let temporary = folder.join(format!("{TEMPORARY}link"));
-    remove(temporary.clone())?;
-    std::os::unix::fs::symlink(to.path.file_name().unwrap_or_default(), &temporary)?;
-    fs::rename(&temporary, folder.join(name))
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    let digest = hash.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn manifest(path: &Path) -> Result<Manifest, String> {
@@ -254,7 +196,8 @@ fn verified(path: &Path) -> Result<Manifest, String> {
             .files
             .get(name)
             .ok_or_else(|| format!("{MANIFEST} names no {name}"))?;
-        let found = sha256(&path.join(name)).map_err(|e| format!("{name}: {e}"))?;
+        let found =
+            sha256_of_file(&path.join(name)).map_err(|e| format!("{name}: {}", e.source))?;
         if found != *expected {
             return Err(format!(
                 "{name} has SHA-256 {found}, but {MANIFEST} says {expected}"

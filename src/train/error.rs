@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use crate::checkpoint::LoadError;
 use crate::clip::TokenizerError;
 use crate::data::DataError;
+use crate::files::FileError;
 
 /// Why a run could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    #[error(transparent)]
+    File(#[from] FileError),
+
     #[error(transparent)]
     Load(#[from] LoadError),
 

@@ -14,6 +14,7 @@ use super::tensorboard::EventFile;
 use super::trainer::StepReport;
 use super::validation::Bound;
 use crate::codec::usage::perplexity;
+use crate::files;
 use crate::picture::{write_png, Picture};
 
 pub(super) const JSON_LINES: &str = "log.jsonl";
@@ -165,7 +166,7 @@ impl Log {
                 })
                 .collect();
             if kept != text {
-                std::fs::write(&path, kept).map_err(error())?;
+                files::write(&path, kept)?;
             }
         }
         let lines = OpenOptions::new()

@@ -19,8 +19,8 @@ use super::layout::{
 use crate::clip::ClipTokenizer;
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::QuantizerKind;
+use crate::files::{FileError, NewFolder};
 use crate::model::ModelConfig;
-use crate::new_file;
 
 const VOCABULARY: &str = "tokenizer/vocab.json";
 
@@ -48,27 +48,20 @@ pub fn write(
         layout: LAYOUT,
         problem,
     };
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
     let text = representable(model).map_err(unsupported)?;
     let tokenizer = vocabulary::tokenizer(&text.tower, state, path)?;
     let (parts, notes) = components(model, state)?;
 
-    let folder = new_file::folder_beside(path).map_err(io)?;
-    let file = |name: &str| folder.path().join(name);
+    let folder = NewFolder::beside(path)?;
+    let file = |name: &str| folder.temporary().join(name);
     let write_text = |name: &str, content: String| {
-        std::fs::write(file(name), content).map_err(|source| LoadError::Io {
-            path: path.join(name),
-            source,
-        })
+        std::fs::write(file(name), content).map_err(FileError::writing(&path.join(name)))
     };
     for name in Component::ALL.map(Component::name) {
-        std::fs::create_dir(file(name)).map_err(io)?;
+        std::fs::create_dir(file(name)).map_err(FileError::writing(path))?;
     }
     for name in ["scheduler", "tokenizer"] {
-        std::fs::create_dir(file(name)).map_err(io)?;
+        std::fs::create_dir(file(name)).map_err(FileError::writing(path))?;
     }
     for (name, value) in files(model, text) {
         write_text(&name, format!("{value:#}\n"))?;
@@ -84,7 +77,7 @@ pub fn write(
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         safetensors_file::write(&file(&component.safetensors()), tensors, metadata)?;
     }
-    new_file::commit_folder(folder, path).map_err(io)?;
+    folder.commit()?;
     Ok(notes)
 }
 

@@ -1,7 +1,6 @@
 //! A model's pictures of what folders of real pictures are called.
 
 use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::cli::sample::repeat::chunks;
 use crate::cli::train::stop_on_signals;
 use crate::codec::image_codec::to_bytes;
 use crate::evaluate::labelled::{Label, LabelledFolder, LIST};
-use crate::new_file;
+use crate::files;
 use crate::picture::{write_png, Picture};
 use crate::pipeline::{Pipeline, Request};
 
@@ -124,11 +123,7 @@ impl Maker {
                 self.progress.step(&split.folder.name);
             }
         }
-        let path = target.join(LIST);
-        let problem = |e: std::io::Error| format!("{}: {e}", path.display());
-        let mut file = new_file::beside(&path).map_err(problem)?;
-        file.write_all(&list).map_err(problem)?;
-        new_file::commit(file, &path).map_err(problem)?;
+        files::write(&target.join(LIST), list)?;
         Ok(split)
     }
 

@@ -12,7 +12,7 @@ use super::subject::{Made, Origin, Split, SubjectArgs};
 use crate::cli::train::STOPPED;
 use crate::cli::CliResult;
 use crate::evaluate::labelled::Label;
-use crate::new_file;
+use crate::files;
 use crate::picture::{sheet, write_png, Picture, Row};
 
 /// Rows on a sheet, at most: the first of the drawn order.
@@ -128,12 +128,9 @@ pub fn finish<S: Serialize, A: Serialize>(
         splits,
     };
     let path = args.out.join("report.json");
-    let problem = |e: std::io::Error| format!("{}: {e}", path.display());
-    let mut file = new_file::beside(&path).map_err(problem)?;
     let mut text = serde_json::to_vec_pretty(&report)?;
     text.push(b'\n');
-    file.write_all(&text).map_err(problem)?;
-    new_file::commit(file, &path).map_err(problem)?;
+    files::write(&path, text)?;
     writeln!(std::io::stdout(), "wrote {}", path.display())?;
     if !made.stopped {
         return Ok(ExitCode::SUCCESS);

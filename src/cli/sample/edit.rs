@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::editing::{Canvas, Margins};
+use crate::files::sha256;
 use crate::model::ModelConfig;
 use crate::picture::{decode_mask, decode_picture};
 
@@ -196,9 +196,4 @@ fn read(
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,10 +1,9 @@
 //! The files of a trace.
 
 use std::error::Error;
-use std::io::Write;
 use std::path::Path;
 
-use crate::new_file;
+use crate::files;
 use crate::picture::{grid, sheet, write_png, Picture, Row};
 use crate::pipeline::Pipeline;
 use crate::trace::Trace;
@@ -63,12 +62,7 @@ pub fn write(
     if let Some(sheet) = sheet(&words, words.len()) {
         write_png(&folder.join("words.png"), &sheet, &[])?;
     }
-    let path = folder.join("trace.json");
-    let problem = |e: std::io::Error| format!("{}: {e}", path.display());
-    let mut file = new_file::beside(&path).map_err(problem)?;
-    serde_json::to_writer(&mut file, trace)?;
-    file.flush().map_err(problem)?;
-    new_file::commit(file, &path).map_err(problem)?;
+    files::write(&folder.join("trace.json"), serde_json::to_vec(trace)?)?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use super::dataset::{Epoch, Item, Layout};
 use super::error::Skipped;
 use super::transform::Transform;
 use crate::codec::ImageCodec;
+use crate::files::sha256;
 
 /// Version of both headers.
 const VERSION: u32 = 1;
@@ -102,15 +103,6 @@ pub fn codec_identity(weights: &str, codec: &ImageCodec) -> Result<String, tch::
     let bytes = full.iter().flat_map(|code| code.to_le_bytes());
     let bytes: Vec<u8> = weights.bytes().chain(bytes).collect();
     Ok(sha256(&bytes))
-}
-
-/// SHA-256 in hexadecimal.
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 /// Name of shard `n`.

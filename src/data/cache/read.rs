@@ -8,9 +8,10 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use safetensors::SafeTensors;
 
-use super::{sha256, shard_name, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
+use super::{shard_name, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
 use crate::data::dataset::Item;
 use crate::data::error::DataError;
+use crate::files::sha256;
 
 /// A finished token cache whose files are as they were written.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 
 use super::{
-    sha256, shard_name, CodeChoice, Header, Recipe, ShardEntry, ShardHeader, TokenCache, ENTRY,
-    HEADER, SHARD, TOKENS, VERSION,
+    shard_name, CodeChoice, Header, Recipe, ShardEntry, ShardHeader, TokenCache, ENTRY, HEADER,
+    SHARD, TOKENS, VERSION,
 };
 use crate::codec::ImageCodec;
 use crate::data::dataset::Dataset;
@@ -18,7 +18,7 @@ use crate::data::error::{DataError, Skipped};
 use crate::data::pictures::{load, stack};
 use crate::data::prefetch::prefetch;
 use crate::diffusion::noise::{training_uniform, TrainingDraw};
-use crate::new_file;
+use crate::files::{self, sha256};
 use crate::picture::Picture;
 
 /// A codec with what identifies it.
@@ -152,7 +152,7 @@ pub fn write(
     }
     let path = out.join(HEADER);
     let text = serde_json::to_string_pretty(&header).map_err(|e| DataError::format(&path, e))?;
-    write_whole(&path, |file| std::fs::write(file, text + "\n"))?;
+    files::write(&path, text + "\n")?;
     summary.skipped = header.skipped;
     Ok(summary)
 }
@@ -378,14 +378,5 @@ fn write_shard(
     let view = TensorView::new(Dtype::U16, shape, &bytes).map_err(|e| problem(&e))?;
     let metadata = HashMap::from([(ENTRY.to_string(), entry)]);
     let file = safetensors::serialize([(TOKENS, view)], Some(metadata)).map_err(|e| problem(&e))?;
-    write_whole(path, |temporary| std::fs::write(temporary, file))
-}
-
-fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&Path) -> std::io::Result<()>,
-) -> Result<(), DataError> {
-    let file = new_file::beside(path).map_err(DataError::io(path))?;
-    write(file.path()).map_err(DataError::io(path))?;
-    new_file::commit(file, path).map_err(DataError::io(path))
+    Ok(files::write(path, file)?)
 }

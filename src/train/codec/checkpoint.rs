@@ -9,7 +9,7 @@ use super::trainer::CodecTrainer;
 use crate::checkpoint::official::CODEC;
 use crate::checkpoint::state_dict::read_safetensors;
 use crate::checkpoint::{codec_file, Entry, LoadError, StateDict};
-use crate::new_file;
+use crate::files::NewFile;
 
 /// The codec's file name.
 pub const MODEL: &str = "codec.safetensors";
@@ -21,21 +21,17 @@ const NUMBERS: &str = "numbers";
 /// Writes both files; each appears whole or not at all, the state first.
 pub fn save(folder: &Path, trainer: &CodecTrainer) -> Result<PathBuf, LoadError> {
     let state = folder.join(STATE);
-    let io = |source| LoadError::Io {
-        path: state.clone(),
-        source,
-    };
-    let temporary = new_file::beside(&state).map_err(io)?;
+    let file = NewFile::beside(&state)?;
     let named: Vec<(String, Tensor)> = tensors(trainer)
         .into_iter()
         .map(|(name, tensor)| (name, tensor.detach().to_device(Device::Cpu).contiguous()))
         .chain([(NUMBERS.to_string(), Tensor::from_slice(&numbers(trainer)))])
         .collect();
-    Tensor::write_safetensors(&named, temporary.path()).map_err(|e| LoadError::Format {
+    Tensor::write_safetensors(&named, file.temporary()).map_err(|e| LoadError::Format {
         path: state.clone(),
         problem: format!("could not be written: {e}"),
     })?;
-    new_file::commit(temporary, &state).map_err(io)?;
+    file.commit()?;
     let path = folder.join(MODEL);
     codec_file::write(&path, trainer.shape(), &codec_state(trainer)?)?;
     Ok(path)

@@ -19,12 +19,15 @@ use crate::codec::usage::perplexity;
 use crate::codec::{ImageCodec, Rounding};
 use crate::data::prefetch::prefetch;
 use crate::data::{DataError, PictureBatch, PictureLoader};
+use crate::files::{self, FileError};
 use crate::picture::{psnr, Picture};
 use crate::train::tensorboard::EventFile;
 
 /// What can end a run.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecTrainError {
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
@@ -119,7 +122,7 @@ pub fn run(
         source,
     };
     std::fs::create_dir_all(folder).map_err(io)?;
-    keep_lines(&path, trainer.step).map_err(io)?;
+    keep_lines(&path, trainer.step)?;
     let mut log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -252,11 +255,10 @@ pub fn validate(codec: &ImageCodec, pictures: &[Picture], device: tch::Device) -
 }
 
 /// Drops lines of the log after `step`: a killed run had gone on past its checkpoint.
-fn keep_lines(path: &Path, step: u64) -> std::io::Result<()> {
+fn keep_lines(path: &Path, step: u64) -> Result<(), FileError> {
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
+        text => text.map_err(FileError::reading(path))?,
     };
     let before = |line: &&str| {
         let line: Option<serde_json::Value> = serde_json::from_str(line).ok();
@@ -268,9 +270,7 @@ fn keep_lines(path: &Path, step: u64) -> std::io::Result<()> {
         .filter(before)
         .map(|line| format!("{line}\n"))
         .collect();
-    let file = crate::new_file::beside(path)?;
-    std::fs::write(file.path(), kept)?;
-    crate::new_file::commit(file, path)
+    files::write(path, kept)
 }
 
 /// Whether `folder` holds a run.
