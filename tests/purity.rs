@@ -207,6 +207,55 @@ fn evaluations_of_the_official_inference_speeds() {
     }
 }
 
+/// On a small grid the schedule masks less than half a token at time 0, so that
+/// n_sample[0] is 0: the original then makes no call there, and what was revealed stays.
+#[test]
+fn official_rule_makes_no_call_where_nothing_is_revealed() {
+    let schedule = Schedule::new(&Transition::released(), 100, 3);
+    // By hand: c̄ is linear in t and c̄_0 ≈ 0, so that 36·t/99 tokens are masked after
+    // the step to t: one token at each of 36 steps, none at the step from 0 to −1.
+    let masked = |t: i64| (36.0 * t as f64 / 99.0).round() as usize;
+    let steps = plan(ReverseRule::Official, 100, 100).unwrap();
+    let by_hand: Vec<usize> = steps
+        .iter()
+        .map(|s| masked(s.from) - masked(s.to.max(0)))
+        .collect();
+    assert_eq!((by_hand.iter().sum::<usize>(), by_hand[99]), (36, 0));
+    for (limit, evaluations) in [(1024, 36), (1, 36)] {
+        for purity in [None, Some(0.0), Some(1.0)] {
+            let official = config(ReverseRule::Official, 100, purity, limit);
+            let (calls, _) = run(&official, &schedule, 36, &[3, 4], Some(&by_hand));
+            assert_eq!(calls, evaluations, "limit {limit} purity {purity:?}");
+            // The exact kernel has a step at time 0 like any other.
+            let exact = config(ReverseRule::Exact, 100, purity, limit);
+            let (calls, _) = run(&exact, &schedule, 36, &[3, 4], Some(&by_hand));
+            assert_eq!(calls, evaluations + 1);
+        }
+    }
+    // A table that leaves tokens masked at time 0 still makes the step there.
+    let mut table: Vec<usize> = by_hand.iter().rev().copied().collect();
+    let revealing = table.iter().position(|&count| count > 0).unwrap();
+    table[revealing] = 0;
+    let official = config(ReverseRule::Official, 100, Some(1.0), 1024);
+    let sampler = Sampler::new(&official, &schedule, 36)
+        .unwrap()
+        .with_reveal_counts(&table);
+    let mut noise = HostNoise::new(&[3]);
+    let start = sampler.start(1, &mut noise);
+    let times = std::cell::RefCell::new(Vec::new());
+    let mut denoise = |_: &Tensor, t: &Tensor, _: Option<&Tensor>| {
+        times.borrow_mut().push(t.int64_value(&[0]));
+        Prediction {
+            conditional: Tensor::zeros([1, 36, 3], (Kind::Float, Device::Cpu)),
+            unconditional: None,
+        }
+    };
+    let x = sampler.sample(start, &mut denoise, &mut noise, &mut |_| ());
+    assert!(integers(&x).iter().all(|&x| x < 3));
+    assert_eq!(times.borrow().len(), 36);
+    assert_eq!(times.borrow().last(), Some(&0));
+}
+
 #[test]
 fn every_rule_and_number_of_steps_reveals() {
     for tokens in [1024i64, 60, 1] {

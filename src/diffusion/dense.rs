@@ -79,6 +79,11 @@ impl Sampler {
                         x = x.scatter(1, &at, &revealed.gather(1, &at, false));
                     }
                 }
+                // The original makes no call at a step that reveals nothing, not even
+                // the one at time 0, which would draw every token anew.
+                Some(_)
+                    if self.config.rule == ReverseRule::Official && counts[i] == 0 && open == 0 => {
+                }
                 _ => {
                     let prediction = denoise(&x, &t, None);
                     let next = self.dense_step(&log_schedule, step, &prediction, &x, noise, calls);
