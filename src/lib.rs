@@ -14,6 +14,7 @@ pub mod files;
 pub mod model;
 pub mod picture;
 pub mod pipeline;
+pub mod random;
 pub mod size;
 pub mod torch;
 pub mod trace;

@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::error::LoadError;
 use super::pytorch::DType;
 use super::state_dict::{kind_of, Entry, Source};
+use crate::torch::host::bytes;
 
 impl Entry {
     fn problem(&self, problem: impl Into<String>) -> LoadError {
@@ -140,7 +141,7 @@ impl Entry {
             shape: tensor.size(),
             file: PathBuf::new(),
             key,
-            source: Source::Memory(tensor_bytes(tensor).into()),
+            source: Source::Memory(bytes(tensor).into()),
         })
     }
 
@@ -158,15 +159,6 @@ impl Entry {
                 self.dtype.name()
             )));
         }
-        Ok(tensor_bytes(&to))
+        Ok(bytes(&to))
     }
-}
-
-/// Contiguous little-endian bytes of a tensor.
-fn tensor_bytes(tensor: &Tensor) -> Vec<u8> {
-    let tensor = tensor.contiguous();
-    let count = tensor.numel();
-    let mut bytes = vec![0; count * tensor.kind().elt_size_in_bytes()];
-    tensor.copy_data_u8(&mut bytes, count);
-    bytes
 }

@@ -2,10 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use rand_chacha::rand_core::RngCore;
-use rand_chacha::ChaCha8Rng;
-
-use crate::diffusion::noise::{sample_generator, TrainingDraw};
+pub use crate::random::below;
+use crate::random::{sample_generator, TrainingDraw};
 
 /// A permutation of the rows of a data set for every epoch, a function of the seed.
 pub struct Order {
@@ -56,9 +54,4 @@ pub fn shuffled(seed: u64, epoch: u64, count: u32) -> Vec<u32> {
         rows.swap(i, below(&mut generator, i as u64 + 1) as usize);
     }
     rows
-}
-
-/// A number below `count`, all equally likely to within 2⁻⁶⁴ · count.
-pub fn below(generator: &mut ChaCha8Rng, count: u64) -> u64 {
-    ((u128::from(generator.next_u64()) * u128::from(count)) >> 64) as u64
 }

@@ -1,25 +1,10 @@
 //! Noise as an argument: a sampler is a pure function of model, plan and noise.
 
-use rand_chacha::rand_core::{RngCore, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-/// What a uniform number decides; part of its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Draw {
-    /// Which tokens x_T starts from.
-    Start = 0,
-    /// Which code x̂_0 is.
-    Code = 1,
-    /// Whether the token stays, becomes x̂_0, or is replaced.
-    Choice = 2,
-    /// Which code replaces it.
-    Replacement = 3,
-    /// Which masked positions are revealed.
-    Position = 4,
-    /// Which code a picture's quantizer takes.
-    Encode = 5,
-}
+use crate::random::picture_generator;
+pub use crate::random::Draw;
+pub use crate::random::{sample_generator, training_uniform, unit, TrainingDraw};
 
 /// A source of uniform numbers.
 pub trait Noise {
@@ -35,9 +20,7 @@ pub trait Noise {
 
 /// Counter-based noise made on the host: every number is a function of (image
 /// seed, step, draw, position) alone, whatever the batch or the device.
-///
-/// ChaCha8 keyed by the image seed; step and draw select the stream, the position
-/// the counter. Numbers are f64 with 53 random bits.
+/// Numbers are f64 with 53 random bits.
 pub struct HostNoise {
     seeds: Vec<u64>,
 }
@@ -56,65 +39,9 @@ impl Noise for HostNoise {
         let per_image = shape[1..].iter().product::<i64>() as usize;
         let mut values = Vec::with_capacity(per_image * self.seeds.len());
         for &seed in &self.seeds {
-            let mut generator = ChaCha8Rng::seed_from_u64(seed);
-            generator.set_stream((step as u64) << 8 | draw as u64);
+            let mut generator = picture_generator(seed, step, draw);
             values.extend((0..per_image).map(|_| unit(&mut generator)));
         }
         Tensor::from_slice(&values).view(shape)
     }
-}
-
-/// What a number of training decides; part of its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrainingDraw {
-    /// The order of the samples in an epoch.
-    Order = 0,
-    /// Whether the condition is dropped.
-    Dropout = 1,
-    /// The time t.
-    Time = 2,
-    /// The tokens of x_t.
-    Corruption = 3,
-    /// Which caption of an image is taken.
-    Caption = 4,
-    /// Where the image is cropped, and at which size.
-    Crop = 5,
-    /// Whether the image is mirrored.
-    Flip = 6,
-    /// The noise of the codec's sampled codes.
-    Codec = 7,
-    /// Which of the cached views of an image is taken.
-    View = 8,
-    /// Which image takes the place of one that cannot be read.
-    Substitute = 9,
-    /// The start of a codebook and the entries that are moved, by step.
-    Codebook = 10,
-}
-
-/// The generator of one decision for one sample of a training run: `index` is the
-/// global sample index (epoch · samples per epoch + position), or the epoch for
-/// [`TrainingDraw::Order`]. Its numbers depend on nothing else, so that a run can be
-/// continued, or spread over processes, without any generator state.
-pub fn sample_generator(seed: u64, index: u64, draw: TrainingDraw) -> ChaCha8Rng {
-    let mut key = [0u8; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&index.to_le_bytes());
-    key[16] = draw as u8;
-    key[24..].copy_from_slice(b"training"); // apart from the keys of pictures
-    ChaCha8Rng::from_seed(key)
-}
-
-/// The next number in [0, 1) of `generator`, with 53 random bits.
-pub fn unit(generator: &mut ChaCha8Rng) -> f64 {
-    (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// Numbers in [0, 1) `[B, count]` f64 on the CPU for a decision about each of `samples`.
-pub fn training_uniform(seed: u64, samples: &[u64], draw: TrainingDraw, count: i64) -> Tensor {
-    let mut values = Vec::with_capacity(samples.len() * count as usize);
-    for &sample in samples {
-        let mut generator = sample_generator(seed, sample, draw);
-        values.extend((0..count).map(|_| unit(&mut generator)));
-    }
-    Tensor::from_slice(&values).view([samples.len() as i64, count])
 }

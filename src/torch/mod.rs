@@ -6,6 +6,7 @@ pub mod allocator;
 pub mod cuda;
 pub mod device;
 pub mod foreach;
+pub mod host;
 pub mod linear;
 pub mod params;
 mod shim;
