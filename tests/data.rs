@@ -543,3 +543,32 @@ fn a_thread_that_ends_early_is_an_error() {
     }
     assert!(results.next().is_none(), "all four numbers had an answer");
 }
+
+#[test]
+fn fingerprints_tell_lists_apart() {
+    let root = TempDir::new().unwrap();
+    let list = root.path().join("captions.jsonl");
+    let fingerprint = |lines: &str| {
+        put(&list, lines);
+        open(root.path(), Split::Train).fingerprint()
+    };
+    let (a, b) = (
+        r#"{"file": "a.png", "caption": "x", "label": 1}"#,
+        r#"{"file": "b.png", "caption": "y", "label": 2}"#,
+    );
+    let first = fingerprint(&format!("{a}\n{b}"));
+    assert_eq!(first.items, 2);
+    assert_eq!(first, fingerprint(&format!("{a}\r\n\r\n{b}\n")));
+    let other = |lines: String| assert_ne!(first.sha256, fingerprint(&lines).sha256, "{lines}");
+    other(a.into());
+    other(format!("{b}\n{a}"));
+    other(format!("{a}\n{}", b.replace("b.png", "c.png")));
+    other(format!("{a}\n{}", b.replace('y', "z")));
+    other(format!("{a}\n{}", b.replace('2', "3")));
+    put(&list, a);
+    let of_one = open(root.path(), Split::Train).fingerprint();
+    let json = br#"[{"picture":"a.png","captions":["x"],"label":1}]"#;
+    use sha2::{Digest, Sha256};
+    let hex: String = Sha256::digest(json).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(of_one.sha256, hex);
+}

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::cached::CachedSamples;
 use super::error::DataError;
+use super::fingerprint::Fingerprint;
 use super::live::LiveSamples;
 use super::order::Order;
 use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
@@ -133,6 +134,15 @@ impl TokenLoader {
             Source::Memory(data) => data.tokens.size()[0] as u64,
             Source::Cache(data) => data.len(),
             Source::Live(data) => data.len(),
+        }
+    }
+
+    /// What the samples are, to compare with those of a former run.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match &self.source {
+            Source::Memory(data) => Fingerprint::of_samples(data),
+            Source::Cache(data) => data.cache().fingerprint(),
+            Source::Live(data) => data.dataset().fingerprint(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::{DataError, Skipped};
+use super::fingerprint::Fingerprint;
 use super::layout;
 
 /// One picture with what is said about it.
@@ -127,6 +128,11 @@ impl Dataset {
             });
         }
         Ok(dataset)
+    }
+
+    /// What the list of items is, to compare with that of a former run.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_items(&self.items)
     }
 
     /// Whether `path` is that of a data set: a folder or a list, not a picture.

@@ -97,6 +97,10 @@ impl LiveSamples {
         self.len() == 0
     }
 
+    pub fn dataset(&self) -> &Dataset {
+        self.pictures.dataset()
+    }
+
     pub fn tokens_per_image(&self) -> i64 {
         self.tokens
     }

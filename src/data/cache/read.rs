@@ -11,6 +11,7 @@ use safetensors::SafeTensors;
 use super::{shard_name, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
 use crate::data::dataset::Item;
 use crate::data::error::DataError;
+use crate::data::fingerprint::Fingerprint;
 use crate::files::sha256;
 
 /// A finished token cache whose files are as they were written.
@@ -80,6 +81,11 @@ impl TokenCache {
     /// The items whose tokens are here.
     pub fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    /// What the list of items is, to compare with that of a former run.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_items(&self.items)
     }
 
     /// Tokens per picture L.

@@ -60,7 +60,6 @@ pub fn write(
     observe: &mut dyn FnMut(usize),
 ) -> Result<Summary, DataError> {
     let side = i64::from(recipe.transform.size) / codec.codec.config().factor();
-    let listed = serde_json::to_vec(&dataset.items).map_err(|e| DataError::format(out, e))?;
     let mut header = Header {
         format_version: VERSION,
         codec: codec.fingerprint.to_string(),
@@ -69,7 +68,7 @@ pub fn write(
         recipe: recipe.clone(),
         layout: dataset.layout,
         epoch: dataset.epoch,
-        dataset: sha256(&listed),
+        dataset: dataset.fingerprint().sha256,
         shards: Vec::new(),
         skipped: dataset.skipped.clone(),
     };
