@@ -11,6 +11,7 @@ pub mod editing;
 pub mod evaluate;
 pub mod experiment;
 pub mod files;
+pub mod guard;
 pub mod model;
 pub mod picture;
 pub mod pipeline;

@@ -2,10 +2,13 @@
 //! read, resized and cropped.
 
 mod bicubic;
+mod error;
+mod jpeg;
 mod label;
 mod read;
 mod resize;
 mod sheet;
+mod texts;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -15,28 +18,13 @@ use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, Frame, RgbaImage};
 use tch::{Kind, Tensor};
 
-pub use read::{decode_mask, decode_picture, read_picture, Mask};
+pub use error::{PictureError, PictureProblem};
+pub use read::{decode, decode_mask, decode_picture, read_picture, Mask, MOST_BYTES};
 pub use resize::covering;
 pub use sheet::{grid, sheet, Row};
+pub use texts::read_png_texts;
 
 use crate::files::NewFile;
-
-/// Why a picture file could not be written or read.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
-pub struct PictureError {
-    pub path: std::path::PathBuf,
-    pub problem: String,
-}
-
-impl PictureError {
-    fn new(path: &Path, problem: impl ToString) -> Self {
-        PictureError {
-            path: path.to_path_buf(),
-            problem: problem.to_string(),
-        }
-    }
-}
 
 /// An 8-bit RGB picture, rows top to bottom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,27 +89,6 @@ pub fn write_png(
     })
 }
 
-/// The text chunks of a PNG as (keyword, value).
-pub fn read_png_texts(path: &Path) -> Result<Vec<(String, String)>, PictureError> {
-    let problem = |e: &dyn ToString| PictureError::new(path, e.to_string());
-    let file = std::fs::File::open(path).map_err(|e| problem(&e))?;
-    let mut reader = png::Decoder::new(std::io::BufReader::new(file))
-        .read_info()
-        .map_err(|e| problem(&format!("not a readable PNG: {e}")))?;
-    reader
-        .finish()
-        .map_err(|e| problem(&format!("not a readable PNG: {e}")))?;
-    reader
-        .info()
-        .utf8_text
-        .iter()
-        .map(|chunk| {
-            let text = chunk.get_text().map_err(|e| problem(&e))?;
-            Ok((chunk.keyword.clone(), text))
-        })
-        .collect()
-}
-
 /// Peak signal-to-noise ratio of two pictures of one size in dB, infinite for equal ones.
 pub fn psnr(a: &Picture, b: &Picture) -> f64 {
     let errors = a.rgb.iter().zip(&b.rgb);
@@ -149,15 +116,17 @@ pub fn write_gif(path: &Path, frames: &[Picture], delay: Duration) -> Result<(),
 }
 
 /// Writes a file that appears whole or not at all.
-fn write_whole<E: ToString>(
+fn write_whole<E: Into<PictureProblem>>(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), PictureError> {
-    let problem = |e: &dyn ToString| PictureError::new(path, e.to_string());
-    let file = NewFile::beside(path).map_err(|e| problem(&e.source))?;
-    let mut buffered = BufWriter::new(file.as_file());
-    write(&mut buffered).map_err(|e| problem(&e))?;
-    buffered.flush().map_err(|e| problem(&e))?;
-    drop(buffered);
-    file.commit().map_err(|e| problem(&e.source))
+    let whole = || {
+        let file = NewFile::beside(path)?;
+        let mut buffered = BufWriter::new(file.as_file());
+        write(&mut buffered).map_err(Into::into)?;
+        buffered.flush()?;
+        drop(buffered);
+        Ok(file.commit()?)
+    };
+    whole().map_err(|problem: PictureProblem| PictureError::new(path, problem))
 }

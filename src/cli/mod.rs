@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::guard::is_guarded;
 use crate::torch::cuda::{self, CudaLibrary};
 
 /// Text-to-image generation with VQ-Diffusion.
@@ -133,6 +134,9 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
 /// The bindings panic where an operator of libtorch fails: mostly memory that runs
 /// out. The first line says it; the C++ stack behind it helps only with RUST_BACKTRACE.
 fn report_panic(panic: &std::panic::PanicHookInfo) {
+    if is_guarded() {
+        return;
+    }
     let payload = panic.payload();
     let message = payload
         .downcast_ref::<&str>()

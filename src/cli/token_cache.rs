@@ -65,7 +65,7 @@ pub fn write(
 ) -> CliResult {
     let out = out.ok_or("--out: a data set needs a folder for its token cache")?;
     let dataset = Dataset::open(source, args.split.unwrap_or_default(), args.strict)?;
-    if let Some(split) = args.split.filter(|_| !dataset.layout.has_parts()) {
+    if let Some(split) = args.split.filter(|_| !dataset.has_parts) {
         let problem = format!(
             "--split {}: {} is a data set without parts",
             split.name(),

@@ -1,86 +1,30 @@
 //! Batches of image tokens as a pure function of (seed, global sample index): there
 //! is no position or generator state to save, and any process can make any batch.
 
-use std::path::Path;
-
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::cached::CachedSamples;
 use super::error::DataError;
 use super::fingerprint::Fingerprint;
 use super::live::LiveSamples;
 use super::order::Order;
+use super::samples::Samples;
 use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
 
-/// Samples of one training step; tensors are on the CPU.
+/// Samples of one training step; tensors are on the CPU but where said.
 pub struct Batch {
-    /// Clean tokens x_0, `[B, L]` int64.
+    /// Clean tokens x_0, `[B, L]` int64; of pictures encoded for this step on the codec's
+    /// device.
     pub tokens: Tensor,
     /// Token ids of the captions, `[B, S]` int64, for text models.
     pub text_ids: Option<Tensor>,
     /// Class labels, `[B]` int64, for class models.
     pub labels: Option<Tensor>,
-    /// Where the condition is dropped, `[B]` bool.
+    /// Where the condition is dropped, `[B]` bool: the model puts what stands for none in
+    /// its place.
     pub dropped: Tensor,
     /// Global sample indices in the run: epoch · samples per epoch + position.
     pub samples: Vec<u64>,
-}
-
-/// All samples of a data set, held in memory.
-#[derive(Debug)]
-pub struct Samples {
-    /// `[N, L]` int64.
-    pub tokens: Tensor,
-    /// `[N, S]` int64.
-    pub text_ids: Option<Tensor>,
-    /// `[N]` int64.
-    pub labels: Option<Tensor>,
-}
-
-impl Samples {
-    /// Reads the safetensors file `path` with int64 tensors `tokens` `[N, L]` and,
-    /// where there are captions or classes, `text_ids` `[N, S]` and `labels` `[N]`.
-    pub fn read(path: &Path) -> Result<Self, DataError> {
-        let format = |problem: String| DataError::Format {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let tensors = Tensor::read_safetensors(path).map_err(|e| format(e.to_string()))?;
-        let find = |name: &str| {
-            let found = tensors.iter().find(|(n, _)| n == name);
-            found.map(|(_, tensor)| tensor.shallow_clone())
-        };
-        let samples = Samples {
-            tokens: find("tokens").ok_or_else(|| format("has no tensor 'tokens'".into()))?,
-            text_ids: find("text_ids"),
-            labels: find("labels"),
-        };
-        samples.check().map_err(format)?;
-        Ok(samples)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let count = self.tokens.size().first().copied().unwrap_or(0);
-        let expected = [
-            ("tokens", Some(&self.tokens), 2),
-            ("text_ids", self.text_ids.as_ref(), 2),
-            ("labels", self.labels.as_ref(), 1),
-        ];
-        for (name, tensor, rank) in expected {
-            let Some(tensor) = tensor else { continue };
-            let size = tensor.size();
-            if size.len() != rank || size[0] != count || tensor.kind() != Kind::Int64 {
-                return Err(format!(
-                    "'{name}' is {:?} of shape {size:?}, expected int64 with {rank} dimensions and {count} rows",
-                    tensor.kind()
-                ));
-            }
-        }
-        if count == 0 {
-            return Err("holds no samples".into());
-        }
-        Ok(())
-    }
 }
 
 /// Where samples come from.
@@ -202,10 +146,10 @@ impl TokenLoader {
             }
             Source::Cache(data) => {
                 let drawn = (!first_of_each).then_some((self.seed, samples.as_slice()));
-                data.select(rows, dropped, drawn)?
+                data.select(rows, drawn)?
             }
             Source::Live(data) if first_of_each => data.fixed(rows.len())?,
-            Source::Live(data) => data.batch(&samples, dropped)?,
+            Source::Live(data) => data.batch(&samples)?,
         };
         // Live validation goes without the pictures that cannot be read.
         let rows = tokens.size()[0] as usize;

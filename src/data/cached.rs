@@ -1,5 +1,7 @@
 //! Samples of a token cache with the conditions of a model.
 
+use std::path::Path;
+
 use tch::Tensor;
 
 use super::cache::TokenCache;
@@ -20,23 +22,29 @@ pub enum Conditions {
 }
 
 impl Conditions {
-    /// Whether all items have what is needed; the problem if not.
-    pub fn check(&self, items: &[Item]) -> Result<(), String> {
-        let (what, lacking) = match self {
-            Conditions::Text(_) => (
-                "caption",
-                items.iter().filter(|i| i.captions.is_empty()).count(),
-            ),
-            Conditions::Class => ("label", items.iter().filter(|i| i.label.is_none()).count()),
-            Conditions::Nothing => ("", 0),
+    /// Whether all of `items`, which are those of the data set at `path`, have what is
+    /// needed.
+    pub fn check(&self, path: &Path, items: &[Item]) -> Result<(), DataError> {
+        let lacks = |item: &&Item| match self {
+            Conditions::Text(_) => item.captions.is_empty(),
+            Conditions::Class => item.label.is_none(),
+            Conditions::Nothing => false,
         };
-        match lacking {
-            0 => Ok(()),
-            _ => Err(format!(
-                "{lacking} of {} pictures have no {what}",
-                items.len()
-            )),
-        }
+        let mut lacking = items.iter().filter(lacks);
+        let Some(first) = lacking.next() else {
+            return Ok(());
+        };
+        let what = match self {
+            Conditions::Text(_) => "caption",
+            Conditions::Class | Conditions::Nothing => "label",
+        };
+        let problem = format!(
+            "{} of {} pictures have no {what}; the first: {}",
+            1 + lacking.count(),
+            items.len(),
+            first.picture
+        );
+        Err(DataError::format(path, problem))
     }
 
     /// The samples of an epoch over `items`: captions are gone through only where the
@@ -49,21 +57,17 @@ impl Conditions {
     }
 
     /// Adds the condition of `item` to the rows of a batch: the ids of one of its
-    /// captions (the empty text's if `dropped`), or its label.
+    /// captions, or its label.
     pub fn push(
         &self,
         item: &Item,
         caption: usize,
-        dropped: bool,
         ids: &mut Vec<i64>,
         labels: &mut Vec<i64>,
     ) -> Result<(), DataError> {
         match self {
             Conditions::Text(tokenizer) => {
-                let caption = match dropped {
-                    true => "",
-                    false => item.captions[caption].as_str(),
-                };
+                let caption = item.captions[caption].as_str();
                 let encoding = tokenizer.encode(caption).map_err(|source| {
                     let caption = caption.to_string();
                     DataError::Caption { caption, source }
@@ -93,9 +97,7 @@ impl CachedSamples {
     /// Items without the caption or label that the model needs.
     pub fn new(cache: TokenCache, conditions: Conditions) -> Result<Self, DataError> {
         let items = cache.items();
-        conditions
-            .check(items)
-            .map_err(|problem| DataError::format(cache.folder(), problem))?;
+        conditions.check(cache.folder(), items)?;
         let rows = conditions.rows(cache.header().epoch, items);
         Ok(CachedSamples {
             cache,
@@ -118,12 +120,11 @@ impl CachedSamples {
         self.len() == 0
     }
 
-    /// The samples at `rows`; the text of those in `dropped` is empty. View and caption
-    /// are drawn for (seed, global sample indices), or the first ones.
+    /// The samples at `rows`. View and caption are drawn for (seed, global sample
+    /// indices), or the first ones.
     pub fn select(
         &self,
         rows: &[u64],
-        dropped: &[bool],
         drawn: Option<(u64, &[u64])>,
     ) -> Result<Selected, DataError> {
         let choose = |n: usize, draw: TrainingDraw, count: usize| match drawn {
@@ -143,8 +144,7 @@ impl CachedSamples {
             let caption = row
                 .caption
                 .unwrap_or_else(|| choose(n, TrainingDraw::Caption, item.captions.len().max(1)));
-            self.conditions
-                .push(item, caption, dropped[n], &mut ids, &mut labels)?;
+            self.conditions.push(item, caption, &mut ids, &mut labels)?;
         }
         let batch = rows.len() as i64;
         let rows_of = |values: &[i64]| Tensor::from_slice(values).view([batch, -1]);

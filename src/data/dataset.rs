@@ -6,14 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{DataError, Skipped};
 use super::fingerprint::Fingerprint;
-use super::layout;
+use super::layout::{self, has_extension};
+use super::locator::Locator;
+use crate::picture::{decode, Picture, PictureProblem};
 
 /// One picture with what is said about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    /// Path of the picture, relative to the data set's root.
-    pub picture: PathBuf,
+    /// Where the picture lies below the data set's root.
+    pub picture: Locator,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub captions: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,13 +36,13 @@ pub enum Epoch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// Pictures in a folder, captions in `.txt` files beside them.
+    /// Pictures in a folder, captions in `.txt` or `.caption` files beside them.
     Folder,
     /// A list with one JSON object a line.
     JsonLines,
-    /// A list as comma-separated values with a header row.
+    /// A list as values separated by commas, tabs or semicolons, with a header row.
     Csv,
-    /// MSCOCO 2014 captions.
+    /// MSCOCO captions of 2014 or 2017.
     Coco,
     /// CUB-200 as the original reads it.
     Cub,
@@ -56,16 +58,6 @@ pub enum Split {
     Train,
     Val,
     Test,
-}
-
-impl Layout {
-    /// Whether data sets of this layout have parts.
-    pub fn has_parts(self) -> bool {
-        match self {
-            Layout::Coco | Layout::Cub | Layout::ImageNet => true,
-            Layout::Folder | Layout::JsonLines | Layout::Csv => false,
-        }
-    }
 }
 
 impl Split {
@@ -88,19 +80,33 @@ pub struct Dataset {
     pub items: Vec<Item>,
     /// Items left out already: captions that are missing or cannot be read.
     pub skipped: Vec<Skipped>,
+    /// Whether there are other splits than the one read.
+    pub has_parts: bool,
 }
+
+/// Lists that are looked for in a folder, in this order: ours, and Hugging Face's.
+const LISTS: [&str; 6] = [
+    "captions.jsonl",
+    "captions.csv",
+    "captions.tsv",
+    "metadata.jsonl",
+    "metadata.csv",
+    "metadata.tsv",
+];
 
 impl Dataset {
     /// Reads the list of items at `path`, whose layout is recognised by its files:
     ///
-    /// - a `.jsonl` file, or a folder with `captions.jsonl`: [`layout::list`]
-    /// - a `.csv` file, or a folder with `captions.csv`: [`layout::list`]
-    /// - a folder with `annotations/captions_*2014.json`: MSCOCO
-    /// - a folder with `text/text` and `images`: CUB-200
-    /// - a folder with `ILSVRC2012_name_*.txt`: ImageNet
-    /// - any other folder: pictures with `.txt` files beside them, or without captions
+    /// - a `.jsonl` file, or a folder with `captions.jsonl` or `metadata.jsonl`, also one for
+    ///   each split: [`layout::json_lines`]
+    /// - a `.csv` or `.tsv` file, or a folder with `captions.csv`, `metadata.csv` …:
+    ///   [`layout::separated`]
+    /// - a folder with `annotations/captions_{split}{2014,2017}.json`: [`layout::coco`]
+    /// - a folder with captions and pictures of CUB-200: [`layout::cub`]
+    /// - a folder with `ILSVRC2012_name_*.txt`: [`layout::imagenet`]
+    /// - any other folder: [`layout::folder`]
     ///
-    /// Pictures are not opened. `split` matters to the last three named layouts only.
+    /// Pictures are not opened. `split` matters to data sets that have parts only.
     ///
     /// # Errors
     ///
@@ -119,7 +125,7 @@ impl Dataset {
                     "no usable item among {}; the first: {first}",
                     dataset.skipped.len()
                 ),
-                None if path.is_dir() => "no pictures (.png, .jpg, .jpeg) in it".into(),
+                None if path.is_dir() => "no pictures (.png, .jpg, .webp, .gif …) in it".into(),
                 None => "names no picture".into(),
             };
             return Err(DataError::Unusable {
@@ -135,38 +141,60 @@ impl Dataset {
         Fingerprint::of_items(&self.items)
     }
 
+    /// The picture of `item`.
+    pub fn picture(&self, item: &Item) -> Result<Picture, PictureProblem> {
+        let bytes = item.picture.read(&self.root)?;
+        decode(&bytes)
+    }
+
     /// Whether `path` is that of a data set: a folder or a list, not a picture.
     pub fn is_at(path: &Path) -> bool {
-        path.is_dir() || layout::has_extension(path, &["jsonl", "csv"])
+        path.is_dir() || has_extension(path, &["jsonl", "csv", "tsv"])
     }
 
     fn read(path: &Path, split: Split) -> Result<Self, DataError> {
-        let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
-        if metadata.is_file() {
+        let found = std::fs::metadata(path).map_err(DataError::io(path))?;
+        if !found.is_dir() {
             return match path {
-                _ if layout::has_extension(path, &["jsonl"]) => layout::list::json_lines(path),
-                _ if layout::has_extension(path, &["csv"]) => layout::list::csv(path),
+                _ if has_extension(path, &["jsonl"]) => layout::json_lines::read(path),
+                _ if has_extension(path, &["csv", "tsv"]) => layout::separated::read(path),
                 _ => Err(DataError::format(
                     path,
-                    "expected a folder, or a list of pictures (.jsonl or .csv)",
+                    "expected a folder, or a list of pictures (.jsonl, .csv or .tsv)",
                 )),
             };
         }
-        let has = |name: String| path.join(name).exists();
-        let of_any_split =
-            |name: fn(Split) -> String| [Split::Train, Split::Val, Split::Test].map(name);
-        if has("captions.jsonl".into()) {
-            layout::list::json_lines(&path.join("captions.jsonl"))
-        } else if has("captions.csv".into()) {
-            layout::list::csv(&path.join("captions.csv"))
-        } else if of_any_split(layout::coco::annotations).into_iter().any(has) {
-            layout::coco::read(path, split)
-        } else if has("text/text".into()) && has("images".into()) {
-            layout::cub::read(path, split)
-        } else if of_any_split(layout::imagenet::list).into_iter().any(has) {
-            layout::imagenet::read(path, split)
-        } else {
-            layout::folder::read(path)
+        if let Some(list) = list_in(path) {
+            return Self::read(&list, split);
+        }
+        if layout::coco::is_at(path) {
+            return layout::coco::read(path, split);
+        }
+        if layout::cub::is_at(path) {
+            return layout::cub::read(path, split);
+        }
+        if layout::imagenet::is_at(path) {
+            return layout::imagenet::read(path, split);
+        }
+        match list_in(&path.join(split.name())) {
+            Some(list) => Ok(Dataset {
+                has_parts: true,
+                ..Self::read(&list, split)?
+            }),
+            None => layout::folder::read(path),
         }
     }
+}
+
+/// The list in `folder`, if there is one; a warning names a second one.
+fn list_in(folder: &Path) -> Option<PathBuf> {
+    let mut lists = LISTS
+        .iter()
+        .map(|name| folder.join(name))
+        .filter(|list| list.is_file());
+    let list = lists.next()?;
+    if let Some(other) = lists.next() {
+        log::warn!("{} is read, {} is not", list.display(), other.display());
+    }
+    Some(list)
 }

@@ -2,18 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::files::FileError;
+use crate::files::{Action, FileError};
 
 /// Why a data set, a token cache or a batch could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     #[error(transparent)]
-    File(#[from] FileError),
+    File(FileError),
 
-    #[error("{}: {source}", path.display())]
-    Io {
+    #[error("{}: no such file or folder", path.display())]
+    Missing {
         path: PathBuf,
         source: std::io::Error,
+    },
+
+    /// What was named as data is neither a data set nor a file of tokens.
+    #[error(
+        "{}: expected a folder, a list, a token cache or a safetensors file ({source})",
+        path.display()
+    )]
+    NoTokens {
+        path: PathBuf,
+        source: safetensors::SafeTensorError,
     },
 
     /// A file is not what it should be.
@@ -44,16 +54,25 @@ pub enum DataError {
 
 impl DataError {
     pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        |source| DataError::Io {
-            path: path.to_path_buf(),
-            source,
-        }
+        |source| FileError::reading(path)(source).into()
     }
 
     pub(super) fn format(path: &Path, problem: impl ToString) -> Self {
         DataError::Format {
             path: path.to_path_buf(),
             problem: problem.to_string(),
+        }
+    }
+}
+
+impl From<FileError> for DataError {
+    fn from(error: FileError) -> Self {
+        match error.source.kind() {
+            std::io::ErrorKind::NotFound if error.action == Action::Read => DataError::Missing {
+                path: error.path,
+                source: error.source,
+            },
+            _ => DataError::File(error),
         }
     }
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use super::batch::Samples;
 use super::dataset::Item;
+use super::samples::Samples;
 use crate::files::hex;
 
 /// The identity of a list of samples. Pictures' contents are not part of it.

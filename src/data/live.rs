@@ -65,9 +65,7 @@ impl LiveSamples {
         (size, tokens): (u32, i64),
         seed: u64,
     ) -> Result<Self, DataError> {
-        conditions
-            .check(&dataset.items)
-            .map_err(|problem| DataError::format(&dataset.root, problem))?;
+        conditions.check(&dataset.root, &dataset.items)?;
         let transform = Transform {
             size,
             crop: CropRule::Random,
@@ -105,8 +103,8 @@ impl LiveSamples {
         self.tokens
     }
 
-    /// The consecutive samples `samples`; the text of those in `dropped` is empty.
-    pub fn batch(&self, samples: &[u64], dropped: &[bool]) -> Result<Selected, DataError> {
+    /// The consecutive samples `samples`.
+    pub fn batch(&self, samples: &[u64]) -> Result<Selected, DataError> {
         let first = samples.first().copied().unwrap_or(0);
         let batch = self.decoded(first, samples.len())?;
         let captions = batch.rows.iter().zip(samples).map(|(row, &sample)| {
@@ -119,7 +117,7 @@ impl LiveSamples {
         });
         let captions: Vec<(usize, usize)> = captions.collect();
         let tokens = self.encode(&batch.pictures); // [B, L]
-        self.with_conditions(tokens, &captions, dropped)
+        self.with_conditions(tokens, &captions)
     }
 
     /// The pictures of the samples `first` … + `size`: those decoded ahead if the batch
@@ -160,15 +158,16 @@ impl LiveSamples {
         let used = places.last().map_or(0, |&last| last as usize + 1);
         let pictures: Vec<Picture> = readable.into_iter().take(used).map(|(_, p)| p).collect();
         let tokens = self.encode(&stack(&pictures)); // [pictures, L]
-        let tokens = tokens.index_select(0, &Tensor::from_slice(&places)); // [B, L]
+        let places = Tensor::from_slice(&places).to_device(self.device);
+        let tokens = tokens.index_select(0, &places); // [B, L]
         let captions: Vec<(usize, usize)> = rows
             .iter()
             .map(|row| (row.item, row.caption.unwrap_or(0)))
             .collect();
-        self.with_conditions(tokens, &captions, &vec![false; captions.len()])
+        self.with_conditions(tokens, &captions)
     }
 
-    /// Tokens `[B, L]` of `pictures` `[B, 3, size, size]`, on the CPU.
+    /// Tokens `[B, L]` of `pictures` `[B, 3, size, size]`, on the codec's device.
     fn encode(&self, pictures: &Tensor) -> Tensor {
         tch::no_grad(|| {
             // A few at a time: a validation set may be larger than any batch.
@@ -179,7 +178,6 @@ impl LiveSamples {
             };
             Tensor::cat(&parts.iter().map(encode).collect::<Vec<_>>(), 0)
         })
-        .to_device(Device::Cpu)
     }
 
     /// `tokens` `[B, L]` with the conditions of their pictures: each the place of an item
@@ -188,13 +186,12 @@ impl LiveSamples {
         &self,
         tokens: Tensor,
         captions: &[(usize, usize)],
-        dropped: &[bool],
     ) -> Result<Selected, DataError> {
         let items = &self.pictures.dataset().items;
         let (mut ids, mut labels) = (Vec::new(), Vec::new());
-        for (&(item, caption), &dropped) in captions.iter().zip(dropped) {
+        for &(item, caption) in captions {
             self.conditions
-                .push(&items[item], caption, dropped, &mut ids, &mut labels)?;
+                .push(&items[item], caption, &mut ids, &mut labels)?;
         }
         let rows = captions.len() as i64;
         Ok((

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 use tch::Tensor;
 
 use super::dataset::Dataset;
-use super::decode::decode;
 use super::error::{DataError, Skipped};
 use super::order::{below, Order};
 use super::rows::{Row, Rows};
@@ -168,13 +166,10 @@ pub fn load(
     samples: Range<u64>,
 ) -> Result<Vec<Picture>, Skipped> {
     let item = &dataset.items[place];
-    let skipped = |reason: String| Skipped {
-        what: item.picture.display().to_string(),
-        reason,
-    };
-    let path = dataset.root.join(&item.picture);
-    let bytes = read_file(&path).map_err(|e| skipped(e.to_string()))?;
-    let picture = decode(&bytes).map_err(skipped)?;
+    let picture = dataset.picture(item).map_err(|problem| Skipped {
+        what: item.picture.to_string(),
+        reason: problem.to_string(),
+    })?;
     Ok(samples
         .map(|sample| transform.apply(&picture, seed, sample))
         .collect())
@@ -237,14 +232,6 @@ fn none_readable(dataset: &Dataset, first: Option<Skipped>) -> DataError {
             dataset.items.len()
         ),
     }
-}
-
-/// The bytes of a file that is no device or pipe, whose reading might never end.
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("not a file"));
-    }
-    std::fs::read(path)
 }
 
 /// Squares of one size as `[B, 3, H, W]` uint8, channels last in memory.

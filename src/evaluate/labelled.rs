@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::decode::decode;
 use crate::data::order::shuffled;
 use crate::data::DataError;
-use crate::picture::Picture;
+use crate::files;
+use crate::picture::{read_picture, Picture};
 
+/// Bytes of the largest list.
+const MOST_LIST: u64 = 1 << 30;
 /// The list of a folder.
 pub const LIST: &str = "captions.jsonl";
 
@@ -49,10 +51,7 @@ impl LabelledFolder {
     /// A list that cannot be read or is empty, and a line that is no label, by its number.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let list = path.join(LIST);
-        let text = std::fs::read_to_string(&list).map_err(|source| DataError::Io {
-            path: list.clone(),
-            source,
-        })?;
+        let text = files::read_text(&list, MOST_LIST)?;
         let (mut labels, mut lines) = (Vec::new(), Vec::new());
         let mut known = HashSet::new();
         for (n, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -119,10 +118,8 @@ impl LabelledFolder {
             .par_iter()
             .map(|&place| {
                 let file = &self.labels[place].file;
-                let bytes = std::fs::read(self.path.join(file)).map_err(|e| e.to_string());
-                bytes
-                    .and_then(|bytes| decode(&bytes))
-                    .map_err(|e| self.problem(place, format!("{}: {e}", file.display())))
+                read_picture(&self.path.join(file))
+                    .map_err(|e| self.problem(place, format!("{}: {}", file.display(), e.problem)))
             })
             .collect()
     }

@@ -1,84 +1,119 @@
-//! Pictures from files.
+//! Pictures from files. Every picture of the program is decoded here.
 
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::codecs::{gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
 
-use super::{Picture, PictureError};
+use super::error::{PictureError, PictureProblem};
+use super::{jpeg, Picture};
+use crate::files;
+use crate::guard::guarded;
 
+/// Bytes of the largest picture file that is read.
+pub const MOST_BYTES: u64 = 1 << 30;
 /// Pixels of the largest picture that is read (Pillow warns of a decompression bomb
 /// there).
 pub const MOST_PIXELS: u64 = 89_478_485;
 /// Sides ratio of the narrowest picture that is read: scaled to cover a square, it
 /// would grow without bound.
 pub const NARROWEST: u32 = 100;
+/// Bytes that a PNG's colour profile and texts may take.
+const MOST_METADATA: u64 = 64 << 20;
 
-/// Reads a PNG or JPEG as 8-bit RGB: turned as its EXIF orientation says, grey and
-/// CMYK converted, 16 bits reduced to 8, transparency laid on white.
+/// Reads a PNG, JPEG, WebP or GIF (its first frame) as [`decode`] does.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, is of another format, damaged, of more than
-/// [`MOST_PIXELS`], or with a side more than [`NARROWEST`] times the other.
+/// A file that cannot be read, and what [`decode`] refuses.
 pub fn read_picture(path: &Path) -> Result<Picture, PictureError> {
-    let bytes = std::fs::read(path).map_err(|e| PictureError::new(path, e))?;
-    decode_picture(&bytes, path)
+    let problem = |problem: PictureProblem| PictureError::new(path, problem);
+    let bytes = files::read(path, MOST_BYTES).map_err(|e| problem(e.into()))?;
+    decode(&bytes).map_err(problem)
 }
 
-/// As [`read_picture`], from the file's bytes; `path` names it in errors.
+/// As [`decode`]; `path` names the picture in errors.
 pub fn decode_picture(bytes: &[u8], path: &Path) -> Result<Picture, PictureError> {
-    let image = decode(bytes).map_err(|problem| PictureError::new(path, problem))?;
+    decode(bytes).map_err(|problem| PictureError::new(path, problem))
+}
+
+/// The file's picture as 8-bit RGB: turned as its EXIF orientation says, transparency laid
+/// on white; otherwise as Pillow's `convert("RGB")` has it: grey repeated, CMYK converted
+/// (stored inverted, as Adobe does), the high byte of 16-bit colours.
+///
+/// # Errors
+///
+/// Bytes of another format, damaged or cut short, of more than [`MOST_PIXELS`], with a
+/// side more than [`NARROWEST`] times the other, or of 16-bit grey.
+pub fn decode(bytes: &[u8]) -> Result<Picture, PictureProblem> {
+    let image = pixels(bytes)?;
     let (width, height) = (image.width(), image.height());
-    let rgb = if image.color().has_alpha() {
-        image.into_rgba8().pixels().flat_map(on_white).collect()
-    } else {
-        image.into_rgb8().into_raw()
+    let high = |samples: Vec<u16>| samples.into_iter().map(|s| (s >> 8) as u8).collect();
+    let rgb = match image {
+        DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_) => {
+            return Err(PictureProblem::DeepGrey)
+        }
+        DynamicImage::ImageRgb16(image) => high(image.into_raw()),
+        DynamicImage::ImageRgba16(image) => {
+            let rgba: Vec<u8> = high(image.into_raw());
+            on_white(&rgba)
+        }
+        image if image.color().has_alpha() => on_white(&image.into_rgba8()),
+        image => image.into_rgb8().into_raw(),
     };
     Ok(Picture { width, height, rgb })
 }
 
-/// The pixels of a PNG or JPEG in its own colours.
-fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
-    let reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| e.to_string())?;
-    match reader.format() {
-        Some(ImageFormat::Png | ImageFormat::Jpeg) => {}
-        Some(other) => return Err(format!("a {other:?} file, expected PNG or JPEG")),
-        None => return Err("not a picture, expected PNG or JPEG".into()),
-    }
-    if reader.format() == Some(ImageFormat::Jpeg) && ends_early(bytes) {
-        return Err("the JPEG data end too early".into());
-    }
-    let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+/// The pixels in the file's own colours.
+fn pixels(bytes: &[u8]) -> Result<DynamicImage, PictureProblem> {
+    guarded(|| match image::guess_format(bytes).ok() {
+        _ if bytes.is_empty() => Err(PictureProblem::Empty),
+        Some(ImageFormat::Png) => upright(PngDecoder::with_limits(
+            Cursor::new(bytes),
+            limits(MOST_METADATA),
+        )?),
+        Some(ImageFormat::Jpeg) => {
+            upright(JpegDecoder::new(Cursor::new(jpeg::first_picture(bytes)?))?)
+        }
+        Some(ImageFormat::WebP) => upright(WebPDecoder::new(Cursor::new(bytes))?),
+        Some(ImageFormat::Gif) => upright(GifDecoder::new(Cursor::new(bytes))?),
+        Some(other) => {
+            let name = other.extensions_str().first().copied().unwrap_or("picture");
+            Err(PictureProblem::Format(name.to_uppercase()))
+        }
+        None => Err(PictureProblem::NotAPicture),
+    })?
+}
+
+fn limits(bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes);
+    limits
+}
+
+fn upright(mut decoder: impl ImageDecoder) -> Result<DynamicImage, PictureProblem> {
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
-        return Err(format!(
-            "{width} by {height} pixels, expected at most {MOST_PIXELS} in all"
-        ));
+        return Err(PictureProblem::TooLarge(width, height));
     }
     if width.max(height) / NARROWEST >= width.min(height).max(1) {
-        return Err(format!(
-            "{width} by {height} pixels, expected sides up to {NARROWEST} times each other"
-        ));
+        return Err(PictureProblem::TooNarrow(width, height));
     }
-    let orientation = decoder.orientation().map_err(|e| e.to_string())?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
+    decoder.set_limits(limits(8 * MOST_PIXELS))?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
     Ok(image)
 }
 
-/// Whether no end marker follows the last scan of a JPEG: the decoder would fill the
-/// rest with grey.
-fn ends_early(bytes: &[u8]) -> bool {
-    let scan = bytes.windows(2).rposition(|pair| pair == [0xFF, 0xDA]);
-    scan.is_some_and(|at| !bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]))
-}
-
-fn on_white(pixel: &image::Rgba<u8>) -> [u8; 3] {
-    let [r, g, b, alpha] = pixel.0.map(u32::from);
-    [r, g, b].map(|c| ((c * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
+fn on_white(rgba: &[u8]) -> Vec<u8> {
+    let blend = |pixel: &[u8]| {
+        let alpha = u32::from(pixel[3]);
+        let over = |c: u8| ((u32::from(c) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        [over(pixel[0]), over(pixel[1]), over(pixel[2])]
+    };
+    rgba.chunks_exact(4).flat_map(blend).collect()
 }
 
 /// A picture of two colours, as a selection.
@@ -90,14 +125,14 @@ pub struct Mask {
     pub selected: Vec<bool>,
 }
 
-/// A mask from the bytes of a PNG or JPEG: the pixels of at least half brightness
-/// (luma times opacity) are selected.
+/// A mask from a picture's bytes: the pixels of at least half brightness (luma times
+/// opacity) are selected.
 ///
 /// # Errors
 ///
 /// As [`read_picture`].
 pub fn decode_mask(bytes: &[u8], path: &Path) -> Result<Mask, PictureError> {
-    let image = decode(bytes).map_err(|problem| PictureError::new(path, problem))?;
+    let image = pixels(bytes).map_err(|problem| PictureError::new(path, problem))?;
     let (width, height) = (image.width(), image.height());
     let selected = image
         .into_luma_alpha8()

@@ -227,7 +227,7 @@ impl Log {
         let path = self.folder.join(grid_name(step));
         write_png(&path, picture, &[]).map_err(|e| TrainError::Checkpoint {
             path: e.path,
-            problem: e.problem,
+            problem: e.problem.to_string(),
         })?;
         let size = [picture.height.into(), picture.width.into()];
         std::fs::read(&path)

@@ -108,7 +108,8 @@ impl<'a> Trainer<'a> {
         for start in (0..samples.len()).step_by(config.batch_size) {
             let part = start..start + config.batch_size;
             let batch = self.batch(loader, first + start as u64)?;
-            usage += batch.tokens.flatten(0, -1).bincount(None::<Tensor>, codes);
+            let used = batch.tokens.flatten(0, -1).bincount(None::<Tensor>, codes);
+            usage += used.to_device(Device::Cpu);
             let shown = self.show(&model, &batch, &times[part.clone()], &p_t[part])?;
             outcomes.push(accumulate(
                 &model,

@@ -10,9 +10,9 @@ use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::progress::Progress;
 use crate::cli::CliResult;
-use crate::data::decode::decode;
 use crate::data::{Dataset, Split};
 use crate::evaluate::codec::CodecScore;
+use crate::picture::PictureError;
 use crate::pipeline::LoadedCodec;
 
 #[derive(Args)]
@@ -49,10 +49,10 @@ pub fn run(args: &CodecArgs) -> CliResult {
     let mut score = CodecScore::new(&codec);
     let mut progress = Progress::counting("pictures", dataset.items.len() as u64, "codec", false);
     for item in &dataset.items {
-        let path = dataset.root.join(&item.picture);
-        let problem = |e: String| format!("{}: {e}", path.display());
-        let bytes = std::fs::read(&path).map_err(|e| problem(e.to_string()))?;
-        let picture = decode(&bytes).map_err(problem)?;
+        let picture = dataset.picture(item).map_err(|problem| PictureError {
+            path: dataset.root.join(item.picture.to_string()),
+            problem,
+        })?;
         score.add(&codec, &picture.cover(width, height));
         progress.step("codec");
     }

@@ -1,40 +1,66 @@
-//! CUB-200 as the original lays it out.
+//! CUB-200 as the original lays it out, and as AttnGAN and DF-GAN ship it.
 
 use std::path::{Path, PathBuf};
 
-use super::{caption_lines, read_file};
+use super::text;
 use crate::checkpoint::pytorch::{Limits, Node, Pickle, Source};
 use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
 use crate::data::error::{DataError, Skipped};
+use crate::files;
+use crate::guard::guarded;
 
-/// `{train,test}/filenames.pickle` lists `class/name`; the picture is
-/// `images/class/name.jpg`, its captions are the lines of `text/text/class/name.txt`.
+/// Where pictures and captions may lie below the root: the original's places first.
+const PICTURES: [&str; 2] = ["images", "CUB_200_2011/images"];
+const TEXTS: [&str; 3] = ["text/text", "text", "CUB_200_2011/text"];
+
+/// Bytes of the largest list of names.
+const MOST_NAMES: u64 = 64 << 20;
+
+/// The folders of pictures and captions, if a data set of this layout is at `root`.
+fn folders(root: &Path) -> Option<(&'static str, &'static str)> {
+    let first = |of: &[&'static str]| of.iter().copied().find(|name| root.join(name).is_dir());
+    let texts = first(&TEXTS)?;
+    let listed = [Split::Train, Split::Test].map(|split| names_file(root, split).exists());
+    (texts == TEXTS[0] || listed.contains(&true)).then_some((first(&PICTURES)?, texts))
+}
+
+/// Whether a data set of this layout is at `root`.
+pub fn is_at(root: &Path) -> bool {
+    folders(root).is_some()
+}
+
 /// Validation is on `test`, as the original's: there is no third part.
-pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
+fn names_file(root: &Path, split: Split) -> PathBuf {
     let folder = match split {
         Split::Train => "train",
         Split::Val | Split::Test => "test",
     };
-    let path = root.join(folder).join("filenames.pickle");
+    root.join(folder).join("filenames.pickle")
+}
+
+/// `{train,test}/filenames.pickle` lists `class/name`; the picture is
+/// `images/class/name.jpg`, its captions are the lines of `text/text/class/name.txt`. In
+/// AttnGAN's `birds` the folders are `CUB_200_2011/images` and `text`.
+pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
+    let (pictures, texts) = folders(root).unwrap_or((PICTURES[0], TEXTS[0]));
+    let path = names_file(root, split);
     let mut dataset = Dataset {
         root: root.to_path_buf(),
         layout: Layout::Cub,
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),
+        has_parts: true,
     };
     for name in names(&path)? {
-        let text = format!("text/text/{name}.txt");
-        let captions = std::fs::read(root.join(&text))
-            .map_err(|e| e.to_string())
-            .and_then(caption_lines);
-        match captions {
+        let file = format!("{texts}/{name}.txt");
+        match text::captions(&root.join(&file)) {
             Ok(captions) => dataset.items.push(Item {
-                picture: PathBuf::from(format!("images/{name}.jpg")),
+                picture: format!("{pictures}/{name}.jpg").into(),
                 captions,
                 label: None,
             }),
-            Err(reason) => dataset.skipped.push(Skipped { what: text, reason }),
+            Err(reason) => dataset.skipped.push(Skipped { what: file, reason }),
         }
     }
     Ok(dataset)
@@ -42,25 +68,23 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
 
 /// The list of strings in a pickle of Python 2 or 3.
 fn names(path: &Path) -> Result<Vec<String>, DataError> {
-    let bytes = read_file(path)?;
-    let mut pickle = Pickle::new();
-    let root = pickle
-        .read(&mut bytes.as_slice(), Source::Data, Limits::default())
-        .map_err(|e| DataError::format(path, e))?;
-    let names: Option<Vec<String>> = pickle
-        .items(root)
-        .iter()
-        .map(|&id| match pickle.node(id)? {
+    let bytes = files::read(path, MOST_NAMES)?;
+    let read = || {
+        let mut pickle = Pickle::new();
+        let root = pickle
+            .read(&mut bytes.as_slice(), Source::Data, Limits::default())
+            .map_err(|e| e.to_string())?;
+        let text = |&id| match pickle.node(id)? {
             Node::Str(text) => Some(text.to_string()),
             Node::Bytes(bytes) => String::from_utf8(bytes.to_vec()).ok(),
             _ => None,
-        })
-        .collect();
-    match names {
-        Some(names) if !names.is_empty() => Ok(names),
-        _ => Err(DataError::format(
-            path,
-            "expected a pickled list of file names",
-        )),
-    }
+        };
+        let names: Option<Vec<String>> = pickle.items(root).iter().map(text).collect();
+        names
+            .filter(|names| !names.is_empty())
+            .ok_or_else(|| "expected a pickled list of file names".to_string())
+    };
+    guarded(read)
+        .unwrap_or_else(|panicked| Err(panicked.to_string()))
+        .map_err(|problem| DataError::format(path, problem))
 }

@@ -1,14 +1,20 @@
 //! ImageNet by the name lists of the original.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::read_file;
+use super::text;
 use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
 use crate::data::error::{DataError, Skipped};
 
+/// Whether a data set of this layout is at `root`.
+pub fn is_at(root: &Path) -> bool {
+    let mut splits = [Split::Train, Split::Val, Split::Test].into_iter();
+    splits.any(|split| root.join(list(split)).exists())
+}
+
 /// The list of a split, relative to the root.
-pub fn list(split: Split) -> String {
+fn list(split: Split) -> String {
     format!("ILSVRC2012_name_{}.txt", split.name())
 }
 
@@ -18,7 +24,7 @@ pub fn list(split: Split) -> String {
 /// folders of `train` and those in the list.
 pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
     let path = root.join(list(split));
-    let bytes = read_file(&path)?;
+    let bytes = text::list(&path)?;
     let text = String::from_utf8(bytes).map_err(|e| DataError::format(&path, e.utf8_error()))?;
     let mut dataset = Dataset {
         root: root.to_path_buf(),
@@ -26,6 +32,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),
+        has_parts: true,
     };
     let mut entries = Vec::new();
     for (n, line) in text.lines().enumerate() {
@@ -47,7 +54,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
     let classes: Vec<String> = classes.into_iter().collect();
     for (wnid, file) in entries {
         dataset.items.push(Item {
-            picture: PathBuf::from(split.name()).join(file),
+            picture: format!("{}/{file}", split.name()).into(),
             captions: Vec::new(),
             label: classes
                 .binary_search_by(|class| class.as_str().cmp(wnid))

@@ -1,175 +1,87 @@
-//! A list of pictures with captions: JSON lines or CSV.
+//! What all lists of pictures with captions have in common.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Deserialize;
-
-use super::read_file;
 use crate::data::dataset::{Dataset, Epoch, Item, Layout};
-use crate::data::error::{DataError, Skipped};
+use crate::data::error::Skipped;
+
+/// What may be called the picture, and its captions, in a list.
+pub const FILE: [&str; 2] = ["file", "file_name"];
+pub const CAPTION: [&str; 3] = ["caption", "text", "captions"];
+pub const LABEL: &str = "label";
 
 /// One line of a list.
-struct Row {
+pub struct Row {
     /// Path of the picture, relative to the list's folder.
-    file: PathBuf,
-    captions: Vec<String>,
-    label: Option<i64>,
+    pub file: String,
+    pub captions: Vec<String>,
+    pub label: Label,
 }
 
-/// A line of JSON; other fields are allowed and ignored.
-#[derive(Deserialize)]
-struct JsonRow {
-    file: Option<PathBuf>,
-    file_name: Option<PathBuf>,
-    caption: Option<String>,
-    text: Option<String>,
-    captions: Option<Vec<String>>,
-    label: Option<i64>,
+/// What a row says of the picture's class.
+pub enum Label {
+    None,
+    Class(i64),
+    /// Not an integer; a model of texts has no use for it anyway.
+    Odd(String),
 }
 
-/// `captions.jsonl`: an object a line with `file` (or `file_name`), `caption` (or `text`)
-/// or a list `captions`, and optionally an integer `label`.
-pub fn json_lines(path: &Path) -> Result<Dataset, DataError> {
-    let bytes = read_file(path)?;
-    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
-    let rows = lines
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(n, line)| (n + 1, parse_json(line)));
-    Ok(collect(path, Layout::JsonLines, rows))
-}
-
-fn parse_json(line: &[u8]) -> Result<Row, String> {
-    let text = std::str::from_utf8(line)
-        .map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to()))?;
-    if !text
-        .trim_start_matches('\u{feff}')
-        .trim_start()
-        .starts_with('{')
-    {
-        return Err("expected one JSON object a line".into());
-    }
-    let row: JsonRow = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-        .map_err(|e| e.to_string().replace(" at line 1 column ", " at column "))?;
-    let caption = row.caption.or(row.text);
-    Ok(Row {
-        file: row.file.or(row.file_name).ok_or("missing field `file`")?,
-        captions: caption
-            .into_iter()
-            .chain(row.captions.into_iter().flatten())
-            .collect(),
-        label: row.label,
-    })
-}
-
-/// CSV with the columns `file` (or `file_name`) and optionally `caption` (or `text`) and
-/// `label`, in capitals or not; several rows of one picture are several captions.
-pub fn csv(path: &Path) -> Result<Dataset, DataError> {
-    let bytes = read_file(path)?;
-    let mut reader = ::csv::Reader::from_reader(bytes.as_slice());
-    let names = reader
-        .headers()
-        .map_err(|e| DataError::format(path, e))?
-        .clone();
-    let column = |known: [&str; 2]| {
-        let mut names = names.iter();
-        names.position(|name| {
-            let name = name.trim();
-            known.iter().any(|known| known.eq_ignore_ascii_case(name))
-        })
-    };
-    let Some(file) = column(["file", "file_name"]) else {
-        let found: Vec<&str> = names.iter().collect();
-        let hint = match found.as_slice() {
-            [one] if one.contains([';', '\t']) => "; columns are separated by commas",
-            _ => "",
-        };
-        return Err(DataError::format(
-            path,
-            format!(
-                "the header row has no column 'file', only: {}{hint}",
-                found.join(", ")
-            ),
-        ));
-    };
-    let (caption, label) = (column(["caption", "text"]), column(["label", "label"]));
-    let parse = |record: Result<::csv::ByteRecord, ::csv::Error>| -> Result<Row, String> {
-        let record = ::csv::StringRecord::from_byte_record(record.map_err(problem)?)
-            .map_err(|e| format!("not UTF-8: {}", e.utf8_error()))?;
-        let field = |column: Option<usize>| column.and_then(|n| record.get(n)).unwrap_or("");
-        let label = match field(label).trim() {
-            "" => None,
-            text => Some(
-                text.parse()
-                    .map_err(|_| format!("label is '{text}', expected an integer"))?,
-            ),
-        };
-        Ok(Row {
-            file: field(Some(file)).into(),
-            captions: vec![field(caption).to_string()],
-            label,
-        })
-    };
-    let mut rows = Vec::new();
-    let mut records = reader.byte_records();
-    let (mut line, mut counted) = (1, 0);
-    loop {
-        let mut start = records.reader().position().byte() as usize;
-        while matches!(bytes.get(start), Some(b'\r' | b'\n')) {
-            start += 1;
-        }
-        let ends = bytes[counted..start].iter().filter(|&&byte| byte == b'\n');
-        (line, counted) = (line + ends.count(), start);
-        match records.next() {
-            Some(record) => rows.push((line, parse(record))),
-            None => break,
+impl Label {
+    /// A label as text: an integer, which pandas also writes with a zero fraction.
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        let whole = text.strip_suffix(".0").unwrap_or(text);
+        match whole.parse() {
+            Ok(class) => Label::Class(class),
+            Err(_) if text.is_empty() || text.eq_ignore_ascii_case("nan") => Label::None,
+            Err(_) => Label::Odd(format!("'{text}'")),
         }
     }
-    Ok(collect(path, Layout::Csv, rows.into_iter()))
 }
 
-fn problem(error: ::csv::Error) -> String {
-    match error.kind() {
-        ::csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!("{len} fields, expected {expected_len}; a caption with commas needs quotes"),
-        _ => error.to_string(),
-    }
-}
-
-/// Joins the rows of each picture in the order of first mention. Where some pictures
-/// have captions, those without are skipped.
-fn collect(
+/// Joins the rows (line, row) of each picture in the order of first mention. Where some
+/// pictures have captions, those without are skipped. Where none has, a warning names the
+/// list's `unread` fields.
+pub fn collect(
     path: &Path,
     layout: Layout,
     rows: impl Iterator<Item = (usize, Result<Row, String>)>,
+    unread: &[String],
 ) -> Dataset {
-    let list = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let list = path.file_name().unwrap_or_default().to_string_lossy();
+    let at = |line: usize, reason: String| Skipped {
+        what: format!("{list} line {line}"),
+        reason,
+    };
     let mut skipped = Vec::new();
-    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut items: Vec<(usize, Item)> = Vec::new();
+    let (mut odd, mut first_odd) = (0, None);
     for (line, row) in rows {
         let row = match row {
-            Ok(row) if row.file.as_os_str().is_empty() => Err("no file named".to_string()),
-            other => other,
-        };
-        let row = match row {
+            Ok(row) if row.file.is_empty() => {
+                skipped.push(at(line, "no file named".into()));
+                continue;
+            }
             Ok(row) => row,
             Err(reason) => {
-                skipped.push(Skipped {
-                    what: format!("{list} line {line}"),
-                    reason,
-                });
+                skipped.push(at(line, reason));
                 continue;
             }
         };
-        let place = *places.entry(row.file.clone()).or_insert_with(|| {
+        let label = match row.label {
+            Label::None => None,
+            Label::Class(class) => Some(class),
+            Label::Odd(found) => {
+                odd += 1;
+                first_odd.get_or_insert((line, found));
+                None
+            }
+        };
+        let place = *places.entry(row.file).or_insert_with_key(|file| {
             let item = Item {
-                picture: row.file.clone(),
+                picture: file.clone().into(),
                 captions: Vec::new(),
                 label: None,
             };
@@ -177,35 +89,44 @@ fn collect(
             items.len() - 1
         });
         let item = &mut items[place].1;
-        if let (Some(new), Some(known)) = (row.label, item.label) {
+        if let (Some(new), Some(known)) = (label, item.label) {
             if new != known {
-                let picture = row.file.display();
-                skipped.push(Skipped {
-                    what: format!("{list} line {line}"),
-                    reason: format!("label {new} for {picture}, which has the label {known}"),
-                });
+                let reason = format!(
+                    "label {new} for {}, which has the label {known}",
+                    item.picture
+                );
+                skipped.push(at(line, reason));
                 continue;
             }
         }
-        item.captions.extend(
-            row.captions
-                .into_iter()
-                .map(|caption| caption.trim().to_string())
-                .filter(|caption| !caption.is_empty()),
+        let captions = row.captions.iter().map(|caption| caption.trim());
+        let captions = captions.filter(|caption| !caption.is_empty());
+        item.captions.extend(captions.map(str::to_string));
+        item.label = item.label.or(label);
+    }
+    if let Some((line, found)) = first_odd {
+        log::warn!(
+            "{} line {line}: label is {found}, expected an integer; {odd} rows are taken \
+             without a label",
+            path.display()
         );
-        item.label = item.label.or(row.label);
     }
     let captioned = items.iter().any(|(_, item)| !item.captions.is_empty());
-    let mut kept = Vec::new();
+    let mut kept = Vec::with_capacity(items.len());
     for (line, item) in items {
         if captioned && item.captions.is_empty() {
-            skipped.push(Skipped {
-                what: format!("{list} line {line}"),
-                reason: format!("no caption for {}", item.picture.display()),
-            });
+            skipped.push(at(line, format!("no caption for {}", item.picture)));
         } else {
             kept.push(item);
         }
+    }
+    if !captioned && !kept.is_empty() && !unread.is_empty() {
+        log::warn!(
+            "{}: the pictures are taken without captions: none in caption, text or captions, \
+             and not read: {}",
+            path.display(),
+            unread.join(", ")
+        );
     }
     Dataset {
         root: path.parent().unwrap_or(Path::new("")).to_path_buf(),
@@ -213,5 +134,6 @@ fn collect(
         epoch: Epoch::Pictures,
         items: kept,
         skipped,
+        has_parts: false,
     }
 }

@@ -1,0 +1,130 @@
+//! A list with one JSON object a line, as Hugging Face's `metadata.jsonl`.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::list::{collect, Label, Row, CAPTION, FILE, LABEL};
+use super::text;
+use crate::data::dataset::{Dataset, Layout};
+use crate::data::error::DataError;
+
+/// An object a line with `file` (or `file_name`); captions in `caption`, `text` or
+/// `captions`, each a text or a list of texts; and optionally an integer `label`. Other
+/// fields are not read. Python's `NaN` and `Infinity` are no values.
+pub fn read(path: &Path) -> Result<Dataset, DataError> {
+    let bytes = text::list(path)?;
+    let mut unread = BTreeSet::new();
+    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
+    let rows = lines
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+        .map(|(n, line)| (n + 1, parse(line, &mut unread)));
+    let rows: Vec<_> = rows.collect();
+    let unread: Vec<String> = unread.into_iter().collect();
+    Ok(collect(path, Layout::JsonLines, rows.into_iter(), &unread))
+}
+
+fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<Row, String> {
+    let text = std::str::from_utf8(line)
+        .map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to()))?;
+    if !text.trim_start().starts_with('{') {
+        return Err("expected one JSON object a line".into());
+    }
+    let mut fields = object(text)?;
+    let mut take = |names: &[&'static str]| {
+        let found = names
+            .iter()
+            .filter_map(|&name| Some((name, fields.remove(name)?)));
+        found
+            .filter(|(_, value)| !value.is_null())
+            .collect::<Vec<_>>()
+    };
+    let file = take(&FILE).into_iter().next();
+    let captions = take(&CAPTION);
+    let label = take(&[LABEL]).pop();
+    let row = Row {
+        file: match file {
+            Some((_, Value::String(file))) => file,
+            Some((name, other)) => return Err(format!("`{name}` is {other}, expected a path")),
+            None => return Err("missing field `file`".into()),
+        },
+        captions: texts(captions)?,
+        label: match label {
+            None => Label::None,
+            Some((_, Value::String(text))) => Label::parse(&text),
+            Some((_, value)) => match &value {
+                Value::Number(number) => Label::parse(&number.to_string()),
+                other => Label::Odd(other.to_string()),
+            },
+        },
+    };
+    let words = fields
+        .into_iter()
+        .filter(|(_, value)| value.is_string() || value.is_array());
+    unread.extend(words.map(|(name, _)| name));
+    Ok(row)
+}
+
+/// The texts of fields that are a text or a list of texts.
+fn texts(fields: Vec<(&'static str, Value)>) -> Result<Vec<String>, String> {
+    let mut texts = Vec::new();
+    for (name, value) in fields {
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            match value {
+                Value::String(text) => texts.push(text),
+                Value::Null => {}
+                other => return Err(format!("`{name}` holds {other}, expected text")),
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// The object in `text`.
+pub fn object(text: &str) -> Result<Map<String, Value>, String> {
+    let problem = |e: serde_json::Error| e.to_string().replace(" at line 1 column ", " at column ");
+    match serde_json::from_str(text) {
+        Ok(fields) => Ok(fields),
+        Err(error) => match without_nan(text) {
+            Cow::Borrowed(_) => Err(problem(error)),
+            Cow::Owned(text) => serde_json::from_str(&text).map_err(problem),
+        },
+    }
+}
+
+/// `text` with null for what Python's `json` writes where JSON has no number.
+pub fn without_nan(text: &str) -> Cow<'_, str> {
+    const NAMES: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    let mut out = String::new();
+    let (mut at, mut copied, mut quoted) = (0, 0, false);
+    let bytes = text.as_bytes();
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => quoted = !quoted,
+            b'\\' if quoted => at += 1,
+            b'-' | b'I' | b'N' if !quoted => {
+                let rest = &text[at..];
+                if let Some(name) = NAMES.iter().find(|name| rest.starts_with(**name)) {
+                    out.push_str(&text[copied..at]);
+                    out.push_str("null");
+                    at += name.len();
+                    copied = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
