@@ -53,7 +53,7 @@ fn unmarked(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
         .map(|pair| word([pair[0], pair[1]]));
     let text: Result<String, _> = char::decode_utf16(words).collect();
     match text {
-        Ok(text) if bytes.len() % 2 == 0 => Ok(text.into_bytes()),
+        Ok(text) if bytes.len().is_multiple_of(2) => Ok(text.into_bytes()),
         _ => Err("marked as UTF-16, but is not".into()),
     }
 }
