@@ -73,8 +73,11 @@ pub fn free_memory(index: usize) -> Option<usize> {
 ///
 /// `F` must be the type of a pointer to that function.
 unsafe fn symbol<F: Copy>(name: &CStr) -> Option<F> {
-    let found = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
-    (!found.is_null()).then(|| std::mem::transmute_copy(&found))
+    // SAFETY: dlsym only reads the loader's tables; the caller vouches for the type.
+    unsafe {
+        let found = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr());
+        (!found.is_null()).then(|| std::mem::transmute_copy(&found))
+    }
 }
 
 fn open_globally(path: &Path) -> Result<(), String> {
