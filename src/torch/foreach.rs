@@ -28,12 +28,10 @@ fn pointers<T: Borrow<Tensor>>(tensors: &[T]) -> Vec<*mut C_tensor> {
     tensors.iter().map(|t| pointer(t.borrow())).collect()
 }
 
-// SAFETY of the calls below: the lists hold as many tensors as is said, and these live
-// through the call.
-
 /// L2 norm of at least one tensor together, a scalar on their device.
 pub fn norm<T: Borrow<Tensor>>(tensors: &[T]) -> Tensor {
     let list = pointers(tensors);
+    // SAFETY: the list holds as many tensors as is said, and they live through the call.
     tensor("norm", |out| unsafe {
         vqd_foreach_norm(list.as_ptr(), list.len(), out)
     })
@@ -42,6 +40,7 @@ pub fn norm<T: Borrow<Tensor>>(tensors: &[T]) -> Tensor {
 /// Multiplies each tensor in place.
 pub fn scale<T: Borrow<Tensor>>(tensors: &[T], factor: f64) {
     let list = pointers(tensors);
+    // SAFETY: the list holds as many tensors as is said, and they live through the call.
     done("scale", unsafe {
         vqd_foreach_scale(list.as_ptr(), list.len(), factor)
     });
@@ -55,6 +54,7 @@ pub fn lerp<T: Borrow<Tensor>>(averages: &[T], values: &[T], weight: f64) {
         "foreach: lists differ in length"
     );
     let (averages, values) = (pointers(averages), pointers(values));
+    // SAFETY: both lists hold as many tensors as is said, and they live through the call.
     done("lerp", unsafe {
         vqd_foreach_lerp(averages.as_ptr(), values.as_ptr(), averages.len(), weight)
     });
@@ -63,6 +63,7 @@ pub fn lerp<T: Borrow<Tensor>>(averages: &[T], values: &[T], weight: f64) {
 /// Leaves the tensors without gradients.
 pub fn forget_gradients<T: Borrow<Tensor>>(tensors: &[T]) {
     let list = pointers(tensors);
+    // SAFETY: the list holds as many tensors as is said, and they live through the call.
     done("forget_gradients", unsafe {
         vqd_forget_gradients(list.as_ptr(), list.len())
     });

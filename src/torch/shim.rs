@@ -23,6 +23,7 @@ pub fn outcome(message: *mut c_char) -> Result<(), String> {
     let text = unsafe { CStr::from_ptr(message) }
         .to_string_lossy()
         .into_owned();
+    // SAFETY: as above; nothing borrows from it any more.
     unsafe { vqd_free(message) };
     Err(text)
 }
