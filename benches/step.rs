@@ -4,16 +4,16 @@
 //! Prints JSON: seconds per step, best and median of the repeats, split into the
 //! network, the rest of the step (guidance, truncation, draw), and one decode.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::codec::{CodecConfig, ImageCodec};
 use vqdiffusion::diffusion::guidance::Prediction;
+use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{
-    HostNoise, ReverseRule, Sampler, SamplerConfig, Schedule, Transition,
-};
+use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Transition};
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
@@ -83,40 +83,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config.timesteps as usize,
         config.codes,
     );
-    let sampler = Sampler::new(
-        &SamplerConfig {
-            steps: config.timesteps as usize,
-            guidance: args.guidance,
-            truncation: Truncation::TopP(args.truncation),
-            revealing: None,
-            rule: ReverseRule::Exact,
-        },
-        &schedule,
-        config.tokens(),
-    )?;
+    let options = SamplerConfig {
+        steps: config.timesteps as usize,
+        guidance: args.guidance,
+        truncation: Truncation::TopP(args.truncation),
+        revealing: None,
+        rule: ReverseRule::Exact,
+    };
+    let plan = options.plan(&schedule, config.tokens())?;
     let seeds: Vec<u64> = (0..args.batch as u64).collect();
     let mut noise = HostNoise::new(&seeds);
-    let start = sampler.start(args.batch, &mut noise).to_device(device);
+    let start = start(&plan, args.batch, &mut noise).to_device(device);
 
     // The first step warms up; the run stops after the wanted number.
     let wanted = args.steps + 1;
     let (mut network, mut steps) = (Vec::new(), Vec::new());
-    let mut calls = 0;
     let mut last = Instant::now();
     let batch = args.batch;
-    let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
-        calls += 1;
-        if calls > wanted {
-            // Past the timed steps: any prediction of the right shape.
-            let active = positions.map_or(config.tokens(), |p| p.size()[1]);
-            let zeros = Tensor::zeros([batch, active, config.codes], (Kind::Float, device));
-            return Prediction {
-                unconditional: Some(zeros.shallow_clone()),
-                conditional: zeros,
-            };
-        }
+    let mut denoise = |query: Query| {
         let began = Instant::now();
-        let logits = denoiser.forward(x, t, &condition, positions);
+        let logits = denoiser.forward(query.x_t, query.t, &condition, query.positions);
         synchronize(device);
         network.push(began.elapsed().as_secs_f64());
         Prediction {
@@ -124,13 +110,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             unconditional: Some(logits.narrow(0, batch, batch)),
         }
     };
-    let _ = sampler.sample(start, &mut denoise, &mut noise, &mut |progress| {
+    let mut observe = |progress: Progress| {
         synchronize(device);
-        if progress.done <= wanted {
-            steps.push(last.elapsed().as_secs_f64());
-        }
+        steps.push(last.elapsed().as_secs_f64());
         last = Instant::now();
-    });
+        match progress.done < wanted {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    };
+    let _ = sample(&plan, start, &mut denoise, &mut noise, &mut observe);
     let (network, steps) = (&network[1..], &steps[1..]);
     let rest: Vec<f64> = steps.iter().zip(network).map(|(s, n)| s - n).collect();
 

@@ -145,6 +145,18 @@ void vqd_set_deterministic() {
   at::globalContext().setBenchmarkCuDNN(false);
 }
 
+// Flash attention before cuDNN's, which libtorch prefers on Hopper and which plans anew for
+// every new shape. Returns whether the order was taken.
+bool vqd_flash_attention_first() {
+  using at::SDPBackend;
+  std::vector<int64_t> order;
+  for (auto backend : {SDPBackend::flash_attention, SDPBackend::efficient_attention,
+                       SDPBackend::math, SDPBackend::cudnn_attention, SDPBackend::overrideable})
+    order.push_back(static_cast<int64_t>(backend));
+  at::globalContext().setSDPPriorityOrder(order);
+  return at::globalContext().sDPPriorityOrder()[0] == SDPBackend::flash_attention;
+}
+
 bool vqd_has_onednn() { return at::globalContext().hasMKLDNN(); }
 
 bool vqd_has_gloo() {

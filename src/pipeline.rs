@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, LoadError, LoadReport, Loader, StateDict};
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::ImageCodec;
 use crate::diffusion::sampler::SamplerError;
-use crate::diffusion::{Sampler, SamplerConfig};
+use crate::diffusion::{SamplerConfig, SamplingPlan};
 use crate::model::ModelConfig;
 use crate::picture::Picture;
 use crate::torch::device::Precision;
@@ -25,7 +25,7 @@ use conditioner::Conditioner;
 
 pub use codec::LoadedCodec;
 pub use conditioner::{ConditionError, Subject};
-pub use sampling::{useful_threads, Edits, Origin};
+pub use sampling::{useful_threads, Edits, Origin, SampleError};
 
 /// One picture to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,12 +131,8 @@ impl Pipeline {
     }
 
     /// A run plan for this model.
-    pub fn sampler(&self, config: &SamplerConfig) -> Result<Sampler, SamplerError> {
-        Sampler::new(
-            config,
-            &self.config.schedule(),
-            self.config.denoiser.tokens(),
-        )
+    pub fn plan(&self, config: &SamplerConfig) -> Result<SamplingPlan, SamplerError> {
+        config.plan(&self.config.schedule(), self.config.denoiser.tokens())
     }
 
     /// The part that makes the condition.

@@ -5,7 +5,8 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use crate::diffusion::Sampler;
+use crate::diffusion::sampler::Query;
+use crate::diffusion::SamplingPlan;
 use crate::picture::Picture;
 use crate::pipeline::{ConditionError, Edits, Pipeline, Request};
 
@@ -48,7 +49,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Follows the run of `request` again through its `states`, int64 `[1, L]` after
+    /// Follows the run of `request` by `plan` again through its `states`, int64 `[1, L]` after
     /// each step; `observe` is called for each.
     ///
     /// # Errors
@@ -56,7 +57,7 @@ impl Trace {
     /// As [`Pipeline::sample_tokens`].
     pub fn new(
         pipeline: &Pipeline,
-        sampler: &Sampler,
+        plan: &SamplingPlan,
         request: &Request,
         edits: &Edits,
         states: &[Tensor],
@@ -65,20 +66,26 @@ impl Trace {
         let _no_grad = tch::no_grad_guard();
         let device = pipeline.device();
         let subject = std::slice::from_ref(&request.subject);
-        let condition = pipeline.edited_condition(subject, sampler, edits)?;
+        let condition = pipeline.edited_condition(subject, plan, edits)?;
         let plain = pipeline.condition(subject, false)?;
-        let mut x = pipeline.start(sampler, &[request.seed], edits).tokens; // [1, L]
+        let mut x = pipeline.start(plan, &[request.seed], edits).tokens; // [1, L]
         let mut steps = Vec::new();
         let mut attention: Option<Tensor> = None; // [L, S], summed over steps
-        for (step, next) in sampler.steps().iter().zip(states) {
+        for (step, next) in plan.steps().iter().zip(states) {
             let t = Tensor::from_slice(&[step.network]).to_device(device);
-            let prediction = pipeline.predict(sampler, &x, &t, &condition, None);
+            let query = Query {
+                x_t: &x,
+                t: &t,
+                positions: None,
+                null: plan.uses_guidance(),
+            };
+            let prediction = pipeline.predict(query, &condition);
             let next = next.to_device(device);
             steps.push(TracedStep {
                 time: step.network,
                 tokens: integers(&next),
                 changed: positions(&next.ne_tensor(&x)),
-                entropy: floats(&sampler.entropy(&prediction)),
+                entropy: floats(&plan.entropy(&prediction)),
             });
             if let Some(maps) = pipeline.denoiser().text_attention(&x, &t, &plain) {
                 let mean = maps

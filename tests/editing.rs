@@ -232,7 +232,7 @@ fn kept_tokens_never_change() {
         config(ReverseRule::Exact, 10, Some(revealing)),
         config(ReverseRule::Official, 26, Some(revealing)),
     ] {
-        let sampler = pipeline.sampler(&config).unwrap();
+        let plan = pipeline.plan(&config).unwrap();
         let mut steps = 0;
         let mut observe = |_: usize, step: vqdiffusion::diffusion::sampler::Progress| {
             steps += 1;
@@ -241,9 +241,10 @@ fn kept_tokens_never_change() {
                 .ne_tensor(&x_0)
                 .logical_and(&redrawn.logical_not());
             assert_eq!(differ.any().int64_value(&[]), 0, "step {}", step.done);
+            std::ops::ControlFlow::Continue(())
         };
         let tokens = pipeline
-            .sample_edited(&sampler, &requests(&[4, 5]), &edits, &mut observe)
+            .sample_edited(&plan, &requests(&[4, 5]), &edits, &mut observe)
             .unwrap();
         assert_eq!(steps, 2 * config.steps);
         assert_eq!(tokens.size(), [2, 64]);

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::official::TEXT;
 use vqdiffusion::checkpoint::{Checkpoint, Loader, OpenOptions, WeightSet};
 use vqdiffusion::clip::TextEncoder;
-use vqdiffusion::diffusion::posterior::{gumbel_argmax, LogSchedule};
+use vqdiffusion::diffusion::compat::{gumbel_argmax, LogSchedule};
 use vqdiffusion::diffusion::Objective;
 use vqdiffusion::torch::Params;
 use vqdiffusion::train::learning_rate::LearningRate;

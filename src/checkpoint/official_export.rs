@@ -17,7 +17,7 @@ use super::state_dict::{Entry, StateDict};
 use super::vocabulary::{self, MERGES};
 use crate::clip::{Merges, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;
-use crate::diffusion::posterior::LogSchedule;
+use crate::diffusion::compat::LogSchedule;
 use crate::diffusion::Transition;
 use crate::files::{FileError, NewFile};
 use crate::model::ModelConfig;

@@ -2,14 +2,14 @@
 
 use tch::{Kind, Tensor};
 
-use super::schedule::{Cumulative, Schedule};
+use super::schedule::{Corruption, Schedule};
 
-/// x_t ~ q(x_t | x_0) (arXiv 2111.14822 eq. 8): each token the mask with probability
+/// x_t ~ q(x_t | x_0) (arXiv 2111.14822 eq. 4 in the closed form of eq. 8): each token the mask with probability
 /// c̄, itself with ā, else a uniform code. `x_0` int64 `[B, L]` below K, `uniform` f64
 /// `[B, L]` in [0, 1), one number a token, on the device of `x_0`; `t` holds a time in
 /// −1…T−1 for each image, or one for all (−1 changes nothing).
 pub fn q_sample(schedule: &Schedule, x_0: &Tensor, t: &[i64], uniform: &Tensor) -> Tensor {
-    let column = |f: &dyn Fn(Cumulative) -> f64| {
+    let column = |f: &dyn Fn(Corruption) -> f64| {
         let values: Vec<f64> = t.iter().map(|&t| f(schedule.at(t))).collect();
         Tensor::from_slice(&values)
             .unsqueeze(1)

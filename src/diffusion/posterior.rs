@@ -1,267 +1,137 @@
-//! The originals' evaluation of the reverse step: log-probabilities over the
-//! K codes and the mask, in f32, with the originals' constants. Used by the
-//! `Official` and `Diffusers` rules and by the training objective; the exact
-//! sampler needs none of it (`kernel.rs`).
+//! The posterior q(x_s | x_t, x_0) (arXiv 2111.14822 eq. 5, for any earlier time s), and
+//! the reverse step p_θ(x_s | x_t) = Σ_k p_θ(x̂_0 = k | x_t) q(x_s | x_t, k) (eq. 11) as
+//! two draws: x̂_0 ~ p_θ(x̂_0 | x_t), then x_s ~ q(x_s | x_t, x̂_0). Mixing over x̂_0 makes
+//! the two together an exact sample.
 //!
-//! Tensors of log-probabilities are `[B, L, K + 1]`, the mask last.
+//! Given x̂_0, a token can do three things: stay what it is at t, become x̂_0, or become
+//! any of the K codes alike. With ā, b̄, c̄ of s and a, b, c from s to t:
+//!
+//! | case           | stay at x_t           | take x̂_0 | uniform over K codes | divided by      |
+//! |----------------|-----------------------|----------|----------------------|-----------------|
+//! | x_t = M        | c̄_s                   | c ā_s    | K c b̄_s              | c̄_t             |
+//! | x_t = i ≠ x̂_0  | a b̄_s                 | b ā_s    | K b b̄_s              | b̄_t             |
+//! | x_t = i = x̂_0  | a ā_s + a b̄_s + b ā_s | –        | K b b̄_s              | ā_t + b̄_t       |
+//!
+//! The mask stays with c̄_s / c̄_t whatever x̂_0 is, and a visible token never turns into
+//! the mask.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::guidance::Prediction;
 use super::schedule::Schedule;
-use super::truncation::Truncation;
 
-/// Stands for log 0 in predictions and posteriors.
-const LOG_ZERO: f64 = -70.0;
-/// Smallest probability of a one-hot row.
-const ONE_HOT_FLOOR: f64 = 1e-30;
-
-/// The schedule's buffers as the original stores them (f32, logs taken in f64).
-/// Cumulative ones have T + 1 entries; the last belongs to the clean time −1.
-pub struct LogSchedule {
-    pub log_at: Tensor,               // [T]
-    pub log_bt: Tensor,               // [T]
-    pub log_ct: Tensor,               // [T]
-    pub log_1_min_ct: Tensor,         // [T]
-    pub log_cumprod_at: Tensor,       // [T + 1]
-    pub log_cumprod_bt: Tensor,       // [T + 1]
-    pub log_cumprod_ct: Tensor,       // [T + 1]
-    pub log_1_min_cumprod_ct: Tensor, // [T + 1]
-    codes: i64,
-    timesteps: i64,
+/// Probabilities of the outcomes for a position whose current token is of one kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// x_s = x_t.
+    pub stay: f64,
+    /// x_s = x̂_0.
+    pub take: f64,
+    /// x_s uniform over the K codes.
+    pub uniform: f64,
 }
 
-impl LogSchedule {
-    pub fn new(schedule: &Schedule, device: Device) -> Self {
-        let (steps, codes) = (schedule.timesteps() as i64, schedule.codes());
-        let tensor = |values: Vec<f64>| {
-            Tensor::from_slice(&values)
-                .to_kind(Kind::Float)
-                .to_device(device)
+/// q(x_s | x_t, x̂_0) for one pair of times: the rows of the table above.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Posterior {
+    /// x_t is the mask.
+    pub masked: Choice,
+    /// x_t is a code other than x̂_0.
+    pub differs: Choice,
+    /// x_t is x̂_0; `take` is 0, since taking x̂_0 is staying.
+    pub agrees: Choice,
+}
+
+impl Posterior {
+    /// The posterior of time `s` seen from `t` (−1 ≤ s < t ≤ T−1).
+    pub fn new(schedule: &Schedule, s: i64, t: i64) -> Self {
+        let (then, now, step) = (schedule.at(s), schedule.at(t), schedule.between(s, t));
+        let codes = schedule.codes() as f64;
+        let (a, b, c) = (step.keep, step.uniform / codes, step.mask);
+        let (b_then, b_now) = (then.uniform / codes, now.uniform / codes);
+
+        let masked = if now.mask > 0.0 {
+            normalised(then.mask, c * then.keep, c * then.uniform, now.mask)
+        } else {
+            Choice::STAY
         };
-        let k = codes as f64;
-        let one_step = |f: &dyn Fn(f64, f64, f64) -> f64| {
-            tensor(
-                (0..steps)
-                    .map(|t| {
-                        let (now, then) = (schedule.at(t), schedule.at(t - 1));
-                        let a = now.keep / then.keep;
-                        let c = 1.0 - (1.0 - now.mask) / (1.0 - then.mask);
-                        // Where no token is replaced 1 − a − c is rounding error.
-                        let kb = if now.uniform > 0.0 { 1.0 - a - c } else { 0.0 };
-                        f(a, kb.max(0.0) / k, c)
-                    })
-                    .collect(),
+        let (differs, agrees) = if now.uniform > 0.0 {
+            (
+                normalised(a * b_then, b * then.keep, step.uniform * b_then, b_now),
+                normalised(
+                    a * then.keep + a * b_then + b * then.keep,
+                    0.0,
+                    step.uniform * b_then,
+                    now.keep + b_now,
+                ),
             )
+        } else {
+            // Without replacement a visible token is the original one; the
+            // general form is 0/0 there.
+            (Choice::STAY, Choice::STAY)
         };
-        let cumulative = |f: &dyn Fn(f64, f64, f64) -> f64| {
-            tensor(
-                (0..steps)
-                    .chain([-1])
-                    .map(|t| {
-                        let now = schedule.at(t);
-                        f(now.keep, now.uniform / k, now.mask)
-                    })
-                    .collect(),
-            )
-        };
-        let log_1_min = |c: f64| (1.0 - c + 1e-40).ln();
-        LogSchedule {
-            log_at: one_step(&|a, _, _| a.ln()),
-            log_bt: one_step(&|_, b, _| b.ln()),
-            log_ct: one_step(&|_, _, c| c.ln()),
-            log_1_min_ct: one_step(&|_, _, c| log_1_min(c)),
-            log_cumprod_at: cumulative(&|a, _, _| a.ln()),
-            log_cumprod_bt: cumulative(&|_, b, _| b.ln()),
-            log_cumprod_ct: cumulative(&|_, _, c| c.ln()),
-            log_1_min_cumprod_ct: cumulative(&|_, _, c| log_1_min(c)),
-            codes,
-            timesteps: steps,
+        Posterior {
+            masked,
+            differs,
+            agrees,
         }
     }
-
-    /// log q(x_t | x_0) for (possibly soft) `log_x0`; `t` int64 `[B]`, −1 is clean.
-    pub fn q_pred(&self, log_x0: &Tensor, t: &Tensor) -> Tensor {
-        let index = (t + (self.timesteps + 1)).remainder(self.timesteps + 1);
-        self.forward_map(
-            log_x0,
-            &at(&self.log_cumprod_at, &index),
-            &at(&self.log_cumprod_bt, &index),
-            &at(&self.log_cumprod_ct, &index),
-            &at(&self.log_1_min_cumprod_ct, &index),
-        )
-    }
-
-    /// log q(x_t | x_{t−1}) for (possibly soft) `log_x`; `t` int64 `[B]`.
-    pub fn q_pred_one_timestep(&self, log_x: &Tensor, t: &Tensor) -> Tensor {
-        self.forward_map(
-            log_x,
-            &at(&self.log_at, t),
-            &at(&self.log_bt, t),
-            &at(&self.log_ct, t),
-            &at(&self.log_1_min_ct, t),
-        )
-    }
-
-    fn forward_map(
-        &self,
-        log_x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        not_c: &Tensor,
-    ) -> Tensor {
-        let codes = (log_x.narrow(-1, 0, self.codes) + a).logaddexp(b);
-        let mask = (log_x.narrow(-1, self.codes, 1) + not_c).logaddexp(c);
-        Tensor::cat(&[codes, mask], -1)
-    }
-
-    /// log one-hot of `tokens` `[B, L]`, log 1e-30 elsewhere.
-    pub fn log_one_hot(&self, tokens: &Tensor) -> Tensor {
-        let (batch, length) = (tokens.size()[0], tokens.size()[1]);
-        Tensor::full(
-            [batch, length, self.codes + 1],
-            ONE_HOT_FLOOR.ln(),
-            (Kind::Float, tokens.device()),
-        )
-        .scatter_value_(-1, &tokens.unsqueeze(-1), 0.0)
-    }
-
-    /// log p_θ(x_{t−1} | x_t) = log Σ_k p(x̂_0 = k) q(x_{t−1} | x_t, k), clamped to
-    /// −70…0: `log_x0` `[B, L, K + 1]`, `x_t` `[B, L]`, `t` int64 `[B]`.
-    pub fn q_posterior(&self, log_x0: &Tensor, x_t: &Tensor, t: &Tensor) -> Tensor {
-        let masked = x_t.eq(self.codes).unsqueeze(-1); // [B, L, 1]
-        let one_hot = self.log_one_hot(x_t).narrow(-1, 0, self.codes);
-        let log_zero = ONE_HOT_FLOOR.ln();
-
-        let hit = |a: Tensor, b: Tensor, c: Tensor| {
-            let visible = (&one_hot + a).logaddexp(&b); // [B, L, K]
-            visible.where_self(&masked.logical_not(), &c)
-        };
-        // log q(x_t | x_0 = k) and log q(x_t | x_{t−1} = j)
-        let from_start = hit(
-            at(&self.log_cumprod_at, t),
-            at(&self.log_cumprod_bt, t),
-            at(&self.log_cumprod_ct, t),
-        );
-        let from_previous = hit(
-            at(&self.log_at, t),
-            at(&self.log_bt, t),
-            at(&self.log_ct, t),
-        );
-        let mask_row = masked.zeros_like().to_kind(Kind::Float); // x_{t−1} = M: log 1 if x_t = M
-        let mask_row = mask_row.masked_fill(&masked.logical_not(), log_zero); // [B, L, 1]
-        let from_previous = Tensor::cat(&[from_previous, mask_row.shallow_clone()], -1);
-
-        let ratio = log_x0.narrow(-1, 0, self.codes) - from_start;
-        let ratio = Tensor::cat(&[ratio, mask_row.full_like(log_zero)], -1);
-        let total = ratio.logsumexp([-1], true); // [B, L, 1]
-        let previous = self.q_pred(&(ratio - &total), &(t - 1));
-        let posterior = previous + from_previous + total;
-        // Where no token is ever replaced, a visible one is the original; the general
-        // form is 0/0 there.
-        let original = at(&self.log_cumprod_bt, t)
-            .isneginf()
-            .logical_and(&masked.logical_not());
-        self.log_one_hot(x_t)
-            .where_self(&original, &posterior)
-            .clamp(LOG_ZERO, 0.0)
-    }
 }
 
-/// Entries `t` `[B]` of `table`, shaped to broadcast over `[B, L, K]`.
-fn at(table: &Tensor, t: &Tensor) -> Tensor {
-    table.index_select(0, t).view([-1, 1, 1])
-}
-
-/// log p(x̂_0) of raw `logits` `[B, L, K]` with the mask row −70: log-softmax in
-/// f64, then f32, clamped to −70…0 → `[B, L, K + 1]`.
-pub fn log_prediction(logits: &Tensor) -> Tensor {
-    let log_p = logits.log_softmax(-1, Kind::Double).to_kind(Kind::Float);
-    with_mask_row(&log_p).clamp(LOG_ZERO, 0.0)
-}
-
-fn with_mask_row(log_p: &Tensor) -> Tensor {
-    log_p.pad([0, 1], "constant", LOG_ZERO)
-}
-
-/// Guidance as the official code applies it: on clamped log-probabilities, with
-/// renormalisation, skipped within 1e-3 of scale 1 → `[B, L, K + 1]`.
-pub fn official_guidance(prediction: &Prediction, scale: f64) -> Tensor {
-    let conditional = log_prediction(&prediction.conditional);
-    match &prediction.unconditional {
-        Some(null) if (scale - 1.0).abs() >= 1e-3 => {
-            let codes = conditional.size()[2] - 1;
-            let (c, u) = (
-                conditional.narrow(-1, 0, codes),
-                log_prediction(null).narrow(-1, 0, codes),
-            );
-            let mixed = &u + (c - &u) * scale;
-            let log_p = &mixed - mixed.logsumexp([-1], true);
-            with_mask_row(&log_p.clamp(LOG_ZERO, 0.0))
-        }
-        _ => conditional,
-    }
-}
-
-/// Truncation as the official code applies it, decided on f32 cumulative sums
-/// over the sorted row; the other entries become −70: `[…, K + 1]` → the same.
-pub fn official_truncation(log_p: &Tensor, truncation: Truncation) -> Tensor {
-    drop_codes(log_p, truncation, LOG_ZERO)
-}
-
-/// Sets the codes that `truncation` drops to `floor`.
-fn drop_codes(log_p: &Tensor, truncation: Truncation, floor: f64) -> Tensor {
-    let classes = log_p.size()[log_p.dim() - 1];
-    let kept = match truncation {
-        Truncation::Off => return log_p.shallow_clone(),
-        Truncation::TopP(rate) => {
-            let (sorted, order) = log_p.sort(-1, true);
-            let mass = sorted.exp().cumsum(-1, Kind::Float);
-            // A code stays iff the mass before it is below the rate; the first always.
-            let before = mass
-                .narrow(-1, 0, classes - 1)
-                .pad([1, 0], "constant", -1.0);
-            let kept = before.lt(rate).to_kind(Kind::Int64);
-            kept.zeros_like().scatter(-1, &order, &kept)
-        }
-        Truncation::TopK(k) => {
-            let (_, order) = log_p.topk(k.min(classes), -1, true, true);
-            log_p
-                .zeros_like()
-                .to_kind(Kind::Int64)
-                .scatter_value(-1, &order, 1)
-        }
+impl Choice {
+    const STAY: Choice = Choice {
+        stay: 1.0,
+        take: 0.0,
+        uniform: 0.0,
     };
-    log_p.masked_fill(&kept.eq(0), floor)
 }
 
-/// Guidance as diffusers applies it: active above scale 1, not clamped → `[B, L, K]`.
-pub fn diffusers_guidance(prediction: &Prediction, scale: f64) -> Tensor {
-    let log_softmax = |logits: &Tensor| logits.log_softmax(-1, Kind::Double).to_kind(Kind::Float);
-    let conditional = log_softmax(&prediction.conditional);
-    match &prediction.unconditional {
-        Some(null) if scale > 1.0 => {
-            let null = log_softmax(null);
-            let mixed = &null + (conditional - &null) * scale;
-            &mixed - mixed.logsumexp([-1], true)
-        }
-        _ => conditional,
+fn normalised(stay: f64, take: f64, uniform: f64, total: f64) -> Choice {
+    Choice {
+        stay: stay / total,
+        take: take / total,
+        uniform: uniform / total,
     }
 }
 
-/// Truncation as diffusers applies it: over the K codes, then floored at −70, with
-/// the mask row appended for [`LogSchedule::q_posterior`] → `[B, L, K + 1]`.
-pub fn diffusers_truncation(log_p: &Tensor, truncation: Truncation) -> Tensor {
-    let kept = drop_codes(log_p, truncation, f64::NEG_INFINITY);
-    with_mask_row(&kept.clamp_min(LOG_ZERO))
+/// The uniform numbers in [0, 1) of one reverse step: f64 `[B, A]` each.
+pub struct StepNoise {
+    /// Which code x̂_0 is.
+    pub code: Tensor,
+    /// Whether the token stays, becomes x̂_0 or is replaced.
+    pub choice: Tensor,
+    /// Which code replaces it.
+    pub replacement: Tensor,
 }
 
-/// argmax of log p + Gumbel noise of `uniform` (f32), which has the shape of
-/// `log_p` `[…, N]` → int64 `[…]`.
-pub fn gumbel_argmax(log_p: &Tensor, uniform: &Tensor) -> Tensor {
-    // A number that f32 rounds to 1 would have noise 69, enough to draw any class.
-    let uniform = uniform.clamp_max(1.0 - f64::from(f32::EPSILON) / 2.0);
-    let gumbel = -((uniform + 1e-30).log().neg() + 1e-30).log();
-    (log_p + gumbel).argmax(-1, false)
+/// x_s ~ p_θ(x_s | x_t) (eq. 11) position by position: `p` `[B, A, K]` the guided and
+/// truncated p(x̂_0), not necessarily normalised; `x_t` int64 `[B, A]` with mask K →
+/// int64 `[B, A]`.
+pub fn reverse_step(posterior: &Posterior, p: &Tensor, x_t: &Tensor, noise: &StepNoise) -> Tensor {
+    let codes = p.size()[2];
+    let start = inverse_cdf(p, &noise.code); // x̂_0 [B, A]
+    let replacement = (&noise.replacement * codes as f64).to_kind(Kind::Int64);
+    let choose = |stay: f64, take: f64| {
+        // stay | x̂_0 | replacement, in this order along the unit interval
+        let moved = start.where_self(&noise.choice.lt(stay + take), &replacement);
+        x_t.where_self(&noise.choice.lt(stay), &moved)
+    };
+    let masked = choose(posterior.masked.stay, posterior.masked.take);
+    let differs = choose(posterior.differs.stay, posterior.differs.take);
+    let agrees = choose(posterior.agrees.stay, posterior.agrees.take);
+    let visible = agrees.where_self(&start.eq_tensor(x_t), &differs);
+    masked.where_self(&x_t.eq(codes), &visible)
+}
+
+/// Index of the code where the cumulated probability passes u:
+/// `p` `[B, A, K]` (not necessarily normalised), `uniform` f64 `[B, A]` in [0, 1)
+/// → int64 `[B, A]`. A code of probability 0 is never drawn.
+pub fn inverse_cdf(p: &Tensor, uniform: &Tensor) -> Tensor {
+    let cdf = p.cumsum(-1, Kind::Double); // [B, A, K]
+    let total = cdf.slice(-1, -1, None, 1); // [B, A, 1]
+    let target = uniform.unsqueeze(-1) * total; // [B, A, 1]
+    let codes = cdf.size()[2];
+    target
+        .searchsorted(&cdf, false, true, "right", None::<&Tensor>)
+        .clamp_max(codes - 1)
+        .squeeze_dim(-1)
 }

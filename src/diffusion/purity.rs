@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::schedule::Schedule;
+use super::LOG_ZERO;
 
 /// How masked positions are revealed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,32 +37,6 @@ pub fn reveal_counts(schedule: &Schedule, times: &[(i64, i64)], tokens: usize) -
         .collect()
 }
 
-/// The official tables `n_sample` by time index, made for 1024 tokens;
-/// `tokens_per_evaluation` is `prior_ps`. `None` where the original has no table.
-pub fn official_counts(
-    timesteps: usize,
-    tokens: usize,
-    tokens_per_evaluation: usize,
-) -> Option<Vec<usize>> {
-    if tokens != 1024 {
-        return None;
-    }
-    let spread = |first: &[usize], middle: &[usize], repeats: usize, last: &[usize]| {
-        let mut counts = first.to_vec();
-        counts.extend(middle.iter().copied().cycle().take(middle.len() * repeats));
-        counts.extend(last);
-        counts
-    };
-    match timesteps {
-        100 if tokens_per_evaluation > 10 => Some(spread(&[1, 10], &[11, 10, 10], 32, &[11, 11])),
-        100 => Some(spread(&[1, 6], &[11, 10, 10], 32, &[11, 15])),
-        50 => Some(spread(&[10], &[21, 20], 24, &[30])),
-        25 => Some(spread(&[21], &[41], 23, &[60])),
-        10 => Some(spread(&[69], &[102], 8, &[139])),
-        _ => None,
-    }
-}
-
 /// max_k p̂_k of every position, relative to the image's largest: `log_p`
 /// `[B, L, N]` → `[B, L]` in 0…1. All ones without purity.
 pub fn scores(log_p: &Tensor, purity: Option<f64>) -> Tensor {
@@ -79,7 +54,7 @@ pub fn sharpen(log_p: &Tensor, scores: &Tensor, weight: f64) -> Tensor {
     (exponent * log_p)
         .softmax(-1, None::<Kind>)
         .log()
-        .clamp(-70.0, 0.0)
+        .clamp(LOG_ZERO, 0.0)
 }
 
 /// How many of the `missing` tokens one evaluation reveals: at most `limit`, but a
@@ -91,6 +66,15 @@ pub fn batch_of(missing: usize, limit: usize) -> usize {
     } else {
         count
     }
+}
+
+/// How many tokens each evaluation of a step reveals that has `missing` to reveal.
+pub fn evaluations(mut missing: usize, limit: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let count = batch_of(missing, limit);
+        missing -= count;
+        (count > 0).then_some(count)
+    })
 }
 
 /// `count` masked positions of each image, without replacement and in proportion

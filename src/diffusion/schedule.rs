@@ -1,4 +1,5 @@
-//! Noise schedules (arXiv 2111.14822, section 4.1).
+//! Noise schedules (arXiv 2111.14822, section 4.1): the one place where the noise
+//! between two times is derived.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,15 +64,24 @@ impl Transition {
     }
 }
 
-/// ā, K·b̄ and c̄ at one time; the three sum to 1.
+/// What the noise between two times does to a code: the three probabilities sum to 1.
+/// The mask stays the mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cumulative {
-    /// ā: the token is still the original one.
+pub struct Corruption {
+    /// a: it is kept.
     pub keep: f64,
-    /// K·b̄: it was replaced by a uniform code.
+    /// K·b: it is replaced by a uniform code.
     pub uniform: f64,
-    /// c̄: it is the mask.
+    /// c: it is masked.
     pub mask: f64,
+}
+
+impl Corruption {
+    const NONE: Corruption = Corruption {
+        keep: 1.0,
+        uniform: 0.0,
+        mask: 0.0,
+    };
 }
 
 /// K·b̄ below this is taken for 0.
@@ -80,7 +90,7 @@ const ROUNDING: f64 = 1e-14;
 /// The cumulative probabilities of every time, in f64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    times: Vec<Cumulative>,
+    times: Vec<Corruption>,
     codes: i64,
 }
 
@@ -96,19 +106,19 @@ impl Schedule {
                 Transition::MaskAndReplace { alpha, gamma } => {
                     let (keep, mask) = (line(alpha, t), line(gamma, t));
                     let uniform = 1.0 - keep - mask;
-                    Cumulative {
+                    Corruption {
                         keep,
                         // Where ᾱ and γ̄ sum to 1 this is rounding error.
                         uniform: if uniform < ROUNDING { 0.0 } else { uniform },
                         mask,
                     }
                 }
-                Transition::MaskOnly { gamma } => Cumulative {
+                Transition::MaskOnly { gamma } => Corruption {
                     keep: 1.0 - line(gamma, t),
                     uniform: 0.0,
                     mask: line(gamma, t),
                 },
-                Transition::Uniform { alpha } => Cumulative {
+                Transition::Uniform { alpha } => Corruption {
                     keep: line(alpha, t),
                     uniform: 1.0 - line(alpha, t),
                     mask: 0.0,
@@ -128,15 +138,22 @@ impl Schedule {
         self.codes
     }
 
-    /// The cumulative probabilities at `t` in −1…T−1; −1 is clean: (1, 0, 0).
-    pub fn at(&self, t: i64) -> Cumulative {
-        usize::try_from(t).map_or(
-            Cumulative {
-                keep: 1.0,
-                uniform: 0.0,
-                mask: 0.0,
-            },
-            |t| self.times[t],
-        )
+    /// ā, K·b̄ and c̄ (eq. 8): the noise from clean tokens to the time `t` in −1…T−1,
+    /// where −1 is clean.
+    pub fn at(&self, t: i64) -> Corruption {
+        usize::try_from(t).map_or(Corruption::NONE, |t| self.times[t])
+    }
+
+    /// a, K·b and c of q(x_t | x_s): the noise that leads from `s` to `t`,
+    /// −1 ≤ s < t ≤ T−1. One step (s = t − 1) is the matrix Q_t (eqs. 3 and 7); further
+    /// apart it is the product Q_t … Q_{s+1}, which has the same form.
+    pub fn between(&self, s: i64, t: i64) -> Corruption {
+        let (then, now) = (self.at(s), self.at(t));
+        let keep = now.keep / then.keep;
+        Corruption {
+            keep,
+            uniform: (now.uniform - keep * then.uniform) / (1.0 - then.mask),
+            mask: 1.0 - (1.0 - now.mask) / (1.0 - then.mask),
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Runs of a whole model: from what pictures should show to their tokens.
 
+use std::ops::ControlFlow;
+
 use tch::{Device, Tensor};
 
 use super::conditioner::{ConditionError, Subject};
 use super::{Pipeline, Request};
 use crate::diffusion::guidance::Prediction;
-use crate::diffusion::sampler::Progress;
-use crate::diffusion::{HostNoise, Sampler, Start};
+use crate::diffusion::sampler::{self, Observe, Progress, Query, Stopped};
+use crate::diffusion::{HostNoise, SamplingPlan, Start};
 use crate::model::ModelConfig;
 use crate::transformer::Condition;
 
@@ -24,6 +26,15 @@ pub struct Origin {
     pub tokens: Tensor,
     /// The tokens that may change, bool `[1, L]`; all when `None`.
     pub redrawn: Option<Tensor>,
+}
+
+/// Why there are no pictures.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// Operations of an evaluation that are worth a thread: below, threads wait for each
@@ -51,21 +62,21 @@ impl Pipeline {
         self.condition_against(subjects, null.as_ref())
     }
 
-    /// As [`condition`](Self::condition) for a run of `sampler` with `edits`.
+    /// As [`condition`](Self::condition) for a run of `plan` with `edits`.
     pub fn edited_condition(
         &self,
         subjects: &[Subject],
-        sampler: &Sampler,
+        plan: &SamplingPlan,
         edits: &Edits,
     ) -> Result<Condition, ConditionError> {
         let _no_grad = tch::no_grad_guard();
         match &edits.negative_prompt {
-            Some(negative) if sampler.config().uses_guidance() => {
+            Some(negative) if plan.uses_guidance() => {
                 let negative = Subject::Text(negative.clone());
                 let null = self.conditioner.encode(std::slice::from_ref(&negative))?;
                 self.condition_against(subjects, Some(&null))
             }
-            _ => self.condition(subjects, sampler.config().uses_guidance()),
+            _ => self.condition(subjects, plan.uses_guidance()),
         }
     }
 
@@ -86,29 +97,31 @@ impl Pipeline {
     ///
     /// On the CPU pictures are made one after the other, so that a picture's tokens
     /// do not depend on the batch it is made in; `observe` is told the index of the
-    /// first request of the group that the progress is about.
+    /// first request of the group that the progress is about; when it breaks, no picture
+    /// is finished.
     pub fn sample_tokens(
         &self,
-        sampler: &Sampler,
+        plan: &SamplingPlan,
         requests: &[Request],
-        observe: &mut dyn FnMut(usize, Progress),
-    ) -> Result<Tensor, ConditionError> {
-        self.sample_edited(sampler, requests, &Edits::default(), observe)
+        observe: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
+    ) -> Result<Tensor, SampleError> {
+        self.sample_edited(plan, requests, &Edits::default(), observe)
     }
 
     /// As [`sample_tokens`](Self::sample_tokens), starting from the picture of `edits`
-    /// if there is one. A sampler of less than full strength needs one.
+    /// if there is one. A plan of less than full strength needs one.
     ///
     /// # Errors
     ///
-    /// Also a negative prompt where the model takes none.
+    /// A subject that the model cannot show, a negative prompt where it takes none, and
+    /// [`Stopped`] if `observe` breaks.
     pub fn sample_edited(
         &self,
-        sampler: &Sampler,
+        plan: &SamplingPlan,
         requests: &[Request],
         edits: &Edits,
-        observe: &mut dyn FnMut(usize, Progress),
-    ) -> Result<Tensor, ConditionError> {
+        observe: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
+    ) -> Result<Tensor, SampleError> {
         let group = match self.device {
             Device::Cpu => 1,
             _ => requests.len().max(1),
@@ -119,11 +132,11 @@ impl Pipeline {
             let subjects: Vec<Subject> = requests.iter().map(|r| r.subject.clone()).collect();
             let condition = match known {
                 Some((of, condition)) if of == subjects => condition,
-                _ => self.edited_condition(&subjects, sampler, edits)?,
+                _ => self.edited_condition(&subjects, plan, edits)?,
             };
             let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
             let mut observe = |progress: Progress| observe(i * group, progress);
-            parts.push(self.sample_group(sampler, &seeds, edits, &condition, &mut observe));
+            parts.push(self.sample_group(plan, &seeds, edits, &condition, &mut observe)?);
             known = Some((subjects, condition));
         }
         Ok(Tensor::cat(&parts, 0))
@@ -131,51 +144,44 @@ impl Pipeline {
 
     fn sample_group(
         &self,
-        sampler: &Sampler,
+        plan: &SamplingPlan,
         seeds: &[u64],
         edits: &Edits,
         condition: &Condition,
-        observe: &mut dyn FnMut(Progress),
-    ) -> Tensor {
-        let _no_grad = tch::no_grad_guard();
-        let start = self.start(sampler, seeds, edits);
-        let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
-            self.predict(sampler, x, t, condition, positions)
-        };
-        sampler.sample(start, &mut denoise, &mut HostNoise::new(seeds), observe)
+        observe: &mut Observe,
+    ) -> Result<Tensor, Stopped> {
+        let start = self.start(plan, seeds, edits);
+        let mut denoise = |query: Query| self.predict(query, condition);
+        let mut noise = HostNoise::new(seeds);
+        sampler::sample(plan, start, &mut denoise, &mut noise, observe)
     }
 
     /// The state before the first step, one row per seed, on the model's device.
-    pub fn start(&self, sampler: &Sampler, seeds: &[u64], edits: &Edits) -> Start {
+    pub fn start(&self, plan: &SamplingPlan, seeds: &[u64], edits: &Edits) -> Start {
         let batch = seeds.len() as i64;
         let mut noise = HostNoise::new(seeds);
         let start = match &edits.origin {
-            None => sampler.start(batch, &mut noise).into(),
+            None => sampler::start(plan, batch, &mut noise).into(),
             Some(origin) => {
                 let rows = |x: &Tensor| x.expand([batch, -1], false); // [B, L]
                 let redrawn = origin.redrawn.as_ref().map(rows);
-                sampler.start_from(&rows(&origin.tokens), redrawn.as_ref(), &mut noise)
+                sampler::start_from(plan, &rows(&origin.tokens), redrawn.as_ref(), &mut noise)
             }
         };
         start.to_device(self.device)
     }
 
-    /// What the network says of `x_t` `[B, L]` at time `t` int64 `[1]`, at `positions`
-    /// `[B, A]` (all L when `None`), for a `condition` made for `sampler`.
-    pub fn predict(
-        &self,
-        sampler: &Sampler,
-        x_t: &Tensor,
-        t: &Tensor,
-        condition: &Condition,
-        positions: Option<&Tensor>,
-    ) -> Prediction {
-        let batch = x_t.size()[0];
-        let logits = self.denoiser.forward(x_t, t, condition, positions);
-        let guided = sampler.config().uses_guidance();
+    /// What the network says at a `query`; a `condition` with the null condition's rows
+    /// where the query asks for them.
+    pub fn predict(&self, query: Query, condition: &Condition) -> Prediction {
+        let _no_grad = tch::no_grad_guard();
+        let batch = query.x_t.size()[0];
+        let logits = self
+            .denoiser
+            .forward(query.x_t, query.t, condition, query.positions);
         Prediction {
             conditional: logits.narrow(0, 0, batch),
-            unconditional: guided.then(|| logits.narrow(0, batch, batch)),
+            unconditional: query.null.then(|| logits.narrow(0, batch, batch)),
         }
     }
 }

@@ -43,9 +43,25 @@ pub fn load() -> CudaLibrary {
         return CudaLibrary::Absent(folder);
     }
     match open_globally(&path) {
-        Ok(()) => CudaLibrary::Loaded(path),
+        Ok(()) => {
+            prefer_flash_attention();
+            CudaLibrary::Loaded(path)
+        }
         Err(reason) => CudaLibrary::Failed { path, reason },
     }
+}
+
+extern "C" {
+    fn vqd_flash_attention_first() -> bool;
+}
+
+/// Makes attention try flash kernels first. libtorch 2.11 prefers cuDNN's on Hopper, which
+/// spend tens of milliseconds of host time on a plan for every new shape, and the number of
+/// positions that a sampling step asks about changes all the time. Returns whether libtorch
+/// took the order.
+pub fn prefer_flash_attention() -> bool {
+    // SAFETY: sets and reads a list of libtorch's global context.
+    unsafe { vqd_flash_attention_first() }
 }
 
 /// Bytes that are free on the CUDA device `index`, by the CUDA runtime that came with

@@ -1,5 +1,6 @@
 //! Pictures from a run's newest checkpoint, for the eye.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -118,9 +119,9 @@ pub fn preview(
         revealing: None,
         rule: ReverseRule::Exact,
     };
-    let sampler = pipeline.sampler(&sampler).map_err(failed)?;
+    let plan = pipeline.plan(&sampler).map_err(failed)?;
     let tokens = pipeline
-        .sample_tokens(&sampler, &requests, &mut |_, _| ())
+        .sample_tokens(&plan, &requests, &mut |_, _| ControlFlow::Continue(()))
         .map_err(failed)?;
     let pictures = pipeline.decode(&tokens); // [B, 3, H, W]
     let pictures: Vec<Picture> = (0..pictures.size()[0])

@@ -1,17 +1,17 @@
 //! A saved `VQDiffusionPipeline`: the folder is opened as a user opens it, then every
 //! part and whole runs under diffusers' rule are compared.
 
+use std::ops::ControlFlow;
+
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::codec::image_codec::to_bytes;
 use vqdiffusion::codec::Rounding;
+use vqdiffusion::diffusion::compat::{diffusers, gumbel_argmax, LogSchedule};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::noise::Draw;
-use vqdiffusion::diffusion::plan::plan;
-use vqdiffusion::diffusion::posterior::{
-    diffusers_guidance, diffusers_truncation, gumbel_argmax, LogSchedule,
-};
+use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
 use vqdiffusion::pipeline::{Pipeline, Subject};
@@ -105,7 +105,7 @@ fn steps(case: &mut Case, pipeline: &Pipeline) {
             conditional,
             unconditional: None,
         };
-        let log_p = diffusers_guidance(&prediction, 1.0);
+        let log_p = diffusers::guidance(&prediction, 1.0);
         let name = format!("expected.transformer.t{t}");
         case.check(&name, &log_p.transpose(1, 2));
 
@@ -113,11 +113,11 @@ fn steps(case: &mut Case, pipeline: &Pipeline) {
         let recorded = case.input(&name).transpose(1, 2).contiguous(); // [B, L, K]
         for rate in case.names_below(&format!("expected.truncate.t{t}.r")) {
             let r = rate.parse().unwrap_or_else(|_| panic!("rate {rate}"));
-            let ours = diffusers_truncation(&recorded, Truncation::TopP(r));
+            let ours = diffusers::truncation(&recorded, Truncation::TopP(r));
             let name = format!("expected.truncate.t{t}.r{rate}");
             case.check(&name, &ours.narrow(-1, 0, codes).transpose(1, 2));
         }
-        let log_p = diffusers_truncation(&recorded, Truncation::Off); // [B, L, K + 1]
+        let log_p = diffusers::truncation(&recorded, Truncation::Off); // [B, L, K + 1]
         let posterior = match t {
             0 => log_p.narrow(-1, 0, codes),
             _ => logs.q_posterior(
@@ -193,13 +193,8 @@ fn sampling(case: &mut Case, pipeline: &Pipeline, run: &str) {
         revealing: None,
         rule: ReverseRule::Diffusers,
     };
-    let times = plan(
-        config.rule,
-        config.steps,
-        pipeline.config().denoiser.timesteps as usize,
-    )
-    .unwrap_or_else(|e| panic!("{e}"));
-    let times: Vec<i64> = times.iter().map(|step| step.network).collect();
+    let plan = pipeline.plan(&config).unwrap_or_else(|e| panic!("{e}"));
+    let times: Vec<i64> = plan.steps().iter().map(|step| step.network).collect();
     let name = |rest: &str| format!("expected.pipe.{run}.{rest}");
     case.check(&name("timesteps"), &Tensor::from_slice(&times));
 
@@ -211,19 +206,15 @@ fn sampling(case: &mut Case, pipeline: &Pipeline, run: &str) {
         uniform: case.input(&format!("input.pipe.{run}.uniform")),
         last: case.input(&format!("input.pipe.{run}.uniform_last")),
     };
-    let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
-        let logits = pipeline.denoiser().forward(x, t, &condition, positions);
-        Prediction {
-            conditional: logits.narrow(0, 0, batch),
-            unconditional: guided.then(|| logits.narrow(0, batch, batch)),
-        }
-    };
-    let sampler = pipeline.sampler(&config).unwrap_or_else(|e| panic!("{e}"));
-    let start = sampler.start(batch, &mut noise);
+    let mut denoise = |query: Query| pipeline.predict(query, &condition);
+    let start = start(&plan, batch, &mut noise);
     let mut states = Vec::new();
-    let tokens = sampler.sample(start, &mut denoise, &mut noise, &mut |progress| {
+    let mut observe = |progress: Progress| {
         states.push(progress.tokens.copy());
-    });
+        ControlFlow::Continue(())
+    };
+    let tokens = sample(&plan, start, &mut denoise, &mut noise, &mut observe)
+        .unwrap_or_else(|e| panic!("{e}"));
     case.check(&name("tokens"), &Tensor::stack(&states, 0));
 
     let image = pipeline.decode(&tokens).permute([0, 2, 3, 1]); // [B, H, W, 3] in 0…255

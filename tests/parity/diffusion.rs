@@ -1,11 +1,9 @@
 //! Schedule buffers, posterior, truncation and guidance.
 
 use tch::{Device, Kind, Tensor};
+use vqdiffusion::diffusion::compat::{log_prediction, official, LogSchedule};
 use vqdiffusion::diffusion::guidance::Prediction;
-use vqdiffusion::diffusion::kernel::ReverseKernel;
-use vqdiffusion::diffusion::posterior::{
-    log_prediction, official_guidance, official_truncation, LogSchedule,
-};
+use vqdiffusion::diffusion::posterior::Posterior;
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::Schedule;
 use vqdiffusion::pipeline::Pipeline;
@@ -65,7 +63,7 @@ pub fn run(case: &mut Case, pipeline: &Pipeline) {
     exact_kernel(case, &schedule, &log_pred, &x_t, &t);
 
     for name in case.names_below("expected.truncate.") {
-        let ours = official_truncation(
+        let ours = official::truncation(
             &case.input("input.truncate_in").transpose(1, 2),
             truncation(&name),
         );
@@ -84,7 +82,7 @@ fn exact_kernel(case: &mut Case, schedule: &Schedule, log_pred: &Tensor, x_t: &T
     let p = log_pred.narrow(-1, 0, codes).softmax(-1, Kind::Double); // [B, L, K]
     for (row, &t) in integers(t).iter().enumerate() {
         let row = row as i64;
-        let kernel = ReverseKernel::new(schedule, t, t - 1);
+        let kernel = Posterior::new(schedule, t - 1, t);
         let (p, x) = (p.get(row), x_t.get(row).unsqueeze(-1)); // [L, K], [L, 1]
         let masked = Tensor::cat(
             &[
@@ -151,14 +149,14 @@ pub fn guided(case: &mut Case, denoiser: &Denoiser, kind: &str, y: &Tensor, null
         let scale: f64 = suffix
             .parse()
             .unwrap_or_else(|_| panic!("no guidance scale in {name}"));
-        let ours = official_guidance(&prediction, scale).transpose(1, 2);
+        let ours = official::guidance(&prediction, scale).transpose(1, 2);
         case.check(&name, &ours);
         exact_guidance(case, &name, &prediction, scale);
         let expected = case.input(&name);
         for row in 0..x_t.size()[0] {
             let [x, t, y] = [&x_t, &t, y].map(|input| input.narrow(0, row, 1));
             let alone = predict(&x, &t, &y);
-            let ours = official_guidance(&alone, scale).transpose(1, 2);
+            let ours = official::guidance(&alone, scale).transpose(1, 2);
             let how = format!("sample {row} alone");
             case.also(&name, &how, &ours, &expected.narrow(0, row, 1));
         }

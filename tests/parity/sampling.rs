@@ -1,12 +1,14 @@
 //! Whole sampling runs under the official rule with the recorded noise.
 
+use std::ops::ControlFlow;
+
 use serde_json::Value;
 use tch::{Kind, Tensor};
+use vqdiffusion::diffusion::compat::{gumbel_argmax, official};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::noise::Draw;
-use vqdiffusion::diffusion::plan::official_times;
-use vqdiffusion::diffusion::posterior::{gumbel_argmax, official_guidance, official_truncation};
 use vqdiffusion::diffusion::purity::{self, Revealing};
+use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
 use vqdiffusion::model::NullText;
@@ -104,7 +106,7 @@ impl Settings {
         let list = |key: &str| meta[key].as_array().cloned();
         Settings {
             config: SamplerConfig {
-                steps: official_times(skip, timesteps).len(),
+                steps: official::times(skip, timesteps).len(),
                 guidance,
                 truncation,
                 revealing,
@@ -171,12 +173,12 @@ pub fn run(case: &mut Case, pipeline: &Pipeline, run: &str) {
     let settings = Settings::read(&meta, denoiser.config().timesteps);
     let batch = settings.subjects.len() as i64;
     let condition = settings.condition(pipeline);
-    let mut sampler = pipeline
-        .sampler(&settings.config)
+    let mut plan = pipeline
+        .plan(&settings.config)
         .unwrap_or_else(|e| panic!("{e}"))
-        .with_plan(official_times(settings.skip, denoiser.config().timesteps));
+        .with_steps(official::times(settings.skip, denoiser.config().timesteps));
     if let Some(counts) = &settings.counts {
-        sampler = sampler.with_reveal_counts(counts);
+        plan = plan.with_reveal_counts(counts);
     }
 
     let mut noise = RecordedNoise {
@@ -186,21 +188,22 @@ pub fn run(case: &mut Case, pipeline: &Pipeline, run: &str) {
         calls: 0,
     };
     let mut calls = Vec::new();
-    let guided = settings.config.uses_guidance();
-    let mut denoise = |x: &Tensor, t: &Tensor, positions: Option<&Tensor>| {
-        let logits = denoiser.forward(x, t, &condition, positions);
+    let mut denoise = |query: Query| {
+        let logits = denoiser.forward(query.x_t, query.t, &condition, query.positions);
         let prediction = || Prediction {
             conditional: logits.narrow(0, 0, batch),
-            unconditional: guided.then(|| logits.narrow(0, batch, batch)),
+            unconditional: query.null.then(|| logits.narrow(0, batch, batch)),
         };
         calls.push(Call {
-            x: x.copy(),
+            x: query.x_t.copy(),
             prediction: prediction(),
         });
         prediction()
     };
-    let start = sampler.start(batch, &mut noise);
-    let tokens = sampler.sample(start, &mut denoise, &mut noise, &mut |_| ());
+    let start = start(&plan, batch, &mut noise);
+    let mut observe = |_: Progress| ControlFlow::Continue(());
+    let tokens = sample(&plan, start, &mut denoise, &mut noise, &mut observe)
+        .unwrap_or_else(|e| panic!("{e}"));
 
     let expected_calls = meta["calls"].as_i64().unwrap_or(noise.uniform.size()[0]);
     if (calls.len() as i64, noise.calls) != (expected_calls, expected_calls) {
@@ -290,8 +293,8 @@ fn drawn_tokens(
 
 /// The codes proposed at every position, made again from what the network said.
 fn propose(settings: &Settings, revealing: Revealing, call: &Call, uniform: &Tensor) -> Tensor {
-    let log_p = official_guidance(&call.prediction, settings.config.guidance);
-    let log_p = official_truncation(&log_p, settings.config.truncation);
+    let log_p = official::guidance(&call.prediction, settings.config.guidance);
+    let log_p = official::truncation(&log_p, settings.config.truncation);
     let log_p = match revealing.purity {
         Some(weight) if weight > 0.0 => {
             let scores = purity::scores(&log_p, revealing.purity);

@@ -1,5 +1,6 @@
 //! That training learns, and fine-tuning starts where the imported model is.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
@@ -7,9 +8,9 @@ use tempfile::TempDir;
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::data::{Samples, TokenLoader};
+use vqdiffusion::diffusion::compat::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::forward::q_sample;
 use vqdiffusion::diffusion::noise::{training_uniform, TrainingDraw};
-use vqdiffusion::diffusion::posterior::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{ReverseRule, SamplerConfig};
 use vqdiffusion::pipeline::{Pipeline, Request, Subject};
@@ -46,14 +47,14 @@ fn a_tiny_set_is_memorised() {
         revealing: None,
         rule: ReverseRule::Exact,
     };
-    let sampler = pipeline.sampler(&config).expect("a sampler");
+    let plan = pipeline.plan(&config).expect("a plan");
     let requests: Vec<Request> = (0..12)
         .map(|i| Request {
             subject: Subject::Text(CAPTIONS[i % 4].into()),
             seed: i as u64,
         })
         .collect();
-    let tokens = pipeline.sample_tokens(&sampler, &requests, &mut |_, _| ());
+    let tokens = pipeline.sample_tokens(&plan, &requests, &mut |_, _| ControlFlow::Continue(()));
     let tokens = tokens.expect("tokens");
     for row in 0..12 {
         let drawn = Vec::<i64>::try_from(tokens.get(row as i64)).expect("tokens");

@@ -1,6 +1,7 @@
 //! A model's pictures of what folders of real pictures are called.
 
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -131,7 +132,7 @@ impl Maker {
         let sampler = &self.model.sampler;
         let tokens = self
             .pipeline
-            .sample_tokens(sampler, requests, &mut |_, _| {})?; // [B, L]
+            .sample_tokens(sampler, requests, &mut |_, _| ControlFlow::Continue(()))?; // [B, L]
         let rounding = self.model.plan.options.rounding;
         let bytes = to_bytes(&self.pipeline.decode(&tokens), rounding); // [B, 3, H, W]
         let picture = |i: usize| Picture::from_tensor(&bytes.get(i as i64));

@@ -16,7 +16,7 @@ use crate::cli::out_folder;
 use crate::cli::sample::plan::Plan;
 use crate::cli::sampler_args::{Options, SamplerArgs};
 use crate::data::DataError;
-use crate::diffusion::Sampler;
+use crate::diffusion::SamplingPlan;
 use crate::evaluate::labelled::{Label, LabelledFolder};
 use crate::picture::Picture;
 use crate::pipeline::{Request, Subject};
@@ -96,7 +96,7 @@ pub struct Model {
     pub path: PathBuf,
     /// Its requests are those of all folders, one after the other.
     pub plan: Plan,
-    pub sampler: Sampler,
+    pub sampler: SamplingPlan,
     pub device: Device,
 }
 

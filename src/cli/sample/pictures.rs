@@ -1,6 +1,7 @@
 //! Making the pictures of a plan and writing their files.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::{trace, SampleArgs};
 use crate::cli::progress::Progress;
 use crate::cli::CliResult;
 use crate::codec::image_codec::to_bytes;
-use crate::diffusion::Sampler;
+use crate::diffusion::SamplingPlan;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
 use crate::pipeline::class_names::label;
 use crate::pipeline::{Edits, Origin, Pipeline, Request, Subject};
@@ -53,7 +54,7 @@ fn slug(text: &str) -> String {
 pub fn make_pictures(
     args: &SampleArgs,
     plan: &Plan,
-    sampler: &Sampler,
+    sampler: &SamplingPlan,
     pipeline: &Pipeline,
     names: &[PathBuf],
 ) -> CliResult {
@@ -67,6 +68,7 @@ pub fn make_pictures(
         let tokens = pipeline.sample_edited(sampler, requests, &edits, &mut |first, step| {
             film.record(first, &step);
             progress.step("sampling");
+            ControlFlow::Continue(())
         })?;
         let decoded = to_bytes(&pipeline.decode(&tokens), rounding);
         for (i, (request, name)) in requests.iter().zip(names).enumerate() {
@@ -156,7 +158,7 @@ fn composited(plan: &Plan, made: Picture) -> Picture {
 }
 
 /// Steps of all the work: those of the groups sampled together, and those of traces.
-fn steps(args: &SampleArgs, plan: &Plan, sampler: &Sampler, pipeline: &Pipeline) -> u64 {
+fn steps(args: &SampleArgs, plan: &Plan, sampler: &SamplingPlan, pipeline: &Pipeline) -> u64 {
     let pictures = plan.requests.len();
     let groups = match pipeline.device() {
         tch::Device::Cpu => pictures,

@@ -7,7 +7,7 @@ use super::subject::subjects;
 use super::SampleArgs;
 use crate::cli::sampler_args::Options;
 use crate::diffusion::sampler::SamplerError;
-use crate::diffusion::Sampler;
+use crate::diffusion::SamplingPlan;
 use crate::model::ModelConfig;
 use crate::pipeline::{ConditionError, Request};
 use crate::transformer::Conditioning;
@@ -29,12 +29,12 @@ pub struct Plan {
 
 impl Plan {
     /// The run plan for `model`.
-    pub fn sampler(&self, model: &ModelConfig) -> Result<Sampler, SamplerError> {
+    pub fn sampler(&self, model: &ModelConfig) -> Result<SamplingPlan, SamplerError> {
         let tokens = model.denoiser.tokens();
-        let sampler = Sampler::new(&self.options.sampler, &model.schedule(), tokens)?;
+        let plan = self.options.sampler.plan(&model.schedule(), tokens)?;
         match &self.edit {
-            Some(edit) => sampler.with_strength(edit.record.strength),
-            None => Ok(sampler),
+            Some(edit) => plan.with_strength(edit.record.strength),
+            None => Ok(plan),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Schedules, kernels and plans against tables of published numbers.
 
 use tch::{Device, Tensor};
-use vqdiffusion::diffusion::kernel::{Choice, ReverseKernel};
-use vqdiffusion::diffusion::plan::{official_times, plan, PlanError, PlannedStep};
-use vqdiffusion::diffusion::posterior::LogSchedule;
+use vqdiffusion::diffusion::compat::{official, LogSchedule};
+use vqdiffusion::diffusion::posterior::{Choice, Posterior};
+use vqdiffusion::diffusion::sampler::{PlannedStep, SamplerError};
 use vqdiffusion::diffusion::{ReverseRule, Schedule, Transition};
+
+use crate::enumeration::steps as plan;
 
 const T: usize = 100;
 const K: i64 = 2887;
@@ -231,7 +233,7 @@ fn other_schedules() {
     let all_masks = Schedule::new(&all_masks, T, K);
     for t in 0..T as i64 {
         assert_eq!(all_masks.at(t).uniform, 0.0, "time {t}");
-        let kernel = ReverseKernel::new(&all_masks, t, t - 1);
+        let kernel = Posterior::new(&all_masks, t - 1, t);
         assert_eq!((kernel.differs.stay, kernel.agrees.stay), (1.0, 1.0));
     }
     // One step only.
@@ -294,7 +296,7 @@ fn kernel_numbers() {
         ),
     ];
     for (schedule, t, masked, differs, keep) in table {
-        let kernel = ReverseKernel::new(schedule, t, t - 1);
+        let kernel = Posterior::new(schedule, t - 1, t);
         check_choice(&format!("masked at {t}"), kernel.masked, masked);
         check_choice(&format!("differs at {t}"), kernel.differs, differs);
         check(&format!("agrees at {t}"), kernel.agrees.stay, keep);
@@ -317,7 +319,7 @@ fn official_plans() {
         (10, 11, [19, 9, 0]),
     ] {
         let steps = plan(ReverseRule::Official, calls, T).unwrap();
-        assert_eq!(steps, official_times(x - 1, T as i64));
+        assert_eq!(steps, official::times(x - 1, T as i64));
         assert_eq!(steps.len(), calls);
         let times = networks(&steps);
         assert_eq!(times[0], 99);
@@ -385,7 +387,7 @@ fn impossible_plans() {
     ] {
         for steps in [0, 101] {
             let error = plan(rule, steps, T).unwrap_err();
-            let expected = PlanError::OutOfRange {
+            let expected = SamplerError::Steps {
                 steps,
                 timesteps: T,
             };
@@ -398,7 +400,7 @@ fn impossible_plans() {
     }
     for steps in [1, 13, 50, 99] {
         let error = plan(ReverseRule::Official, steps, T).unwrap_err();
-        let PlanError::NotOfficial { allowed, .. } = &error else {
+        let SamplerError::NotOfficial { allowed, .. } = &error else {
             panic!("{error}")
         };
         // ⌈99 / X⌉ + 1 for X = 1, 2, …, 99

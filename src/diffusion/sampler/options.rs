@@ -2,16 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::PlanError;
-use super::purity::Revealing;
-use super::schedule::Schedule;
-use super::truncation::Truncation;
+use super::error::SamplerError;
+use super::exact::Exact;
+use super::plan::{Rule, SamplingPlan};
+use crate::diffusion::compat::{DIFFUSERS, OFFICIAL};
+use crate::diffusion::purity::Revealing;
+use crate::diffusion::schedule::Schedule;
+use crate::diffusion::truncation::Truncation;
 
 /// Whose rules the reverse step follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ReverseRule {
-    /// x̂_0 by inverse CDF, then the strided kernel: exact for any times.
+    /// x̂_0 by inverse CDF, then the strided posterior: exact for any times.
     Exact,
     /// The official code: log-space posterior in f32, Gumbel-max over K + 1 classes,
     /// start from all masks, its fast sampler's times.
@@ -19,6 +22,17 @@ pub enum ReverseRule {
     /// diffusers' `VQDiffusionPipeline`: as official, but guidance and truncation
     /// without clamps, and fewer steps n start all masked at time n − 1.
     Diffusers,
+}
+
+impl ReverseRule {
+    /// What the name stands for: the one place where rules are told apart.
+    fn rule(self) -> &'static dyn Rule {
+        match self {
+            ReverseRule::Exact => &Exact,
+            ReverseRule::Official => &OFFICIAL,
+            ReverseRule::Diffusers => &DIFFUSERS,
+        }
+    }
 }
 
 /// Everything that decides a run besides model and noise.
@@ -36,16 +50,39 @@ pub struct SamplerConfig {
 }
 
 impl SamplerConfig {
+    /// The run of these options under `schedule` over `tokens` L.
+    ///
+    /// # Errors
+    ///
+    /// An option out of its range or impossible under the schedule.
+    pub fn plan(&self, schedule: &Schedule, tokens: i64) -> Result<SamplingPlan, SamplerError> {
+        self.check(schedule)?;
+        let (rule, timesteps) = (self.rule.rule(), schedule.timesteps());
+        if self.steps == 0 || self.steps > timesteps {
+            let steps = self.steps;
+            return Err(SamplerError::Steps { steps, timesteps });
+        }
+        let plan = SamplingPlan {
+            rule,
+            schedule: schedule.clone(),
+            steps: Vec::new(),
+            guidance: self.guidance,
+            truncation: self.truncation,
+            revealing: self.revealing,
+            counts: Vec::new(),
+            partial: false,
+            tokens,
+        };
+        Ok(plan.with_steps(rule.steps(self.steps, timesteps)?))
+    }
+
     /// Whether the network must also be asked about the null text.
     pub fn uses_guidance(&self) -> bool {
-        match self.rule {
-            ReverseRule::Diffusers => self.guidance > 1.0,
-            _ => (self.guidance - 1.0).abs() >= 1e-3,
-        }
+        self.rule.rule().asks_null(self.guidance)
     }
 
     /// Whether a run with these options is possible under `schedule`.
-    pub(super) fn check(&self, schedule: &Schedule) -> Result<(), SamplerError> {
+    fn check(&self, schedule: &Schedule) -> Result<(), SamplerError> {
         let option = |option, found: String, expected| {
             Err(SamplerError::Option {
                 option,
@@ -67,6 +104,7 @@ impl SamplerConfig {
             }
             _ => {}
         }
+        let masks = schedule.at(schedule.timesteps() as i64 - 1).mask > 0.0;
         if let Some(revealing) = &self.revealing {
             if revealing.tokens_per_evaluation == 0 {
                 return option("tokens per evaluation", "0".into(), "at least 1");
@@ -74,7 +112,7 @@ impl SamplerConfig {
             if let Some(r) = revealing.purity.filter(|r| !(0.0..=1e6).contains(r)) {
                 return option("purity", r.to_string(), "a number from 0 to 1e6");
             }
-            if schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0 {
+            if !masks {
                 return option(
                     "purity",
                     format!("{:?}", revealing.purity),
@@ -82,9 +120,7 @@ impl SamplerConfig {
                 );
             }
         }
-        if self.rule != ReverseRule::Exact
-            && schedule.at(schedule.timesteps() as i64 - 1).mask == 0.0
-        {
+        if !masks && self.rule.rule().mask_share(schedule) > 0.0 {
             return option(
                 "rule",
                 format!("{:?}", self.rule),
@@ -93,17 +129,4 @@ impl SamplerConfig {
         }
         Ok(())
     }
-}
-
-/// Why a sampler cannot be made of its options.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum SamplerError {
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error("{option} is {found}, expected {expected}")]
-    Option {
-        option: &'static str,
-        found: String,
-        expected: &'static str,
-    },
 }

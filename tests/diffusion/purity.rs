@@ -1,18 +1,21 @@
 //! Fixed-count revealing: counts, numbers of evaluations, choice of positions.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 
 use tch::{Device, Kind, Tensor};
+use vqdiffusion::diffusion::compat::official::n_sample;
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::noise::Draw;
-use vqdiffusion::diffusion::plan::plan;
 use vqdiffusion::diffusion::purity::{
-    batch_of, choose_positions, official_counts, reveal_counts, scores, sharpen, Revealing,
+    batch_of, choose_positions, evaluations, reveal_counts, scores, sharpen, Revealing,
 };
+use vqdiffusion::diffusion::sampler::times::even;
+use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{
-    HostNoise, Noise, ReverseRule, Sampler, SamplerConfig, Schedule, Transition,
-};
+use vqdiffusion::diffusion::{HostNoise, Noise, ReverseRule, SamplerConfig, Schedule, Transition};
+
+use crate::enumeration::{finished, floats, integers, steps, unobserved};
 
 const RULES: [ReverseRule; 3] = [
     ReverseRule::Exact,
@@ -33,14 +36,6 @@ fn config(rule: ReverseRule, steps: usize, purity: Option<f64>, limit: usize) ->
     }
 }
 
-fn integers(x: &Tensor) -> Vec<i64> {
-    Vec::try_from(x.flatten(0, -1)).unwrap()
-}
-
-fn floats(x: &Tensor) -> Vec<f64> {
-    Vec::try_from(x.flatten(0, -1).to_kind(Kind::Double)).unwrap()
-}
-
 #[test]
 fn official_tables() {
     // T, prior_ps | first two, last two | Σ, Σ without index 0
@@ -53,19 +48,19 @@ fn official_tables() {
         (25, 1024, [21, 41], [41, 60], 1024, 1003),
         (10, 1024, [69, 102], [102, 139], 1024, 955),
     ] {
-        let counts = official_counts(timesteps, 1024, limit).unwrap();
+        let counts = n_sample(timesteps, 1024, limit).unwrap();
         assert_eq!(counts.len(), timesteps);
         assert_eq!(counts[..2], first);
         assert_eq!(counts[timesteps - 2..], last);
         assert_eq!(counts.iter().sum::<usize>(), total);
         assert_eq!(counts[1..].iter().sum::<usize>(), rest);
     }
-    let counts = official_counts(100, 1024, 1024).unwrap();
+    let counts = n_sample(100, 1024, 1024).unwrap();
     for (i, count) in counts[2..98].iter().enumerate() {
         assert_eq!(*count, [11, 10, 10][i % 3]);
     }
     for (timesteps, tokens) in [(100, 256), (99, 1024), (20, 1024), (1, 1024)] {
-        assert_eq!(official_counts(timesteps, tokens, 1024), None);
+        assert_eq!(n_sample(timesteps, tokens, 1024), None);
     }
 }
 
@@ -83,6 +78,14 @@ fn evaluations_reveal_at_most_the_limit() {
     ] {
         assert_eq!(batch_of(missing, limit), count);
     }
+    for (missing, limit, counts) in [
+        (0, 5, &[][..]),
+        (10, 1024, &[10]),
+        (10, 3, &[3, 3, 4]),
+        (5, 1, &[1, 1, 1, 2]),
+    ] {
+        assert_eq!(evaluations(missing, limit).collect::<Vec<_>>(), counts);
+    }
 }
 
 #[test]
@@ -97,9 +100,10 @@ fn general_counts_cover_every_token() {
             let schedule = Schedule::new(transition, timesteps, 5);
             for tokens in [1usize, 2, 16, 256, 1000, 1024, 4096] {
                 for steps in [1, 2, 5, timesteps] {
-                    let Ok(steps) = plan(ReverseRule::Exact, steps, timesteps) else {
+                    if steps > timesteps {
                         continue;
-                    };
+                    }
+                    let steps = even(steps, timesteps);
                     let times: Vec<_> = steps.iter().map(|s| (s.from, s.to)).collect();
                     let counts = reveal_counts(&schedule, &times, tokens);
                     assert_eq!(counts.len(), steps.len());
@@ -129,10 +133,10 @@ fn run(
     per_step: Option<&[usize]>,
 ) -> (usize, Vec<i64>) {
     let codes = schedule.codes();
-    let sampler = Sampler::new(config, schedule, tokens).unwrap();
+    let plan = config.plan(schedule, tokens).unwrap();
     let mut noise = HostNoise::new(seeds);
     let batch = seeds.len() as i64;
-    let start = sampler.start(batch, &mut noise);
+    let start = start(&plan, batch, &mut noise);
     let logits = Tensor::arange(tokens * codes, (Kind::Float, Device::Cpu))
         .sin()
         .view([1, tokens, codes])
@@ -141,10 +145,10 @@ fn run(
     let mut known = integers(&start);
     let masked = |x: &[i64]| x.iter().filter(|&&x| x == codes).count();
     let last = Cell::new(false);
-    let mut denoise = |x: &Tensor, _: &Tensor, at: Option<&Tensor>| {
-        assert!(at.is_none());
+    let mut denoise = |query: Query| {
+        assert!(query.positions.is_none());
         evaluations.set(evaluations.get() + 1);
-        let x = integers(x);
+        let x = integers(query.x_t);
         for (before, after) in known.iter().zip(&x) {
             assert!(before == after || *before == codes, "a token was revised");
         }
@@ -155,7 +159,7 @@ fn run(
         }
     };
     let mut before = integers(&start);
-    let mut observe = |progress: vqdiffusion::diffusion::sampler::Progress| {
+    let mut observe = |progress: Progress| {
         let after = integers(progress.tokens);
         last.set(progress.done == progress.steps);
         if let (Some(counts), false) = (per_step, last.get()) {
@@ -163,8 +167,9 @@ fn run(
             assert_eq!(revealed, counts[progress.done - 1] * seeds.len());
         }
         before = after;
+        ControlFlow::Continue(())
     };
-    let x = sampler.sample(start, &mut denoise, &mut noise, &mut observe);
+    let x = finished(sample(&plan, start, &mut denoise, &mut noise, &mut observe));
     assert!(last.get());
     let x = integers(&x);
     assert!(x.iter().all(|&x| (0..codes).contains(&x)));
@@ -183,7 +188,7 @@ fn evaluations_of_the_official_inference_speeds() {
         (0.9, 134),
     ] {
         let limit = (10.0 * speed) as usize; // prior_ps = int(10 · X)
-        let table = official_counts(100, 1024, limit).unwrap();
+        let table = n_sample(100, 1024, limit).unwrap();
         let per_step: Vec<usize> = table.into_iter().rev().collect();
         for purity in [None, Some(0.0), Some(2.0)] {
             if purity.is_none() && expected > 200 {
@@ -198,7 +203,7 @@ fn evaluations_of_the_official_inference_speeds() {
         }
     }
     // Rule 2 with the default prior_ps.
-    let table = official_counts(100, 1024, 1024).unwrap();
+    let table = n_sample(100, 1024, 1024).unwrap();
     let per_step: Vec<usize> = table.into_iter().rev().collect();
     for rule in [ReverseRule::Official, ReverseRule::Diffusers] {
         let config = config(rule, 100, Some(0.0), 1024);
@@ -215,8 +220,8 @@ fn official_rule_makes_no_call_where_nothing_is_revealed() {
     // By hand: c̄ is linear in t and c̄_0 ≈ 0, so that 36·t/99 tokens are masked after
     // the step to t: one token at each of 36 steps, none at the step from 0 to −1.
     let masked = |t: i64| (36.0 * t as f64 / 99.0).round() as usize;
-    let steps = plan(ReverseRule::Official, 100, 100).unwrap();
-    let by_hand: Vec<usize> = steps
+    let by_hand: Vec<usize> = steps(ReverseRule::Official, 100, 100)
+        .unwrap()
         .iter()
         .map(|s| masked(s.from) - masked(s.to.max(0)))
         .collect();
@@ -237,20 +242,27 @@ fn official_rule_makes_no_call_where_nothing_is_revealed() {
     let revealing = table.iter().position(|&count| count > 0).unwrap();
     table[revealing] = 0;
     let official = config(ReverseRule::Official, 100, Some(1.0), 1024);
-    let sampler = Sampler::new(&official, &schedule, 36)
+    let plan = official
+        .plan(&schedule, 36)
         .unwrap()
         .with_reveal_counts(&table);
     let mut noise = HostNoise::new(&[3]);
-    let start = sampler.start(1, &mut noise);
+    let start = start(&plan, 1, &mut noise);
     let times = std::cell::RefCell::new(Vec::new());
-    let mut denoise = |_: &Tensor, t: &Tensor, _: Option<&Tensor>| {
-        times.borrow_mut().push(t.int64_value(&[0]));
+    let mut denoise = |query: Query| {
+        times.borrow_mut().push(query.t.int64_value(&[0]));
         Prediction {
             conditional: Tensor::zeros([1, 36, 3], (Kind::Float, Device::Cpu)),
             unconditional: None,
         }
     };
-    let x = sampler.sample(start, &mut denoise, &mut noise, &mut |_| ());
+    let x = finished(sample(
+        &plan,
+        start,
+        &mut denoise,
+        &mut noise,
+        &mut unobserved,
+    ));
     assert!(integers(&x).iter().all(|&x| x < 3));
     assert_eq!(times.borrow().len(), 36);
     assert_eq!(times.borrow().last(), Some(&0));
@@ -262,23 +274,22 @@ fn every_rule_and_number_of_steps_reveals() {
         for timesteps in [100usize, 10, 1] {
             let schedule = Schedule::new(&Transition::released(), timesteps, 3);
             for rule in RULES {
-                for steps in [100usize, 51, 10, 2, 1] {
-                    if plan(rule, steps, timesteps).is_err() {
+                for count in [100usize, 51, 10, 2, 1] {
+                    if steps(rule, count, timesteps).is_err() {
                         continue;
                     }
-                    let config = config(rule, steps, Some(1.0), 1024);
+                    let config = config(rule, count, Some(1.0), 1024);
                     let (evaluations, _) = run(&config, &schedule, tokens, &[5], None);
                     // Steps without a masked position or a count ask nothing.
-                    assert!(evaluations <= steps && evaluations >= 1);
-                    assert!(tokens < 1024 || evaluations == steps);
+                    assert!(evaluations <= count && evaluations >= 1);
+                    assert!(tokens < 1024 || evaluations == count);
                 }
             }
         }
     }
     // One kind of limit: no evaluation reveals more than 7 (or 8, with a leftover).
     let schedule = Schedule::new(&Transition::released(), 10, 3);
-    let plan = plan(ReverseRule::Exact, 4, 10).unwrap();
-    let times: Vec<_> = plan.iter().map(|s| (s.from, s.to)).collect();
+    let times: Vec<_> = even(4, 10).iter().map(|s| (s.from, s.to)).collect();
     let counts = reveal_counts(&schedule, &times, 60);
     let config = config(ReverseRule::Exact, 4, None, 7);
     let (evaluations, _) = run(&config, &schedule, 60, &[1, 2, 3], Some(&counts));

@@ -1,0 +1,313 @@
+//! The exact reverse process at any times (arXiv 2111.14822, algorithm 2): draw x̂_0 by
+//! inverse CDF, then the three-way choice of [`Posterior`], at just those positions that
+//! the choice lets change.
+//!
+//! Whether a position stays is decided by one uniform number against a threshold
+//! that depends only on whether it is masked, and a masked position leaves the
+//! mask exactly when it does not stay. So the positions to redraw at every step
+//! are known before the network runs ([`Activity`]), and the network's last block
+//! and head are needed at those alone.
+
+use tch::{Device, Kind, Tensor};
+
+use super::error::{SamplerError, Stopped};
+use super::plan::{Rule, SamplingPlan};
+use super::run::{Denoise, Observe, Query, Reporter, Start};
+use super::times::{even, PlannedStep};
+use crate::diffusion::guidance::{entropy, Prediction};
+use crate::diffusion::noise::{Draw, Noise};
+use crate::diffusion::posterior::{inverse_cdf, reverse_step, Posterior, StepNoise};
+use crate::diffusion::schedule::Schedule;
+
+/// The rule of the paper: even times, exact posteriors.
+pub struct Exact;
+
+impl Rule for Exact {
+    fn steps(&self, steps: usize, timesteps: usize) -> Result<Vec<PlannedStep>, SamplerError> {
+        Ok(even(steps, timesteps))
+    }
+
+    fn asks_null(&self, guidance: f64) -> bool {
+        (guidance - 1.0).abs() >= 1e-3
+    }
+
+    fn mask_share(&self, schedule: &Schedule) -> f64 {
+        let prior = schedule.at(schedule.timesteps() as i64 - 1);
+        prior.mask / (prior.uniform + prior.mask)
+    }
+
+    fn counts_by_time(&self, _: usize, _: &SamplingPlan, _: usize) -> Option<Vec<usize>> {
+        None
+    }
+
+    fn skips_idle_end(&self) -> bool {
+        false
+    }
+
+    fn p(&self, prediction: &Prediction, plan: &SamplingPlan) -> Tensor {
+        let p = prediction.guided(plan.guidance).softmax(-1, Kind::Float);
+        plan.truncation.apply(&p)
+    }
+
+    fn log_p(&self, prediction: &Prediction, plan: &SamplingPlan) -> Tensor {
+        self.p(prediction, plan).log()
+    }
+
+    fn draw(&self, log_p: &Tensor, noise: &mut dyn Noise, call: usize) -> Tensor {
+        let u = noise.uniform(call, Draw::Code, &log_p.size()[..2]);
+        inverse_cdf(&log_p.exp(), &u.to_device(log_p.device()))
+    }
+
+    fn reverse(
+        &self,
+        plan: &SamplingPlan,
+        step: PlannedStep,
+        prediction: &Prediction,
+        x: &Tensor,
+        noise: &mut dyn Noise,
+        call: usize,
+    ) -> Tensor {
+        let posterior = Posterior::new(&plan.schedule, step.to, step.from);
+        let mut number = |draw| noise.uniform(call, draw, &x.size()).to_device(x.device());
+        let noise = StepNoise {
+            code: number(Draw::Code),
+            choice: number(Draw::Choice),
+            replacement: number(Draw::Replacement),
+        };
+        reverse_step(&posterior, &self.p(prediction, plan), x, &noise)
+    }
+
+    fn sample(
+        &self,
+        plan: &SamplingPlan,
+        start: Start,
+        denoise: &mut Denoise,
+        noise: &mut dyn Noise,
+        observe: &mut Observe,
+    ) -> Result<Tensor, Stopped> {
+        let widths = match start.tokens.device() {
+            Device::Cpu => Widths::Own,
+            _ => Widths::Few,
+        };
+        sample(plan, widths, start, denoise, noise, observe)
+    }
+}
+
+/// The run from `start` to x_0 int64 `[B, L]`, redrawing only the positions that change;
+/// `widths` does not change the tokens.
+pub fn sample(
+    plan: &SamplingPlan,
+    widths: Widths,
+    start: Start,
+    denoise: &mut Denoise,
+    noise: &mut dyn Noise,
+    observe: &mut Observe,
+) -> Result<Tensor, Stopped> {
+    let Start {
+        tokens: mut x,
+        kept,
+    } = start;
+    let device = x.device();
+    let posteriors: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|s| Posterior::new(&plan.schedule, s.to, s.from))
+        .collect();
+    let masked = x.eq(plan.schedule.codes());
+    let activity = Activity::new(&posteriors, &masked, kept.as_ref(), noise, widths);
+    let times = plan.times(device);
+    let steps = &plan.steps;
+    let mut reporter = Reporter { observe, steps };
+    for (i, posterior) in posteriors.iter().enumerate() {
+        let before = x.shallow_clone();
+        let mut asked = None;
+        if let Some(ActiveStep { positions, noise }) = activity.at(i) {
+            let prediction = denoise(Query {
+                x_t: &x,
+                t: &times.narrow(0, i as i64, 1),
+                positions: Some(positions),
+                null: plan.uses_guidance(),
+            });
+            let p = plan.rule.p(&prediction, plan); // [B, A, K]
+            let x_t = x.gather(1, positions, false); // [B, A]
+            let x_s = reverse_step(posterior, &p, &x_t, noise);
+            x = x.scatter(1, positions, &x_s);
+            asked = Some((positions, p));
+        }
+        reporter.step(i, &before, &x, &|| {
+            let (positions, p) = asked.as_ref()?;
+            let unasked = x.full_like(f64::NAN).to_kind(Kind::Float);
+            Some(unasked.scatter(1, positions, &entropy(p)))
+        })?;
+    }
+    Ok(x)
+}
+
+/// How many positions A the steps are evaluated at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Widths {
+    /// As many as the step redraws.
+    Own,
+    /// The next of few sizes, so that a GPU's libraries plan for few shapes: 16, 24, 32,
+    /// 48, 64, 96, …, at most L. A position asked about twice gives the same token.
+    Few,
+}
+
+impl Widths {
+    /// A for `active` of `length` positions.
+    pub fn of(self, active: usize, length: usize) -> usize {
+        match self {
+            Widths::Own => active,
+            Widths::Few => (4..)
+                .flat_map(|k| [2usize << (k - 1), 3 << (k - 1)])
+                .find(|&width| width >= active)
+                .map_or(length, |width| width.min(length)),
+        }
+    }
+}
+
+/// What each step of a run redraws, and with which numbers: found from the noise alone,
+/// and brought to the device at once.
+pub struct Activity {
+    /// None where no token changes.
+    steps: Vec<Option<ActiveStep>>,
+}
+
+/// The part of the tokens that a step redraws.
+pub struct ActiveStep {
+    /// Positions int64 `[B, A]`. Rows with fewer than A of them are filled with the row's
+    /// first one, or with a position that stays.
+    pub positions: Tensor,
+    /// The numbers of these positions, `[B, A]` each.
+    pub noise: StepNoise,
+}
+
+impl Activity {
+    /// `masked` bool `[B, L]`: where x_T is the mask, on the device of the run; positions
+    /// that are `kept` bool `[B, L]` stay.
+    pub fn new(
+        posteriors: &[Posterior],
+        masked: &Tensor,
+        kept: Option<&Tensor>,
+        noise: &mut dyn Noise,
+        widths: Widths,
+    ) -> Self {
+        let (device, shape) = (masked.device(), masked.size());
+        let (batch, length) = (shape[0], shape[1] as usize);
+        let kept = kept.map(|kept| kept.to_device(Device::Cpu));
+        let mut masked = bools(masked);
+        let mut positions: Vec<i64> = Vec::new();
+        let mut numbers: Vec<Tensor> = Vec::new();
+        let mut sizes = Vec::with_capacity(posteriors.len());
+        for (i, posterior) in posteriors.iter().enumerate() {
+            let [code, choice, replacement] = [Draw::Code, Draw::Choice, Draw::Replacement]
+                .map(|draw| noise.uniform(i, draw, &shape));
+            // Below every threshold: a kept token stays.
+            let choice = match &kept {
+                Some(kept) => choice.masked_fill(kept, -1.0),
+                None => choice,
+            };
+            let rows = active(posterior, &mut masked, &floats(&choice), length);
+            let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+            let size = match longest {
+                0 => 0,
+                longest => widths.of(longest, length) as i64,
+            };
+            sizes.push(size);
+            if size > 0 {
+                let first = positions.len();
+                positions.extend(rows.iter().flat_map(|row| filled(row, size as usize)));
+                let at = Tensor::from_slice(&positions[first..]).view([batch, size]);
+                let at_positions = |x: &Tensor| x.gather(1, &at, false).flatten(0, 1);
+                numbers.extend([&code, &choice, &replacement].map(at_positions));
+            }
+        }
+        if numbers.is_empty() {
+            return Activity {
+                steps: sizes.iter().map(|_| None).collect(),
+            };
+        }
+        let positions = Tensor::from_slice(&positions).to_device(device);
+        let numbers = Tensor::cat(&numbers, 0).to_device(device);
+        let mut first = 0;
+        let steps = sizes.into_iter().map(|size| {
+            let part = |x: &Tensor, at: i64| x.narrow(0, at, batch * size).view([batch, size]);
+            let active = (size > 0).then(|| ActiveStep {
+                positions: part(&positions, first),
+                noise: StepNoise {
+                    code: part(&numbers, 3 * first),
+                    choice: part(&numbers, 3 * first + batch * size),
+                    replacement: part(&numbers, 3 * first + 2 * batch * size),
+                },
+            });
+            first += batch * size;
+            active
+        });
+        Activity {
+            steps: steps.collect(),
+        }
+    }
+
+    /// What step `i` redraws; `None` if nothing.
+    pub fn at(&self, i: usize) -> Option<&ActiveStep> {
+        self.steps[i].as_ref()
+    }
+
+    /// Steps that redraw anything: the network evaluations of the run.
+    pub fn evaluations(&self) -> usize {
+        self.steps.iter().flatten().count()
+    }
+}
+
+/// The positions of every image that a step lets change, by its `choice` `[B · L]`; those
+/// of them that were `masked` `[B · L]` are no longer.
+fn active(
+    posterior: &Posterior,
+    masked: &mut [bool],
+    choice: &[f64],
+    length: usize,
+) -> Vec<Vec<i64>> {
+    let moves = |masked: &mut bool, u: f64| {
+        let kind = if *masked {
+            posterior.masked
+        } else {
+            posterior.differs
+        };
+        let moves = u >= kind.stay;
+        *masked &= !moves;
+        moves
+    };
+    masked
+        .chunks_mut(length)
+        .zip(choice.chunks(length))
+        .map(|(masked, choice)| {
+            let tokens = (0..).zip(masked).zip(choice);
+            tokens
+                .filter_map(|((position, masked), &u)| moves(masked, u).then_some(position))
+                .collect()
+        })
+        .collect()
+}
+
+/// `row` filled up to `size` with its first entry (position 0 if it has none): redrawing
+/// a position twice with the same numbers gives the same token.
+fn filled(row: &[i64], size: usize) -> impl Iterator<Item = i64> + '_ {
+    let filler = row.first().copied().unwrap_or(0);
+    let fill = std::iter::repeat_n(filler, size - row.len());
+    row.iter().copied().chain(fill)
+}
+
+/// The values of a bool tensor.
+fn bools(x: &Tensor) -> Vec<bool> {
+    let x = x.to_device(Device::Cpu).contiguous();
+    let mut values = vec![false; x.numel()];
+    x.copy_data(&mut values, x.numel());
+    values
+}
+
+/// The values of an f64 tensor on the CPU.
+fn floats(x: &Tensor) -> Vec<f64> {
+    let mut values = vec![0f64; x.numel()];
+    x.contiguous().copy_data(&mut values, x.numel());
+    values
+}
