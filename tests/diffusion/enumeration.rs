@@ -211,7 +211,7 @@ pub fn two_stage(kernel: &Posterior, x_t: usize, p: &[f64]) -> Vec<f64> {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014), as numbers in (0, 1).
-pub struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     pub fn next(&mut self) -> f64 {

@@ -188,16 +188,16 @@ fn two_positions_have_the_enumerated_law() {
             normalised(truncated(&normalised(mixed), truncation))
         };
         let last = chain.between(-1, 4)[0].clone();
-        let start = match rule {
+        let prior = match rule {
             ReverseRule::Exact => {
                 // p(x_T): γ̄ for the mask, β̄ for each code, up to ᾱ
-                let mut prior = vec![last[1]; codes];
-                prior.push(last[codes]);
-                normalised(prior)
+                let mut law = vec![last[1]; codes];
+                law.push(last[codes]);
+                normalised(law)
             }
             _ => identity(codes + 1)[codes].clone(),
         };
-        let law = sampler_law(&chain, steps, &[start.clone(), start], &[false; 2], &p);
+        let law = sampler_law(&chain, steps, &[prior.clone(), prior], &[false; 2], &p);
         assert!((law.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{what}");
         let config = SamplerConfig {
             guidance,

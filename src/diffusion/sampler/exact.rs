@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::{SamplerError, Stopped};
 use super::plan::{Rule, SamplingPlan};
-use super::run::{Denoise, Observe, Query, Reporter, Start};
+use super::run::{unasked, Denoise, Observe, Query, Reporter, Start};
 use super::times::{even, PlannedStep};
 use crate::diffusion::guidance::{entropy, Prediction};
 use crate::diffusion::noise::{Draw, Noise};
@@ -136,8 +136,7 @@ pub fn sample(
         }
         reporter.step(i, &before, &x, &|| {
             let (positions, p) = asked.as_ref()?;
-            let unasked = x.full_like(f64::NAN).to_kind(Kind::Float);
-            Some(unasked.scatter(1, positions, &entropy(p)))
+            Some(unasked(&x).scatter(1, positions, &entropy(p)))
         })?;
     }
     Ok(x)

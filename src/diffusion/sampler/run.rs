@@ -73,8 +73,13 @@ impl Progress<'_> {
     /// `[B, L]` on the run's device, NaN where the network was not asked. Of the first
     /// evaluation where a step has several. Computed when called.
     pub fn entropy(&self) -> Tensor {
-        (self.entropy)().unwrap_or_else(|| self.tokens.full_like(f64::NAN).to_kind(Kind::Float))
+        (self.entropy)().unwrap_or_else(|| unasked(self.tokens))
     }
+}
+
+/// The entropy where nothing was asked: NaN, f32 in the shape of `tokens`.
+pub(super) fn unasked(tokens: &Tensor) -> Tensor {
+    Tensor::full(tokens.size(), f64::NAN, (Kind::Float, tokens.device()))
 }
 
 /// Shows the run's progress to its observer.
