@@ -282,7 +282,7 @@ fn an_observer_is_told_what_changed_and_the_entropy() {
             before = after;
             ControlFlow::Continue(())
         };
-        finished(sample(&plan, start, &mut denoise, &mut noise, &mut observe));
+        let _ = finished(sample(&plan, start, &mut denoise, &mut noise, &mut observe));
         assert!(asked_nothing < steps, "{config:?}");
     }
 }
