@@ -42,13 +42,15 @@ pub fn sample(
     };
     let steps = &plan.steps;
     let mut reporter = Reporter { observe, steps };
-    let mut calls = 0..;
+    let mut calls = 0;
     for (i, &step) in steps.iter().enumerate() {
         let before = x.shallow_clone();
         let mut first: Option<Prediction> = None;
         if step.to >= 0 {
             let evaluations = purity::evaluations(counts[i], revealing.tokens_per_evaluation);
-            for (count, call) in evaluations.zip(&mut calls) {
+            for count in evaluations {
+                let call = calls;
+                calls += 1;
                 if open == 0 {
                     continue;
                 }
@@ -58,9 +60,9 @@ pub fn sample(
                 first.get_or_insert(prediction);
             }
         } else if counts[i] > 0 || open > 0 || !plan.rule.skips_idle_end() {
-            let call = calls.start;
             let prediction = ask(i, &x);
-            let next = plan.rule.reverse(plan, step, &prediction, &x, noise, call);
+            let next = plan.rule.reverse(plan, step, &prediction, &x, noise, calls);
+            calls += 1;
             x = match &kept {
                 Some(kept) => x.where_self(kept, &next),
                 None => next,
