@@ -19,10 +19,10 @@ Examples:
   vqdiffusion tokenize cat.jpg --checkpoint model.safetensors
   vqdiffusion tokenize pets/ --checkpoint codec.safetensors --out pets.tokens --views 4
 
-A folder, a .jsonl or a .csv in place of IMAGE is a data set, whose tokens become a
-cache for training: a folder of pictures with captions in .txt files beside them,
-captions.jsonl (file, caption), a CSV (file,caption), or MSCOCO 2014, CUB-200 and
-ImageNet as the original lays them out.")]
+A folder, a list (.jsonl, .csv, .tsv) or a .tar in place of IMAGE is a data set, whose
+tokens become a cache for training: a folder of pictures with captions in .txt files
+beside them, captions.jsonl (file, caption), a CSV (file,caption), webdataset shards, or
+MSCOCO, CUB-200, Oxford-102, Conceptual Captions, ImageNet and FFHQ as they are laid out.")]
 pub struct TokenizeArgs {
     #[command(flatten)]
     codec: CodecArgs,

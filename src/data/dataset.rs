@@ -48,6 +48,14 @@ pub enum Layout {
     Cub,
     /// ImageNet by the original's name lists, with labels.
     ImageNet,
+    /// Oxford-102 flowers.
+    Oxford,
+    /// Conceptual Captions as tables of captions and addresses.
+    Conceptual,
+    /// Tar files as webdataset reads them.
+    Shards,
+    /// Faces of FFHQ.
+    Ffhq,
 }
 
 /// Which part of a data set that has parts.
@@ -84,6 +92,9 @@ pub struct Dataset {
     pub has_parts: bool,
 }
 
+/// The full-size pictures of FFHQ; beside them may lie the same as thumbnails.
+const FFHQ: &str = "images1024x1024";
+
 /// Lists that are looked for in a folder, in this order: ours, and Hugging Face's.
 const LISTS: [&str; 6] = [
     "captions.jsonl",
@@ -103,7 +114,11 @@ impl Dataset {
     ///   [`layout::separated`]
     /// - a folder with `annotations/captions_{split}{2014,2017}.json`: [`layout::coco`]
     /// - a folder with captions and pictures of CUB-200: [`layout::cub`]
+    /// - a folder with `jpg` and `text_c10` of Oxford-102: [`layout::oxford`]
     /// - a folder with `ILSVRC2012_name_*.txt`: [`layout::imagenet`]
+    /// - a `.tsv` of captions and addresses, or a folder with one: [`layout::conceptual`]
+    /// - a `.tar`, or a folder with some, also below `train`, `val` …: [`layout::shards`]
+    /// - a folder with `images1024x1024`: FFHQ, the pictures in that
     /// - any other folder: [`layout::folder`]
     ///
     /// Pictures are not opened. `split` matters to data sets that have parts only.
@@ -149,7 +164,7 @@ impl Dataset {
 
     /// Whether `path` is that of a data set: a folder or a list, not a picture.
     pub fn is_at(path: &Path) -> bool {
-        path.is_dir() || has_extension(path, &["jsonl", "csv", "tsv"])
+        path.is_dir() || has_extension(path, &["jsonl", "csv", "tsv", "tar"])
     }
 
     fn read(path: &Path, split: Split) -> Result<Self, DataError> {
@@ -157,10 +172,17 @@ impl Dataset {
         if !found.is_dir() {
             return match path {
                 _ if has_extension(path, &["jsonl"]) => layout::json_lines::read(path),
+                _ if layout::conceptual::is_table(path) => layout::conceptual::read(path, false),
                 _ if has_extension(path, &["csv", "tsv"]) => layout::separated::read(path),
+                _ if has_extension(path, &["tar"]) => {
+                    let folder = path.parent().unwrap_or(Path::new(""));
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    let dataset = layout::shards::read(folder, &[name.into_owned()], None)?;
+                    Ok(dataset)
+                }
                 _ => Err(DataError::format(
                     path,
-                    "expected a folder, or a list of pictures (.jsonl, .csv or .tsv)",
+                    "expected a folder, a list of pictures (.jsonl, .csv or .tsv) or a .tar",
                 )),
             };
         }
@@ -173,15 +195,48 @@ impl Dataset {
         if layout::cub::is_at(path) {
             return layout::cub::read(path, split);
         }
+        if layout::oxford::is_at(path) {
+            return layout::oxford::read(path, split);
+        }
         if layout::imagenet::is_at(path) {
             return layout::imagenet::read(path, split);
         }
-        match list_in(&path.join(split.name())) {
-            Some(list) => Ok(Dataset {
-                has_parts: true,
-                ..Self::read(&list, split)?
+        let shards = layout::shards::names_in(path);
+        let table = layout::conceptual::table_in(path, split)?;
+        if !shards.is_empty() && !layout::folder::has_pictures(path) {
+            let of_shards = layout::shards::read(path, &shards, Some(split))?;
+            let captioned = of_shards.items.iter().any(|item| !item.captions.is_empty());
+            if captioned || table.is_none() {
+                return Ok(of_shards);
+            }
+        }
+        if let Some((table, has_parts)) = table {
+            return layout::conceptual::read(&table, has_parts);
+        }
+        let part = path.join(split.name());
+        let has_parts = true;
+        if let Some(list) = list_in(&part) {
+            let dataset = Self::read(&list, split)?;
+            return Ok(Dataset {
+                has_parts,
+                ..dataset
+            });
+        }
+        let shards = layout::shards::names_in(&part);
+        if !shards.is_empty() && !layout::folder::has_pictures(&part) {
+            let dataset = layout::shards::read(&part, &shards, None)?;
+            return Ok(Dataset {
+                has_parts,
+                ..dataset
+            });
+        }
+        let faces = path.join(FFHQ);
+        match faces.is_dir() {
+            true => Ok(Dataset {
+                layout: Layout::Ffhq,
+                ..layout::folder::read(&faces)?
             }),
-            None => layout::folder::read(path),
+            false => layout::folder::read(path),
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum DataError {
 
     /// What was named as data is neither a data set nor a file of tokens.
     #[error(
-        "{}: expected a folder, a list, a token cache or a safetensors file ({source})",
+        "{}: expected a folder, a list, a token cache or a safetensors file: {source}",
         path.display()
     )]
     NoTokens {

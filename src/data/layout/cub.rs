@@ -2,19 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::text;
-use crate::checkpoint::pytorch::{Limits, Node, Pickle, Source};
+use super::{pickled, text};
 use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
 use crate::data::error::{DataError, Skipped};
-use crate::files;
-use crate::guard::guarded;
 
 /// Where pictures and captions may lie below the root: the original's places first.
 const PICTURES: [&str; 2] = ["images", "CUB_200_2011/images"];
-const TEXTS: [&str; 3] = ["text/text", "text", "CUB_200_2011/text"];
-
-/// Bytes of the largest list of names.
-const MOST_NAMES: u64 = 64 << 20;
+const TEXTS: [&str; 4] = ["text/text", "text", "text_c10", "CUB_200_2011/text"];
 
 /// The folders of pictures and captions, if a data set of this layout is at `root`.
 fn folders(root: &Path) -> Option<(&'static str, &'static str)> {
@@ -52,7 +46,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
         skipped: Vec::new(),
         has_parts: true,
     };
-    for name in names(&path)? {
+    for name in pickled::names(&path)? {
         let file = format!("{texts}/{name}.txt");
         match text::captions(&root.join(&file)) {
             Ok(captions) => dataset.items.push(Item {
@@ -64,27 +58,4 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
         }
     }
     Ok(dataset)
-}
-
-/// The list of strings in a pickle of Python 2 or 3.
-fn names(path: &Path) -> Result<Vec<String>, DataError> {
-    let bytes = files::read(path, MOST_NAMES)?;
-    let read = || {
-        let mut pickle = Pickle::new();
-        let root = pickle
-            .read(&mut bytes.as_slice(), Source::Data, Limits::default())
-            .map_err(|e| e.to_string())?;
-        let text = |&id| match pickle.node(id)? {
-            Node::Str(text) => Some(text.to_string()),
-            Node::Bytes(bytes) => String::from_utf8(bytes.to_vec()).ok(),
-            _ => None,
-        };
-        let names: Option<Vec<String>> = pickle.items(root).iter().map(text).collect();
-        names
-            .filter(|names| !names.is_empty())
-            .ok_or_else(|| "expected a pickled list of file names".to_string())
-    };
-    guarded(read)
-        .unwrap_or_else(|panicked| Err(panicked.to_string()))
-        .map_err(|problem| DataError::format(path, problem))
 }

@@ -84,6 +84,14 @@ pub fn read(root: &Path) -> Result<Dataset, DataError> {
     Ok(dataset)
 }
 
+/// Whether pictures lie in `folder` itself.
+pub fn has_pictures(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .any(|path| is_picture(&path))
+}
+
 /// The picture at `path`, with the lines of `sidecars` if the data set is `captioned`, or
 /// why it cannot be used.
 fn item(path: &Path, sidecars: &[&Path], captioned: bool) -> Result<Item, String> {

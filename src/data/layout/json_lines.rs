@@ -86,8 +86,20 @@ fn texts(fields: Vec<(&'static str, Value)>) -> Result<Vec<String>, String> {
     Ok(texts)
 }
 
+/// The first caption of the object in `text`, if it has one.
+pub fn caption(text: &str) -> Option<String> {
+    let fields = object(text).ok()?;
+    let named = CAPTION
+        .iter()
+        .filter_map(|&name| Some((name, fields.get(name)?.clone())));
+    let captions = texts(named.collect()).ok()?;
+    captions
+        .into_iter()
+        .find(|caption| !caption.trim().is_empty())
+}
+
 /// The object in `text`.
-pub fn object(text: &str) -> Result<Map<String, Value>, String> {
+fn object(text: &str) -> Result<Map<String, Value>, String> {
     let problem = |e: serde_json::Error| e.to_string().replace(" at line 1 column ", " at column ");
     match serde_json::from_str(text) {
         Ok(fields) => Ok(fields),

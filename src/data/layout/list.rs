@@ -6,9 +6,9 @@ use std::path::Path;
 use crate::data::dataset::{Dataset, Epoch, Item, Layout};
 use crate::data::error::Skipped;
 
-/// What may be called the picture, and its captions, in a list.
-pub const FILE: [&str; 2] = ["file", "file_name"];
-pub const CAPTION: [&str; 3] = ["caption", "text", "captions"];
+/// What the picture and its captions may be called in a list; the last of each are open_clip's.
+pub const FILE: [&str; 3] = ["file", "file_name", "filepath"];
+pub const CAPTION: [&str; 4] = ["caption", "text", "captions", "title"];
 pub const LABEL: &str = "label";
 
 /// One line of a list.

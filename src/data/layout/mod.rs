@@ -1,12 +1,17 @@
 //! The layouts of data sets on disk.
 
 pub mod coco;
+pub mod conceptual;
 pub mod cub;
 pub mod folder;
 pub mod imagenet;
 pub mod json_lines;
 pub mod list;
+pub mod oxford;
+mod pickled;
 pub mod separated;
+mod shard_index;
+pub mod shards;
 mod text;
 
 use std::path::Path;
