@@ -36,6 +36,7 @@ fn main() {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include").display().to_string())
         .file("csrc/vqd_ops.cpp")
+        .file("csrc/terminate.cpp")
         .compile("vqd_ops");
 
     println!("cargo:rustc-link-lib=torch_cpu");

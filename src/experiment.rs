@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
 use crate::checkpoint::official_yaml::OfficialYaml;
+use crate::files::{self, FileError};
 use crate::model::ModelConfig;
 use crate::train::official::OfficialRecipe;
 use crate::train::start::WeightsConfig;
@@ -46,14 +47,14 @@ pub struct DataConfig {
     pub drop_rate: f64,
 }
 
+/// Size of an experiment, at most.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Why a file is not an experiment.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },
     #[error("{argument}: {problem}")]
@@ -108,10 +109,7 @@ fn read<T: DeserializeOwned>(
     translate: impl Fn(&Path, &Value) -> Option<Result<Value, String>>,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<T, ExperimentError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ExperimentError::Io {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let text = files::read_text(path, MOST_BYTES)?;
     let format = |problem: String| ExperimentError::Format {
         path: path.to_path_buf(),
         problem,
@@ -126,23 +124,20 @@ fn read<T: DeserializeOwned>(
             problem,
         })?;
     }
+    expand_homes(&mut root)?;
     // Errors straight from the text carry the line.
     let plain = || serde_yaml::from_str::<T>(&text).map_err(|e| format(explained(&e.to_string())));
-    let experiment = if ours && overrides.is_empty() {
-        plain()?
-    } else {
-        serde_yaml::from_value(root).map_err(|e| {
-            let problem = explained(&e.to_string());
-            match plain() {
-                Err(in_file) if ours => in_file,
-                _ if overrides.is_empty() => format(problem),
-                _ => ExperimentError::Override {
-                    argument: overrides.join(" "),
-                    problem,
-                },
-            }
-        })?
-    };
+    let experiment = serde_yaml::from_value(root).map_err(|e| {
+        let problem = explained(&e.to_string());
+        match plain() {
+            Err(in_file) if ours => in_file,
+            _ if overrides.is_empty() => format(problem),
+            _ => ExperimentError::Override {
+                argument: overrides.join(" "),
+                problem,
+            },
+        }
+    })?;
     check(&experiment).map_err(format)?;
     Ok(experiment)
 }
@@ -193,6 +188,21 @@ fn set(root: &mut Value, argument: &str) -> Result<(), String> {
             .or_insert(Value::Null);
     }
     *at = value;
+    Ok(())
+}
+
+/// Puts the home folder into every path below `value` that begins with `~/`.
+fn expand_homes(value: &mut Value) -> Result<(), FileError> {
+    match value {
+        Value::String(text) if text.starts_with("~/") => {
+            let path = files::expand_home(Path::new(text))?;
+            *text = path.to_string_lossy().into_owned();
+        }
+        Value::Sequence(values) => values.iter_mut().try_for_each(expand_homes)?,
+        Value::Mapping(mapping) => mapping.values_mut().try_for_each(expand_homes)?,
+        Value::Tagged(tagged) => expand_homes(&mut tagged.value)?,
+        _ => {}
+    }
     Ok(())
 }
 

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: vqdiffusion::cli::ReportingAllocator = vqdiffusion::cli::ReportingAllocator;
+
 fn main() -> ExitCode {
     vqdiffusion::torch::allocator::keep_large_buffers();
     vqdiffusion::cli::run()

@@ -7,6 +7,9 @@ use crate::model::ModelConfig;
 use crate::pipeline::useful_threads;
 use crate::torch::device::{DeviceChoice, DeviceError};
 
+/// More than any machine has cores; the system may refuse to start as many.
+const MOST_THREADS: i64 = 1024;
+
 #[derive(Args, Clone, Debug)]
 pub struct ComputeArgs {
     /// cpu, cuda or cuda:N [default: cuda if there is one].
@@ -14,7 +17,7 @@ pub struct ComputeArgs {
     device: Option<DeviceChoice>,
 
     /// Threads for CPU work [default: libtorch's choice; to sample, fewer for small models].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS))]
     threads: Option<u16>,
 }
 

@@ -5,6 +5,7 @@
 //! stopped by a signal (what it wrote holds everything so far).
 //! A reader that stops reading (a broken pipe) is success.
 
+mod arguments;
 mod code_usage;
 mod codec_run;
 mod compute;
@@ -12,6 +13,7 @@ mod convert;
 mod doctor;
 mod evaluate;
 mod experiment_args;
+mod failure;
 mod inspect;
 mod model_source;
 mod out_folder;
@@ -19,6 +21,7 @@ mod progress;
 mod reconstruct;
 mod sample;
 mod sampler_args;
+mod signals;
 mod token_cache;
 mod tokenize;
 mod train;
@@ -29,10 +32,13 @@ mod train_vocabulary;
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::guard::is_guarded;
+pub use failure::ReportingAllocator;
+
+use self::progress::say;
 use crate::torch::cuda::{self, CudaLibrary};
+use crate::torch::terminate::on_terminate;
 
 /// Text-to-image generation with VQ-Diffusion.
 #[derive(Parser)]
@@ -74,6 +80,30 @@ enum Command {
     },
 }
 
+impl Command {
+    /// What the command does, as in "while sampling", and how it takes less memory.
+    fn told(&self) -> (&'static str, &'static str) {
+        const BATCH: &str = "lower --batch-size";
+        match self {
+            Command::Sample(_) => ("preparing to sample", BATCH),
+            Command::Reconstruct(_) => ("sending pictures through the codec", ""),
+            Command::Tokenize(_) => ("preparing to tokenize", BATCH),
+            Command::Train(_) => (
+                "preparing to train",
+                "lower train.batch_size (with more train.accumulation), or set \
+                 train.activation_checkpointing=true",
+            ),
+            Command::TrainCodec(_) => ("preparing to train", "lower train.batch_size"),
+            Command::Evaluate(_) => ("preparing to evaluate", BATCH),
+            Command::CodeUsage(_) => ("counting codes", ""),
+            Command::TrainVocabulary(_) => ("learning a vocabulary", ""),
+            Command::Inspect(_) => ("reading the file", ""),
+            Command::Convert(_) => ("converting", ""),
+            Command::Doctor | Command::Completions { .. } => ("looking around", ""),
+        }
+    }
+}
+
 /// An error for the user: what happened, and its causes.
 type CliResult = Result<ExitCode, Box<dyn Error>>;
 
@@ -83,29 +113,41 @@ pub fn run() -> ExitCode {
         .format_target(false)
         .format_timestamp(None)
         .init();
+    std::panic::set_hook(Box::new(failure::remember));
+    on_terminate(failure::on_terminate);
     let cuda = cuda::load();
-    let cli = Cli::parse();
+    let matches = arguments::prepared(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let CudaLibrary::Failed { path, reason } = &cuda {
         log::warn!("{} could not be loaded: {reason}", path.display());
     }
-    std::panic::set_hook(Box::new(report_panic));
-    let outcome = std::panic::catch_unwind(|| dispatch(cli.command, &cuda));
-    match outcome.unwrap_or_else(|_| Ok(ExitCode::from(2))) {
-        Ok(code) => code,
-        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            let mut said = error.to_string();
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                let text = inner.to_string();
-                if !said.ends_with(&text) {
-                    eprintln!("  caused by: {text}");
-                }
-                (said, cause) = (text, inner.source());
-            }
+    let (work, remedy) = cli.command.told();
+    failure::command(work, remedy);
+    match std::panic::catch_unwind(|| dispatch(cli.command, &cuda)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) if failure::is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            report(error.as_ref());
             ExitCode::from(2)
         }
+        Err(panic) => {
+            say(format_args!("error: {}", failure::of_panic(panic.as_ref())));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints `error` and its causes, each once.
+fn report(error: &(dyn Error + 'static)) {
+    let mut said = failure::plain(&error.to_string());
+    say(format_args!("error: {said}"));
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = failure::plain(&inner.to_string());
+        if !said.ends_with(&text) {
+            say(format_args!("  caused by: {text}"));
+        }
+        (said, cause) = (text, inner.source());
     }
 }
 
@@ -124,34 +166,10 @@ fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
         Command::Doctor => doctor::run(cuda),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "vqdiffusion", &mut script);
+            let mut command = arguments::prepared(Cli::command());
+            clap_complete::generate(shell, &mut command, "vqdiffusion", &mut script);
             std::io::Write::write_all(&mut std::io::stdout(), &script)?;
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// The bindings panic where an operator of libtorch fails: mostly memory that runs
-/// out. The first line says it; the C++ stack behind it helps only with RUST_BACKTRACE.
-fn report_panic(panic: &std::panic::PanicHookInfo) {
-    if is_guarded() {
-        return;
-    }
-    let payload = panic.payload();
-    let message = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown cause");
-    if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
-        eprintln!("{panic}\n{}", std::backtrace::Backtrace::force_capture());
-    }
-    let first = message.split("\nException raised").next();
-    eprintln!("error: an operation failed: {}", first.unwrap_or(message));
-}
-
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,8 +1,18 @@
 //! Progress of long work: a bar on a terminal, plain lines elsewhere.
 
+use std::fmt::Arguments;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::failure;
+
+/// A line on standard error. One that nobody can read any more, as its terminal or reader went
+/// away, is no reason to end the work.
+pub fn say(line: Arguments) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// How often a plain line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -20,12 +30,13 @@ pub struct Progress {
 
 impl Progress {
     /// `total` steps of `what`; nothing is shown if `quiet`.
-    pub fn new(total: u64, what: &str, quiet: bool) -> Self {
+    pub fn new(total: u64, what: &'static str, quiet: bool) -> Self {
         Self::counting("steps", total, what, quiet)
     }
 
     /// As [`new`](Self::new), for pieces of another kind.
-    pub fn counting(unit: &'static str, total: u64, what: &str, quiet: bool) -> Self {
+    pub fn counting(unit: &'static str, total: u64, what: &'static str, quiet: bool) -> Self {
+        failure::working(what, unit, total);
         let plain = !console_is_terminal();
         let bar = if quiet || plain {
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
@@ -56,11 +67,12 @@ impl Progress {
     /// `done` steps are done.
     pub fn reach(&mut self, done: u64) {
         self.bar.set_position(done);
+        failure::done(done);
         let what = self.bar.message();
         let done = self.bar.length() == Some(self.bar.position());
         if self.plain && (done || self.last_line.elapsed() >= LINE_EVERY) {
             self.last_line = Instant::now();
-            eprintln!(
+            say(format_args!(
                 "{what}: {}/{} {unit}, {:.2} {unit}/s, {:.0} s left",
                 self.bar.position(),
                 self.bar.length().unwrap_or(0),
@@ -68,13 +80,14 @@ impl Progress {
                     / self.bar.elapsed().as_secs_f64().max(1e-9),
                 self.bar.eta().as_secs_f64(),
                 unit = self.unit,
-            );
+            ));
         }
     }
 
     /// The first `done` steps were made before.
     pub fn start_at(&mut self, done: u64) {
         self.bar.set_position(done);
+        failure::done(done);
         self.bar.reset_eta();
         self.first = done;
     }
@@ -82,7 +95,7 @@ impl Progress {
     /// A line that stays.
     pub fn note(&self, line: &str) {
         if self.plain {
-            eprintln!("{line}");
+            say(format_args!("{line}"));
         } else {
             self.bar.println(line);
         }

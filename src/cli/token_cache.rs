@@ -1,16 +1,20 @@
 //! The data-set side of `vqdiffusion tokenize`: a token cache for training.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 
 use super::codec_run::CodecArgs;
-use super::progress::Progress;
+use super::progress::{say, Progress};
+use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::data::cache::{self, codec_identity, CodeChoice, Recipe};
 use crate::data::{CropRule, Dataset, Split, Transform};
+use crate::files::FolderLock;
 
 #[derive(Args)]
 pub struct CacheArgs {
@@ -73,6 +77,9 @@ pub fn write(
         );
         return Err(problem.into());
     }
+    // Before the codec is loaded, which takes a while.
+    let folder = FolderLock::take(out)?;
+    let stop = stop_on_signals()?;
     let loaded = codec_args.codec()?;
     let [height, width] = loaded.picture_size();
     if height != width {
@@ -100,10 +107,10 @@ pub fn write(
         device: loaded.device,
     };
     let items = dataset.items.len();
-    let mut progress = Progress::new(items as u64, "tokenize", false);
+    let mut progress = Progress::new(items as u64, "tokenizing", false);
     let batch = args.batch_size.unwrap_or(16).into();
     let summary = cache::write(
-        out,
+        &folder,
         dataset,
         &codec,
         &recipe,
@@ -111,9 +118,21 @@ pub fn write(
         args.strict,
         &mut |done| {
             progress.reach(done as u64);
+            match stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         },
     )?;
     progress.finish();
+    if summary.stopped {
+        say(format_args!(
+            "stopped by a signal: {} of {items} pictures are in {}; the same command goes on",
+            summary.items,
+            out.display()
+        ));
+        return Ok(ExitCode::from(STOPPED));
+    }
 
     let mut stdout = std::io::stdout();
     writeln!(

@@ -2,20 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
 use super::progress::Progress;
+use super::signals::{stop_on_signals, STOPPED};
 use super::train_data::DataSource;
 use super::CliResult;
 use crate::data::Split;
 use crate::experiment::Experiment;
+use crate::files::expand_home;
 use crate::train::branch::{own_checkpoint, set_aside_after};
 use crate::train::checkpoint::{newest, restore, saved_steps, MODEL};
 use crate::train::log::Speed;
@@ -24,16 +22,13 @@ use crate::train::run::{Ended, Event, Run, RunData};
 use crate::train::start::{Start, WeightsConfig};
 use crate::train::trainer::Trainer;
 
-/// Exit code of a run that a signal stopped; its checkpoint holds everything.
-pub(super) const STOPPED: u8 = 3;
-
 const HELP: &str = "\
 Examples:
   vqdiffusion train configs/train_coco.yaml
   vqdiffusion train birds.yaml train.steps=20000 train.learning_rate.peak=1e-4
   vqdiffusion train birds.yaml --init-from coco.safetensors --resume auto
 
-SIGTERM and SIGINT let the step at hand finish, write a checkpoint and end with exit
+SIGTERM, SIGINT and SIGHUP let the step at hand finish, write a checkpoint and end with exit
 code 3; a second one ends at once. Sample from a run with
   vqdiffusion sample --checkpoint FOLDER/best/model.safetensors \"...\"";
 
@@ -162,7 +157,10 @@ fn resume_from(
 ) -> Result<Option<PathBuf>, Box<dyn std::error::Error>> {
     match args.resume.as_deref() {
         Some("auto") => Ok(newest(folder)?.map(|saved| saved.path)),
-        Some(path) => Ok(Some(own_checkpoint(folder, Path::new(path))?)),
+        Some(path) => Ok(Some(own_checkpoint(
+            folder,
+            &expand_home(Path::new(path))?,
+        )?)),
         None if args.experiment.print_config => Ok(None),
         None => match saved_steps(folder)?.last() {
             None => Ok(None),
@@ -174,16 +172,6 @@ fn resume_from(
             .into()),
         },
     }
-}
-
-/// A flag that SIGTERM and SIGINT set; when it is set already they end the process.
-pub(super) fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
-        flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
 }
 
 fn show(progress: &mut Progress, event: &Event) {

@@ -10,7 +10,7 @@ use clap::Args;
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
 use super::progress::Progress;
-use super::train::{stop_on_signals, STOPPED};
+use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::checkpoint::{CodecFile, OpenOptions};
 use crate::data::dataset::Epoch;
@@ -28,7 +28,7 @@ Examples:
   vqdiffusion train-codec codec.yaml train.steps=5000 --init-from codec.safetensors
   vqdiffusion tokenize pets/ --checkpoint runs/codec/codec.safetensors --out pets.tokens
 
-SIGTERM and SIGINT let the step at hand finish, write a checkpoint and end with exit
+SIGTERM, SIGINT and SIGHUP let the step at hand finish, write a checkpoint and end with exit
 code 3; a second one ends at once.";
 
 #[derive(Args)]

@@ -1,17 +1,18 @@
 //! Work done ahead on another thread, in order and bounded.
 
-use std::any::Any;
 use std::ops::Range;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{sync_channel, Receiver};
+use std::thread;
 
 use super::error::DataError;
 
 /// Results of work on another thread, one for each of `numbers`. A thread that ends
-/// before the last one is an error, never the end of the results.
+/// before the last one is an error, never the end of the results; its panic goes on in the
+/// thread that asks for the result.
 pub struct Prefetched<T> {
     numbers: Range<u64>,
-    results: Receiver<Result<T, DataError>>,
+    results: Receiver<thread::Result<Result<T, DataError>>>,
 }
 
 /// Results of `make` for each of `numbers`, at most `ahead` of them waiting. The thread
@@ -27,12 +28,11 @@ pub fn prefetch<T: Send + 'static>(
 ) -> Result<Prefetched<T>, DataError> {
     let (sender, results) = sync_channel(ahead);
     let work = numbers.clone();
-    std::thread::Builder::new()
+    thread::Builder::new()
         .spawn(move || {
             for n in work {
                 let made = catch_unwind(AssertUnwindSafe(|| make(n)));
                 let failed = made.is_err();
-                let made = made.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
                 if sender.send(made).is_err() || failed {
                     return;
                 }
@@ -47,16 +47,9 @@ impl<T> Iterator for Prefetched<T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.numbers.next()?;
-        let ended = |_| Err(DataError::Ahead("its thread has ended".into()));
-        Some(self.results.recv().unwrap_or_else(ended))
+        Some(match self.results.recv() {
+            Ok(made) => made.unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => Err(DataError::Ahead("its thread has ended".into())),
+        })
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> DataError {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    DataError::Ahead(format!(
-        "its thread panicked: {}",
-        text.unwrap_or("unknown cause")
-    ))
 }

@@ -12,6 +12,7 @@ const NAME: &str = ".vqdiffusion.lock";
 /// The right to write in a folder, until it is dropped or the process ends in any way.
 #[derive(Debug)]
 pub struct FolderLock {
+    folder: PathBuf,
     path: PathBuf,
     _held: File,
 }
@@ -24,9 +25,14 @@ impl FolderLock {
     ///
     /// A folder that another process has locked, at once.
     pub fn take(folder: &Path) -> Result<Self, FileError> {
+        let failed = |source| FileError::new(folder, Action::Lock, source);
+        if std::fs::metadata(folder).is_ok_and(|there| !there.is_dir()) {
+            let problem = "is no folder, expected one to write in";
+            let error = io::Error::new(ErrorKind::NotADirectory, problem);
+            return Err(failed(error));
+        }
         std::fs::create_dir_all(folder).map_err(FileError::writing(folder))?;
         let path = folder.join(NAME);
-        let failed = |source| FileError::new(folder, Action::Lock, source);
         let mut held = loop {
             let (file, answer) = lock(&path).map_err(failed)?;
             match answer {
@@ -51,7 +57,15 @@ impl FolderLock {
             .set_len(0)
             .and_then(|()| held.write_all(owner.as_bytes()));
         new::remove_left_over(folder);
-        Ok(FolderLock { path, _held: held })
+        Ok(FolderLock {
+            folder: folder.to_path_buf(),
+            path,
+            _held: held,
+        })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

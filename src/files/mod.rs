@@ -5,6 +5,7 @@
 //! links, syncs of folders, locks. Written work is never given up for such a nicety.
 
 mod hash;
+mod home;
 mod link;
 mod lock;
 mod new;
@@ -14,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use hash::{hex, sha256, sha256_of_file};
+pub use home::expand_home;
 pub use link::replace_link;
 pub use lock::FolderLock;
 pub use new::{remove_folder, remove_left_over, sync_folder, write, NewFile, NewFolder};

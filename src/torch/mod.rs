@@ -10,6 +10,7 @@ pub mod host;
 pub mod linear;
 pub mod params;
 mod shim;
+pub mod terminate;
 pub mod version;
 
 pub use linear::Linear;

@@ -13,7 +13,7 @@ use super::subject::{Made, Model, Origin, Split, SubjectArgs};
 use crate::cli::progress::Progress;
 use crate::cli::sample::pictures::file_name;
 use crate::cli::sample::repeat::chunks;
-use crate::cli::train::stop_on_signals;
+use crate::cli::signals::stop_on_signals;
 use crate::codec::image_codec::to_bytes;
 use crate::evaluate::labelled::{Label, LabelledFolder, LIST};
 use crate::files;

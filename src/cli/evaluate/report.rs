@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::subject::{Made, Origin, Split, SubjectArgs};
-use crate::cli::train::STOPPED;
+use crate::cli::signals::STOPPED;
 use crate::cli::CliResult;
 use crate::evaluate::labelled::Label;
 use crate::files;

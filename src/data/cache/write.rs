@@ -1,7 +1,7 @@
 //! Writing a token cache, shard by shard.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use crate::data::error::{DataError, Skipped};
 use crate::data::pictures::{load, stack};
 use crate::data::prefetch::prefetch;
 use crate::diffusion::noise::{training_uniform, TrainingDraw};
-use crate::files::{self, sha256};
+use crate::files::{self, sha256, sha256_of_file, FolderLock};
 use crate::picture::Picture;
 
 /// A codec with what identifies it.
@@ -40,25 +40,29 @@ pub struct Summary {
     pub skipped: Vec<Skipped>,
     /// How often each code below K occurs in all views.
     pub usage: Vec<u64>,
+    /// Whether `observe` ended the work before all items were done.
+    pub stopped: bool,
 }
 
-/// Writes the tokens of `dataset` to the folder `out`; shards of an interrupted run with
+/// Writes the tokens of `dataset` to the locked folder; shards of an interrupted run with
 /// the same codec, recipe and items are kept. `batch` pictures are encoded together;
-/// `observe` is told how many of the items are done.
+/// `observe` is told how many of the items are done, and may end the work: the shards that
+/// are whole stay for the next run.
 ///
 /// # Errors
 ///
 /// A folder that holds another cache or other files, a picture that cannot be read if
 /// `strict`, and no readable picture at all.
 pub fn write(
-    out: &Path,
+    folder: &FolderLock,
     dataset: Dataset,
     codec: &Codec,
     recipe: &Recipe,
     batch: usize,
     strict: bool,
-    observe: &mut dyn FnMut(usize),
+    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Summary, DataError> {
+    let out = folder.folder();
     let side = i64::from(recipe.transform.size) / codec.codec.config().factor();
     let mut header = Header {
         format_version: VERSION,
@@ -72,7 +76,6 @@ pub fn write(
         shards: Vec::new(),
         skipped: dataset.skipped.clone(),
     };
-    std::fs::create_dir_all(out).map_err(DataError::io(out))?;
     let finished = header.check_folder(out)?;
     let cache = header.identity(out)?;
 
@@ -92,7 +95,10 @@ pub fn write(
         let (shard, tokens) = match former {
             Some(kept) => {
                 summary.kept += kept.0.items.len();
-                observe(range.end);
+                if observe(range.end).is_break() {
+                    summary.stopped = true;
+                    return Ok(summary);
+                }
                 kept
             }
             None => {
@@ -105,6 +111,10 @@ pub fn write(
                     strict,
                     observe,
                 )?;
+                let Some(made) = made else {
+                    summary.stopped = true;
+                    return Ok(summary);
+                };
                 let shard = ShardHeader {
                     format_version: VERSION,
                     cache: cache.clone(),
@@ -133,11 +143,10 @@ pub fn write(
                 }
             }
         }
-        let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
         header.shards.push(ShardEntry {
             file: shard_name(n),
             items: shard.items.len(),
-            sha256: sha256(&bytes),
+            sha256: sha256_of_file(&path)?,
         });
         summary.items += shard.items.len();
         header.skipped.extend(shard.skipped);
@@ -240,7 +249,7 @@ fn mended(
     Ok(skipped.len() < left_out.len())
 }
 
-/// Decodes ahead on other threads and encodes here.
+/// Decodes ahead on other threads and encodes here; nothing if `observe` ends the work.
 fn tokens(
     dataset: &std::sync::Arc<Dataset>,
     codec: &Codec,
@@ -248,8 +257,8 @@ fn tokens(
     range: Range<usize>,
     batch: usize,
     strict: bool,
-    observe: &mut dyn FnMut(usize),
-) -> Result<Made, DataError> {
+    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Made>, DataError> {
     let views = recipe.views as usize;
     let per_batch = batch.div_ceil(views).max(1);
     let decoded = {
@@ -293,9 +302,12 @@ fn tokens(
         for (pictures, samples) in groups {
             made.tokens.extend(encode(codec, recipe, pictures, samples));
         }
-        observe(done);
+        // After the last part the shard is as good as written.
+        if observe(done).is_break() && done < range.end {
+            return Ok(None);
+        }
     }
-    Ok(made)
+    Ok(Some(made))
 }
 
 /// How many pictures are encoded together: `batch`, or fewer where every code of every
