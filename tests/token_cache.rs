@@ -2,8 +2,9 @@
 //! interruption, damage, other codecs, and batches as functions of the sample.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 
 use tch::{Device, Tensor};
@@ -177,6 +178,64 @@ fn views_and_drawn_codes_are_functions_of_the_seed() {
     assert_ne!(cache.tokens(0, 0).unwrap(), cache.tokens(0, 1).unwrap());
 }
 
+/// Starts a long run into the folder `c` and waits until it writes there.
+fn started(at: &Path) -> Child {
+    let run = command(at, &["data", "--out", "c", "--views", "200"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !at.join("c/.vqdiffusion.lock").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    run
+}
+
+#[test]
+fn one_process_at_a_time_writes_a_cache() {
+    let folder = data_set(300);
+    let at = folder.path();
+    let mut run = started(at);
+    let process = format!("process {} on", run.id());
+    refuse(
+        at,
+        &["data", "--out", "c"],
+        &["c: another process", &process],
+    );
+    // Other folders are free, and a killed process locks nothing.
+    tokenize(at, &["data/000.png", "--out", "t"]);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    tokenize(at, &["data", "--out", "c"]);
+    let hidden = |name: &&String| name.starts_with('.');
+    assert_eq!(contents(&at.join("c")).keys().filter(hidden).count(), 0);
+}
+
+#[test]
+fn signals_stop_the_work_and_whole_shards_stay() {
+    let folder = data_set(3);
+    let at = folder.path();
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let mut run = started(at);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        // SAFETY: a signal to a child that was not waited for.
+        assert_eq!(unsafe { libc::kill(run.id() as i32, signal) }, 0);
+        let ended = run.wait().unwrap();
+        let mut said = String::new();
+        run.stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
+        assert_eq!(ended.code(), Some(3), "{said}");
+        assert!(
+            said.contains("stopped by a signal: 0 of 3 pictures are in c"),
+            "{said}"
+        );
+        assert!(contents(&at.join("c")).is_empty());
+    }
+}
+
 #[test]
 fn an_interrupted_run_goes_on() {
     let folder = data_set(520);
@@ -211,9 +270,11 @@ fn an_interrupted_run_goes_on() {
     let out = tokenize(at, &["data", "--out", "killed"]);
     assert!(out.contains("520 pictures of 520"), "{out}");
     assert!(out.contains("from a former run"), "{out}");
-    let mut after = contents(&at.join("killed"));
-    after.retain(|name, _| !name.starts_with('.')); // the killed run's temporary file
-    assert_eq!(after, whole);
+    assert_eq!(
+        contents(&at.join("killed")),
+        whole,
+        "and nothing that was left half-written"
+    );
 
     for (args, word) in [
         (["--views", "2"], "another recipe"),

@@ -1,0 +1,315 @@
+//! What surrounds the program: the home folder, closed pipes, signals, memory and disks that
+//! run out, and arguments that look like something else.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+mod program;
+
+use program::{
+    command, files, fixture, native_model, refuse, refused, s, succeed, succeeded, text,
+};
+
+fn emoji() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/emoji.safetensors");
+    s(&path).to_string()
+}
+
+/// An experiment over the bundled model and two pictures.
+fn experiment(folder: &Path) {
+    std::fs::create_dir(folder.join("data")).unwrap();
+    for (name, colour) in [("red", [255, 0, 0]), ("blue", [0, 0, 255])] {
+        let picture = image::RgbImage::from_pixel(16, 16, image::Rgb(colour));
+        picture
+            .save(folder.join(format!("data/{name}.png")))
+            .unwrap();
+        std::fs::write(folder.join(format!("data/{name}.txt")), name).unwrap();
+    }
+    let yaml = format!(
+        "weights: {{init_from: {}}}\ndata: {{train: data, drop_rate: 0.1}}\ntrain:\n  \
+         {{folder: run, steps: 4, batch_size: 1, accumulation: 1, checkpoint: {{every: 1000000}}, \
+         validation: {{every: 0}}, log_every: 1}}\n",
+        emoji()
+    );
+    std::fs::write(folder.join("experiment.yaml"), yaml).unwrap();
+}
+
+#[test]
+fn paths_may_begin_at_home_wherever_they_are_given() {
+    let (folder, model) = native_model();
+    let at = folder.path();
+    let home = at.join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::copy(&model, home.join("m.safetensors")).unwrap();
+    let at_home = |args: &[&str]| {
+        let mut command = command(at, args);
+        command.env("HOME", &home);
+        command
+    };
+    succeeded(&mut at_home(&[
+        "sample",
+        "--checkpoint=~/m.safetensors",
+        "--steps=2",
+        "--out=~/pictures",
+        "a",
+    ]));
+    assert_eq!(files(&home.join("pictures")), ["0-a.png"]);
+    succeeded(&mut at_home(&["inspect", "~/m.safetensors"]));
+    succeeded(&mut at_home(&[
+        "tokenize",
+        "~/pictures/0-a.png",
+        "--checkpoint",
+        "~/m.safetensors",
+        "--out=~/t.jsonl",
+    ]));
+    assert!(home.join("t.jsonl").exists());
+
+    experiment(at);
+    let yaml = std::fs::read_to_string(at.join("experiment.yaml")).unwrap();
+    let changed = yaml.replace("train: data", "train: ~/data");
+    assert_ne!(changed, yaml);
+    std::fs::write(home.join("e.yaml"), changed).unwrap();
+    let printed = succeeded(&mut at_home(&[
+        "train",
+        "~/e.yaml",
+        "train.folder=~/run",
+        "--print-config",
+    ]));
+    for path in ["data", "run"] {
+        let path = home.join(path).display().to_string();
+        assert!(printed.contains(&path), "{path} not in {printed}");
+    }
+    assert!(!at.join("~").exists() && !printed.contains('~'));
+    let mut homeless = at_home(&["inspect", "~/m.safetensors"]);
+    homeless.env("HOME", "");
+    refused(&mut homeless, &["~/m.safetensors"]);
+}
+
+#[test]
+fn a_value_may_begin_with_a_minus_sign_and_is_answered_by_its_option() {
+    let (folder, model) = native_model();
+    let at = folder.path();
+    let sample = |args: &[&str], words: &[&str]| {
+        let mut command = command(
+            at,
+            &["sample", "--checkpoint", s(&model), "--steps", "2", "a"],
+        );
+        command.args(args);
+        refused(&mut command, words);
+    };
+    sample(&["--seed", "-1"], &["--seed", "-1"]);
+    sample(&["--count", "-1"], &["--count", "-1"]);
+    sample(&["--steps", "-1"], &["--steps"]);
+    sample(&["--purity", "-0.5"], &["purity", "-0.5"]);
+    sample(&["--truncation", "-1"], &["truncation", "-1"]);
+    sample(&["--guidance", "-1e9"], &["guidance", "-1000000000"]);
+    // Away from the prompt: unusual, and possible.
+    let picture = succeed(
+        at,
+        &[
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--steps",
+            "2",
+            "--guidance",
+            "-1",
+            "a",
+        ],
+    );
+    assert_eq!(picture.lines().count(), 1);
+}
+
+/// A reader that stops reading is success, whatever it read: standard output or error.
+#[test]
+fn closed_pipes_stop_no_work() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    experiment(at);
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let code = |args: &[&str]| {
+        let mut command = command(at, args);
+        command
+            .stdout(closed())
+            .stderr(closed())
+            .status()
+            .unwrap()
+            .code()
+    };
+    let emoji = emoji();
+    assert_eq!(code(&["inspect", &emoji]), Some(0));
+    assert_eq!(code(&["completions", "bash"]), Some(0));
+    assert_eq!(
+        code(&["train", "experiment.yaml", "--print-config"]),
+        Some(0)
+    );
+    assert_eq!(code(&["train", "experiment.yaml"]), Some(0));
+    assert!(at.join("run/step-00000004").is_dir());
+    assert_eq!(
+        code(&["sample", "--checkpoint", &emoji, "--steps=2", "a", "b"]),
+        Some(0)
+    );
+    assert_eq!(files(&at.join("outputs")), ["0-a.png", "1-b.png"]);
+    assert_eq!(
+        code(&["tokenize", "data", "--checkpoint", &emoji, "--out", "t"]),
+        Some(0)
+    );
+}
+
+fn started(command: &mut Command) -> Child {
+    command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the child said something with `word` in it.
+fn heard(child: &mut Child, word: &str) {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let found = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(word)));
+    assert!(found.is_some(), "{word} was never said");
+    // Goes on reading, so that the child can go on speaking.
+    std::thread::spawn(move || lines.for_each(drop));
+}
+
+fn send(child: &Child, signal: i32) {
+    // SAFETY: a signal to a child that was not waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+#[test]
+fn the_end_of_the_terminal_stops_a_run_like_any_signal_unless_it_was_ignored() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    experiment(at);
+    let train = |run: &str| {
+        let override_ = format!("train.folder={run}");
+        let mut command = command(at, &["train", "experiment.yaml", "train.steps=1000000"]);
+        command.arg(override_);
+        command
+    };
+    let mut child = started(&mut train("hung-up"));
+    heard(&mut child, "memory");
+    std::thread::sleep(Duration::from_millis(300));
+    send(&child, libc::SIGHUP);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let kept = files(&at.join("hung-up"));
+    assert!(
+        kept.iter().any(|name| name.starts_with("step-")),
+        "{kept:?}"
+    );
+
+    let mut ignoring = train("nohup");
+    // SAFETY: between fork and exec; sets how a signal is answered.
+    unsafe {
+        ignoring.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            Ok(())
+        })
+    };
+    let mut child = started(&mut ignoring);
+    heard(&mut child, "memory");
+    std::thread::sleep(Duration::from_millis(300));
+    send(&child, libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(child.try_wait().unwrap().is_none());
+    send(&child, libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+/// Runs with `kilobytes` of address space.
+fn with_memory(kilobytes: u64, at: &Path, args: &[&str]) -> std::process::Output {
+    let mut command = command(at, args);
+    // SAFETY: between fork and exec; sets a limit.
+    unsafe {
+        command.pre_exec(move || {
+            let bytes = kilobytes * 1024;
+            let limit = libc::rlimit {
+                rlim_cur: bytes,
+                rlim_max: bytes,
+            };
+            libc::setrlimit(libc::RLIMIT_AS, &limit);
+            Ok(())
+        })
+    };
+    command
+        .env("OMP_NUM_THREADS", "1")
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn memory_that_runs_out_is_told_with_the_setting_to_lower() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    experiment(at);
+    let args = [
+        "train",
+        "experiment.yaml",
+        "train.batch_size=64",
+        "--threads=1",
+    ];
+    let ended = with_memory(1_100_000, at, &args);
+    let message = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{message}");
+    for word in [
+        "error: not enough memory while",
+        "MiB more were asked for",
+        "lower train.batch_size",
+    ] {
+        assert!(message.contains(word), "{message}");
+    }
+    for word in ["unwrap", "frame #", "panicked", "src/"] {
+        assert!(!message.contains(word), "{message}");
+    }
+}
+
+/// Whatever cannot be had, and wherever: an error, never an abort.
+#[test]
+fn memory_that_runs_out_aborts_nothing() {
+    let folder = TempDir::new().unwrap();
+    let emoji = emoji();
+    let args = [
+        "sample",
+        "--checkpoint",
+        &emoji,
+        "--steps=2",
+        "--overwrite",
+        "--threads=1",
+        "a",
+    ];
+    // What libtorch itself needs to start; its own start ends as it likes.
+    let least = (2..40).map(|n| n * 25_000).find(|&kilobytes| {
+        with_memory(kilobytes, folder.path(), &["completions", "bash"])
+            .status
+            .success()
+    });
+    let least = least.expect("less than a gigabyte to start");
+    let mut failed = 0;
+    for kilobytes in (0..8).map(|n| least + n * 20_000) {
+        let ended = with_memory(kilobytes, folder.path(), &args);
+        let message = text(&ended.stderr);
+        assert!(ended.status.signal().is_none(), "{kilobytes}: {message}");
+        if ended.status.success() {
+            break;
+        }
+        failed += 1;
+        assert_eq!(ended.status.code(), Some(2), "{kilobytes}: {message}");
+        assert!(
+            message.contains("not enough memory"),
+            "{kilobytes}: {message}"
+        );
+    }
+    assert!(failed > 0);
+}
