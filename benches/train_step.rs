@@ -15,7 +15,7 @@ use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
-use vqdiffusion::train::state::{accumulate, Shown};
+use vqdiffusion::train::diffusion::step::{accumulate, Shown};
 use vqdiffusion::train::{ConditionParts, RunState, TrainConfig, TrainableWeights, TrainingModel};
 use vqdiffusion::transformer::{Conditioning, DenoiserConfig};
 
@@ -75,11 +75,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let params = Params::new(&weights, device, Kind::Float);
     let mut model = TrainingModel::new(&params, &parts, &model_config);
     let denoiser = &model_config.denoiser;
-    let mut state = RunState::new(
-        &config,
-        weights.into_parameters(),
-        denoiser.timesteps as usize,
-    );
+    let rules = config.rules();
+    let mut state = RunState::new(&rules, weights.into_parameters());
     let schedule = model_config.schedule();
     let objective = Objective::new(&config.objective, &schedule, device);
     let Conditioning::Text { positions, width } = denoiser.condition else {
@@ -109,7 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         state.parameters.clear_gradients();
         let outcome = accumulate(&model, &objective, &shown, 1, args.recompute);
         let (loss, norm) = (outcome.loss.double_value(&[]), state.gradient_norm());
-        state.update(&config, loss, norm);
+        state.update(&rules, loss, norm);
         if let Device::Cuda(index) = device {
             tch::Cuda::synchronize(index as i64);
         }

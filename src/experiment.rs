@@ -12,9 +12,8 @@ use serde_yaml::{Mapping, Value};
 use crate::checkpoint::official_yaml::OfficialYaml;
 use crate::files::{self, FileError};
 use crate::model::ModelConfig;
+use crate::train::diffusion::{DataConfig, TrainConfig, WeightsConfig};
 use crate::train::official::OfficialRecipe;
-use crate::train::start::WeightsConfig;
-use crate::train::TrainConfig;
 
 /// A training experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,23 +27,6 @@ pub struct Experiment {
     pub data: DataConfig,
     #[serde(default)]
     pub train: TrainConfig,
-}
-
-/// What is trained on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// The training set: a token cache (the folder that `vqdiffusion tokenize` writes), a
-    /// data set of pictures, cropped and encoded anew for every step, or a safetensors
-    /// file with int64 `tokens` `[N, L]` and `text_ids` `[N, S]` or `labels` `[N]`.
-    pub train: PathBuf,
-    /// The same of the validation set; the first training samples if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<PathBuf>,
-    /// Share of samples whose condition is dropped, for guidance; 0.1 when fine-tuning
-    /// with a learned null embedding.
-    #[serde(default)]
-    pub drop_rate: f64,
 }
 
 /// Size of an experiment, at most.

@@ -1,11 +1,16 @@
 //! The codebook's arithmetic against the original implementation, by hand, and on
 //! clusters whose centres are known.
 
+use std::sync::atomic::AtomicBool;
+
 use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::codec::codebook::{k_means, nearest, CodeStatistics, EmaCodebook};
 use vqdiffusion::diffusion::noise::unit;
+
+/// Nothing stops a start.
+static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.to_kind(Kind::Double).contiguous().view([-1])).expect("numbers")
@@ -107,7 +112,8 @@ fn clusters(count: i64) -> (Tensor, Tensor) {
 fn k_means_finds_separate_clusters() {
     let (points, centers) = clusters(50);
     let mut generator = generator();
-    let (found, counts) = k_means(&points, 12, &mut || unit(&mut generator));
+    let (found, counts) =
+        k_means(&points, 12, &mut || unit(&mut generator), &GO_ON).expect("centres");
     // Every true centre has one found within the noise of its mean, with all its points.
     let nearest_found = nearest(&centers, &found);
     let mut places = numbers(&nearest_found);
@@ -130,7 +136,8 @@ fn start_fills_the_statistics() {
     let (points, _) = clusters(20);
     let mut book = EmaCodebook::new(Tensor::randn([12, 3], (Kind::Float, Device::Cpu)));
     let mut generator = generator();
-    book.start_from(&points, 60.0, &mut || unit(&mut generator));
+    let started = book.start_from(&points, 60.0, &mut || unit(&mut generator), &GO_ON);
+    assert!(started.is_continue());
     // 240 vectors, 20 each, scaled to a batch of 60: 5 each.
     assert_eq!(numbers(&book.cluster_size), [5.0; 12]);
     assert!(difference(&book.embedding_avg, &(&book.embedding * 5.0)) < 1e-4);
@@ -243,7 +250,8 @@ fn prices_follow_the_entropy() {
     let trained = |most: f64| {
         let mut book = EmaCodebook::new(Tensor::zeros([32, 3], options));
         let mut generator = generator();
-        book.start_from(&z, 2000.0, &mut || unit(&mut generator));
+        let started = book.start_from(&z, 2000.0, &mut || unit(&mut generator), &GO_ON);
+        assert!(started.is_continue());
         let free = nearest(&z, &book.embedding);
         for _ in 0..600 {
             let codes = nearest(&z, &book.embedding);

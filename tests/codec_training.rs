@@ -117,6 +117,7 @@ fn training_lowers_the_loss_and_gives_a_codec() {
     let out = succeed(at, &["train-codec", "codec.yaml"]);
     assert!(out.contains("wrote run/codec.safetensors"), "{out}");
     let log = lines(&at.join("run"));
+    let log: Vec<_> = log.iter().filter(|l| l["psnr"].is_null()).collect();
     assert_eq!(log.len(), 24);
     let loss = |n: usize| log[n]["reconstruction"].as_f64().unwrap();
     assert!(
@@ -125,7 +126,7 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         loss(23),
         loss(2)
     );
-    let psnr: Vec<f64> = log
+    let psnr: Vec<f64> = lines(&at.join("run"))
         .iter()
         .filter_map(|line| line["psnr"].as_f64())
         .collect();
@@ -262,7 +263,10 @@ fn training_lowers_the_loss_and_gives_a_codec() {
     )
     .unwrap();
     succeed(at, &["train-codec", "second.yaml", "--resume"]);
-    for line in &lines(&at.join("second"))[1..] {
+    let log = lines(&at.join("second"));
+    let steps: Vec<_> = log.iter().filter(|l| l["psnr"].is_null()).collect();
+    assert_eq!(steps.len(), 3);
+    for line in &steps[1..] {
         assert!(line["codes_used"].as_f64().unwrap() > 0.1, "{line}");
         let step = line["reconstruction"].as_f64().unwrap();
         assert!(step < 1.5 * loss(23), "{line}");
@@ -299,8 +303,8 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         &[&["train-codec", "third.yaml"], &init[..]].concat(),
         &[
             "run/codec.safetensors",
-            "latent_channels: 16",
-            "latent_channels: 24",
+            "codec.latent_channels is 16",
+            "24 in the experiment",
         ],
     );
 
@@ -395,10 +399,14 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     refuse(
         at,
         &["train-codec", "killed.yaml"],
-        &["killed: holds a run; --resume it"],
+        &["killed/step-000000", "--resume"],
     );
     succeed(at, &["train-codec", "killed.yaml", "--resume"]);
-    for name in ["codec.safetensors", "state.safetensors"] {
+    for name in [
+        "codec.safetensors",
+        "last/codec.safetensors",
+        "last/state.safetensors",
+    ] {
         let read = |run: &str| std::fs::read(at.join(run).join(name)).unwrap();
         assert!(read("run") == read("killed"), "{name} differs");
     }
@@ -409,6 +417,97 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
             .collect()
     };
     assert_eq!(steps("run"), steps("killed"));
+}
+
+/// The codec at the top of a run's folder is that of its newest checkpoint after every start,
+/// whatever a kill has left there.
+#[test]
+fn the_codec_at_the_top_is_the_newest() {
+    let folder = prepared();
+    let at = folder.path();
+    let settings = [
+        "train-codec",
+        "codec.yaml",
+        "train.steps=16",
+        "train.save_every=4",
+        "train.keep=9",
+    ];
+    succeed(at, &settings);
+    let read = |name: &str| std::fs::read(at.join("run").join(name)).unwrap();
+    let codec = read("codec.safetensors");
+    assert!(codec == read("step-00000016/codec.safetensors"));
+    assert!(codec != read("step-00000012/codec.safetensors"));
+    let log = read("log.jsonl");
+    let resume = [&settings[..], &["--resume"]].concat();
+    let old = at.join("run/step-00000012/codec.safetensors");
+    let top = at.join("run/codec.safetensors");
+    std::fs::copy(old, &top).unwrap();
+    succeed(at, &resume);
+    assert!(codec == read("codec.safetensors"));
+    std::fs::remove_file(&top).unwrap();
+    succeed(at, &resume);
+    assert!(codec == read("codec.safetensors"));
+    assert!(log == read("log.jsonl"));
+
+    // Back to an older one, as `train` does it.
+    let back = ["--resume", "run/step-00000008", "train.steps=12"];
+    succeed(at, &[&settings[..2], &back, &settings[3..]].concat());
+    assert!(read("codec.safetensors") == read("abandoned-1/step-00000012/codec.safetensors"));
+    succeed(at, &[&settings[..], &["--resume=auto"]].concat());
+    assert!(codec == read("codec.safetensors"));
+
+    // A run that was killed before its first checkpoint begins anew.
+    std::fs::create_dir(at.join("killed")).unwrap();
+    std::fs::write(at.join("killed/log.jsonl"), "").unwrap();
+    succeed(at, &[&resume[..], &["train.folder=killed"]].concat());
+    assert!(codec == std::fs::read(at.join("killed/codec.safetensors")).unwrap());
+}
+
+/// Runs of earlier versions had one `state.safetensors` beside the codec.
+#[test]
+fn a_run_of_an_earlier_version_goes_on() {
+    let folder = prepared();
+    let at = folder.path();
+    let settings = ["train-codec", "codec.yaml", "train.save_every=20"];
+    succeed(
+        at,
+        &[&settings[..], &["train.steps=40", "train.folder=whole"]].concat(),
+    );
+    succeed(at, &[&settings[..], &["train.steps=20"]].concat());
+    let run = at.join("run");
+    let read = |name: &str| read_safetensors(&run.join("last").join(name)).unwrap().0;
+    let (codec, rest) = (read("codec.safetensors"), read("state.safetensors"));
+    let mut old = Vec::new();
+    for (name, entry) in rest.iter().filter(|(name, _)| name.contains("average.")) {
+        old.push((name.to_string(), entry.read().unwrap()));
+    }
+    for (name, entry) in codec.iter() {
+        let book = name.strip_prefix("content_codec.quantize.");
+        let name = match book {
+            Some(name) => format!("codebook.{name}"),
+            None => format!("parameter.{name}"),
+        };
+        old.push((name, entry.read().unwrap()));
+    }
+    let rate = rest.get("learning_rate").unwrap().read().unwrap();
+    let numbers = [20.0, 20.0, rate.double_value(&[0]), rate.double_value(&[1])];
+    old.push(("numbers".into(), Tensor::from_slice(&numbers)));
+    Tensor::write_safetensors(&old, run.join("state.safetensors")).unwrap();
+    for name in ["last", "best"] {
+        std::fs::remove_file(run.join(name)).unwrap();
+    }
+    std::fs::remove_dir_all(run.join("step-00000020")).unwrap();
+    refuse(at, &settings, &["run exists already", "--resume"]);
+
+    succeed(
+        at,
+        &[&settings[..], &["train.steps=40", "--resume"]].concat(),
+    );
+    for name in ["last/codec.safetensors", "last/state.safetensors"] {
+        let read = |run: &str| std::fs::read(at.join(run).join(name)).unwrap();
+        assert!(read("run") == read("whole"), "{name} differs");
+    }
+    assert!(!run.join("state.safetensors").exists());
 }
 
 /// With a bound on the entropy of the codes the file keeps it, by nearest entries alone: its last
@@ -499,7 +598,7 @@ fn codes_keep_a_bound_on_their_entropy() {
             "train.codebook.entropy=1.2",
             "--resume",
         ],
-        &["free/state.safetensors", "quant_conv.weight"],
+        &["free/step-00000240/codec.safetensors", "quant_conv.weight"],
     );
     refuse(
         at,
@@ -550,6 +649,26 @@ fn bad_configurations() {
             "start: 0.002",
             "start: -1",
             ["train.learning_rate.start is -1", "above 0"],
+        ),
+        (
+            "batch_size: 8",
+            "batch_size: 18446744073709551615",
+            ["train.batch_size is 18446744073709551615", "at most"],
+        ),
+        (
+            "save_every: 40",
+            "keep: 0",
+            ["train.keep is 0", "at least 1"],
+        ),
+        (
+            "codebook: {start: 10}",
+            "codebook: {start: 1000000000001}",
+            ["train.codebook.start is 1000000000001", "at most"],
+        ),
+        (
+            "log_every: 10",
+            "validation_pictures: 1048577",
+            ["train.validation_pictures is 1048577", "at most 1048576"],
         ),
         (
             "kind: constant",

@@ -14,11 +14,12 @@ use vqdiffusion::checkpoint::official::TEXT;
 use vqdiffusion::checkpoint::{Checkpoint, Loader, OpenOptions, WeightSet};
 use vqdiffusion::clip::TextEncoder;
 use vqdiffusion::diffusion::compat::{gumbel_argmax, LogSchedule};
+use vqdiffusion::diffusion::timesteps::TimestepSampler;
 use vqdiffusion::diffusion::Objective;
 use vqdiffusion::torch::Params;
-use vqdiffusion::train::learning_rate::LearningRate;
+use vqdiffusion::train::diffusion::step::{accumulate, Shown};
+use vqdiffusion::train::engine::learning_rate::LearningRate;
 use vqdiffusion::train::official::{learning_rate, OfficialRecipe};
-use vqdiffusion::train::state::{accumulate, Shown};
 use vqdiffusion::train::{
     ConditionParts, Parameters, RunState, TrainConfig, TrainableWeights, TrainingModel,
 };
@@ -104,8 +105,11 @@ fn steps(case: &mut Case) {
     }
     let start = parameters.copied();
     let schedule = checkpoint.config.schedule();
-    let mut state = RunState::new(&config, parameters, schedule.timesteps());
-    state.ema = trainable(&open(&folder, WeightSet::Ema)).1.copied();
+    let rules = config.rules();
+    let mut state = RunState::new(&rules, parameters);
+    let mut history = TimestepSampler::new(schedule.timesteps(), config.duplicates());
+    let ema = trainable(&open(&folder, WeightSet::Ema)).1.copied();
+    state.ema = Some(ema);
     let objective = Objective::new(&config.objective, &schedule, Device::Cpu);
     let logs = LogSchedule::new(&schedule, Device::Cpu);
     let followed = case.names_below("expected.param.");
@@ -135,14 +139,14 @@ fn steps(case: &mut Case) {
         let outcome = accumulate(&model, &objective, &shown, 1, false);
         let main: Vec<f64> =
             Vec::try_from(outcome.main.to_kind(Kind::Double)).unwrap_or_else(|e| panic!("{e}"));
-        state.times.update(&times, &main);
+        history.update(&times, &main);
         let (loss, norm) = (outcome.loss.double_value(&[]), state.gradient_norm());
         recorded.push("loss", &outcome.loss);
         recorded.push("grad_norm", &Tensor::from(norm));
         recorded.push("lr_f64", &Tensor::from(state.learning_rate.rate));
-        state.update(&config, loss, norm);
+        state.update(&rules, loss, norm);
         recorded.push("lr_after_f64", &Tensor::from(state.learning_rate.rate));
-        recorded.push("Lt_history", &Tensor::from_slice(&state.times.history));
+        recorded.push("Lt_history", &Tensor::from_slice(&history.history));
 
         let norms = |of: &dyn Fn(&str) -> Tensor| {
             let norms: Vec<Tensor> = names.iter().map(|n| of(n).norm()).collect();
@@ -154,14 +158,12 @@ fn steps(case: &mut Case) {
             "param_delta_norms",
             &norms(&|n| now[n].detach() - &start.tensors[n]),
         );
-        recorded.push(
-            "ema_norms",
-            &norms(&|n| state.ema.tensors[n].shallow_clone()),
-        );
+        let ema = &state.ema.as_ref().expect("an average").tensors;
+        recorded.push("ema_norms", &norms(&|n| ema[n].shallow_clone()));
         for name in &followed {
             recorded.push(&format!("param.{name}"), &now[name]);
             recorded.push(&format!("grad.{name}"), &now[name].grad());
-            recorded.push(&format!("ema.{name}"), &state.ema.tensors[name]);
+            recorded.push(&format!("ema.{name}"), &ema[name]);
         }
     }
     for (name, rows) in &recorded.rows {

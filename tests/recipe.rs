@@ -4,9 +4,13 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
-use vqdiffusion::train::ema::EmaConfig;
-use vqdiffusion::train::learning_rate::{Course, LearningRate, LearningRateConfig, ThresholdMode};
-use vqdiffusion::train::optimizer::{clip, gradient_norm, ClipConfig, Optimizer, OptimizerConfig};
+use vqdiffusion::train::engine::ema::EmaConfig;
+use vqdiffusion::train::engine::learning_rate::{
+    Course, LearningRate, LearningRateConfig, ThresholdMode,
+};
+use vqdiffusion::train::engine::optimizer::{
+    clip, gradient_norm, ClipConfig, Optimizer, OptimizerConfig,
+};
 use vqdiffusion::train::{Parameters, Recipe};
 
 fn config(warmup: u64, course: Course) -> LearningRateConfig {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
 use super::error::LoadError;
@@ -122,7 +122,7 @@ impl ConfigFile {
                 path,
                 model: declared,
             } => {
-                let differences = differences(declared, model);
+                let differences = differences("model", declared.as_ref(), model);
                 match differences.into_iter().next() {
                     None => Ok(()),
                     Some((key, declared, found)) => Err(LoadError::Mismatch {
@@ -138,8 +138,12 @@ impl ConfigFile {
     }
 }
 
-/// Dotted key and both values wherever two shapes differ.
-pub fn differences(declared: &ModelConfig, found: &ModelConfig) -> Vec<(String, String, String)> {
+/// Dotted key below `root` and both values wherever two shapes differ.
+pub fn differences<T: Serialize>(
+    root: &str,
+    declared: &T,
+    found: &T,
+) -> Vec<(String, String, String)> {
     fn walk(
         key: &str,
         a: &serde_json::Value,
@@ -159,7 +163,7 @@ pub fn differences(declared: &ModelConfig, found: &ModelConfig) -> Vec<(String, 
     }
     let mut out = Vec::new();
     if let (Ok(a), Ok(b)) = (serde_json::to_value(declared), serde_json::to_value(found)) {
-        walk("model", &a, &b, &mut out);
+        walk(root, &a, &b, &mut out);
     }
     out
 }

@@ -26,7 +26,6 @@ mod token_cache;
 mod tokenize;
 mod train;
 mod train_codec;
-mod train_data;
 mod train_vocabulary;
 
 use std::error::Error;

@@ -1,9 +1,8 @@
 //! `vqdiffusion train-codec`: pictures to an image codec.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 
@@ -12,15 +11,10 @@ use super::experiment_args::{print_config, ExperimentArgs};
 use super::progress::Progress;
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
-use crate::checkpoint::{CodecFile, OpenOptions};
-use crate::data::dataset::Epoch;
-use crate::data::pictures::first_readable;
-use crate::data::{DataError, Dataset, PictureLoader, Rows, Split, Transform};
-use crate::experiment::codec::{CodecExperiment, PictureConfig};
-use crate::train::codec::checkpoint::{restore, MODEL};
-use crate::train::codec::run::{holds_run, run as train, Ended};
-use crate::train::codec::start::from_file;
-use crate::train::codec::{CodecTrainer, Trained};
+use crate::experiment::codec::CodecExperiment;
+use crate::train::codec::session::{open, Ready};
+use crate::train::codec::{CodecLine, MODEL};
+use crate::train::engine::{Ended, Event, Resume};
 
 const HELP: &str = "\
 Examples:
@@ -37,12 +31,19 @@ pub struct TrainCodecArgs {
     #[command(flatten)]
     experiment: ExperimentArgs,
 
-    /// Go on from the checkpoint in the run's folder.
-    #[arg(long)]
-    resume: bool,
+    /// Go on from the newest whole checkpoint of this run, or with a path from that checkpoint
+    /// folder. Newer ones are set aside.
+    #[arg(
+        long,
+        value_name = "auto|PATH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto"
+    )]
+    resume: Option<Resume>,
 
     /// Start from this codec's weights and codebook, or from those of a model's codec.
-    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
+    #[arg(long, value_name = "CHECKPOINT")]
     init_from: Option<PathBuf>,
 
     #[command(flatten)]
@@ -50,86 +51,72 @@ pub struct TrainCodecArgs {
 }
 
 pub fn run(args: &TrainCodecArgs) -> CliResult {
-    let experiment = CodecExperiment::read(&args.experiment.config, &args.experiment.overrides)?;
+    let mut overrides = args.experiment.overrides.clone();
+    let mut resume = args.resume.clone().unwrap_or_default();
+    // `--resume PATH`, as `train` has it: a word that is no setting.
+    if resume == Resume::Auto {
+        if let Some(n) = overrides.iter().position(|word| !word.contains('=')) {
+            resume = overrides.remove(n).parse()?;
+        }
+    }
+    let experiment = CodecExperiment::read(&args.experiment.config, &overrides)?;
     if args.experiment.print_config {
         return print_config(&experiment);
     }
-    let config = &experiment.train;
-    let folder = &config.folder;
-    match (holds_run(folder), args.resume) {
-        (true, false) => {
-            let path = folder.display();
-            return Err(format!("{path}: holds a run; --resume it or give another folder").into());
-        }
-        (false, true) => {
-            let path = folder.display();
-            return Err(format!("{path}: holds no run to resume").into());
-        }
-        _ => {}
-    }
-    if config.trained == Trained::Decoder && args.init_from.is_none() && !args.resume {
-        return Err("train.trained is decoder: name the codec with --init-from".into());
-    }
-    let start = config.codebook.start;
-    if args.init_from.is_none() && !args.resume && start >= config.steps {
-        let steps = config.steps;
-        return Err(format!(
-            "train.codebook.start is {start}, expected below train.steps ({steps}): the \
-             codebook would never start"
-        )
-        .into());
-    }
     let device = args.compute.set_up()?;
-    let data = Arc::new(pictures(&experiment)?);
-    let validation = match &experiment.data.validation {
-        Some(path) => {
-            let dataset = open(path, Split::Val, false)?;
-            let size = experiment.codec.resolution as u32;
-            first_readable(&dataset, size, config.validation_pictures)?
-                .into_iter()
-                .map(|(_, picture)| picture)
-                .collect()
-        }
-        None => Vec::new(),
-    };
-    tch::manual_seed(config.seed as i64);
-    let mut trainer = match &args.init_from {
-        None => CodecTrainer::drawn(&experiment.codec, config, device),
-        Some(path) => {
-            let file = CodecFile::open(path, &OpenOptions::default())?;
-            from_file(&file, &experiment.codec, config, device)?
-        }
-    };
-    if args.resume {
-        restore(folder, &mut trainer)?;
-    }
-    eprintln!(
-        "codec: {} trained weights, {} entries of width {}, {} pictures, {} for validation, {} steps of {}",
-        trainer.trained_values(),
-        experiment.codec.codebook,
-        experiment.codec.embedding_width,
-        data.len(),
-        validation.len(),
-        config.steps,
-        config.batch_size,
-    );
-    let mut progress = Progress::new(config.steps, "codec", false);
-    progress.start_at(trainer.step);
+    let CodecExperiment { codec, data, train } = &experiment;
     let stop = stop_on_signals()?;
-    let ended = train(
-        &mut trainer,
-        config,
-        data.clone(),
-        &validation,
-        &stop,
-        &mut |step, line| {
+    let init_from = args.init_from.as_deref();
+    let Ready {
+        mut run,
+        resumed,
+        set_aside,
+        plan,
+    } = open(codec, data, train, init_from, &resume, device)?;
+    eprintln!("{plan}");
+    if let Some(path) = resumed {
+        eprintln!("continued {} at step {}", path.display(), run.state.step);
+    }
+    if let Some(aside) = set_aside {
+        eprintln!(
+            "set aside the newer checkpoints of steps {:?}, with the log so far: {}",
+            aside.steps,
+            aside.folder.display()
+        );
+    }
+    let mut progress = Progress::new(train.steps, "codec", false);
+    progress.start_at(run.state.step);
+    let ended = run.train(&stop, &mut |event| show(&mut progress, &event));
+    progress.finish();
+    let skipped = run.task.data.train.skipped();
+    if !skipped.is_empty() {
+        eprintln!("{} pictures could not be read:", skipped.len());
+        skipped.iter().for_each(|skipped| eprintln!("  {skipped}"));
+    }
+    let ended = ended?;
+    let codec = train.folder.join(MODEL);
+    if codec.exists() {
+        writeln!(std::io::stdout(), "wrote {}", codec.display())?;
+    }
+    Ok(match ended {
+        Ended::Finished => ExitCode::SUCCESS,
+        Ended::Stopped => {
+            eprintln!(
+                "stopped by a signal at step {}; --resume goes on",
+                run.state.step
+            );
+            ExitCode::from(STOPPED)
+        }
+    })
+}
+
+fn show(progress: &mut Progress, event: &Event<CodecLine>) {
+    match event {
+        Event::Step { step, line } => {
             if let Some(line) = line {
-                let psnr = line
-                    .psnr
-                    .map_or(String::new(), |psnr| format!(", PSNR {psnr:.2} dB"));
                 progress.note(&format!(
                     "step {step}: reconstruction {:.4}, commitment {:.4}, codes {:.0} %, \
-                 perplexity {:.0}, {:.1} img/s{psnr}",
+                     perplexity {:.0}, {:.1} img/s",
                     line.reconstruction,
                     line.commitment,
                     100.0 * line.codes_used,
@@ -137,52 +124,11 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
                     line.images_per_second,
                 ));
             }
-            progress.reach(step);
-        },
-    )?;
-    progress.finish();
-    let skipped = data.skipped();
-    if !skipped.is_empty() {
-        eprintln!("{} pictures could not be read:", skipped.len());
-        skipped.iter().for_each(|skipped| eprintln!("  {skipped}"));
-    }
-    writeln!(std::io::stdout(), "wrote {}", folder.join(MODEL).display())?;
-    Ok(match ended {
-        Ended::Finished => ExitCode::SUCCESS,
-        Ended::Stopped => {
-            eprintln!(
-                "stopped by a signal at step {}; --resume goes on",
-                trainer.step
-            );
-            ExitCode::from(STOPPED)
+            progress.reach(*step);
         }
-    })
-}
-
-fn pictures(experiment: &CodecExperiment) -> Result<PictureLoader, DataError> {
-    let PictureConfig {
-        train,
-        split,
-        crop,
-        flip,
-        strict,
-        ..
-    } = &experiment.data;
-    let dataset = open(train, *split, *strict)?;
-    let rows = Rows::new(Epoch::Pictures, &dataset.items);
-    let transform = Transform {
-        size: experiment.codec.resolution as u32,
-        crop: *crop,
-        flip: *flip,
-    };
-    let seed = experiment.train.seed;
-    PictureLoader::new(dataset, rows, transform, seed, *strict)
-}
-
-fn open(path: &Path, split: Split, strict: bool) -> Result<Dataset, DataError> {
-    let dataset = Dataset::open(path, split, strict)?;
-    for skipped in &dataset.skipped {
-        log::warn!("skipped {skipped}");
+        Event::Validated { step, value } => {
+            progress.note(&format!("step {step}: PSNR {value:.2} dB"));
+        }
+        Event::Saved(saved) => progress.note(&format!("wrote {}", saved.path.display())),
     }
-    Ok(dataset)
 }

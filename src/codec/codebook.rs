@@ -4,6 +4,9 @@
 //!
 //! Letters: P vectors, N entries, E width.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tch::{Kind, Tensor};
 
 /// The next number in [0, 1) of the run's generator.
@@ -108,13 +111,23 @@ impl EmaCodebook {
     }
 
     /// Starts from k-means over `z` `[P, E]`, as if each entry had been used by its share
-    /// of `batch` vectors for long.
-    pub fn start_from(&mut self, z: &Tensor, batch: f64, uniform: Uniform) {
+    /// of `batch` vectors for long. A break says that `stop` was set meanwhile, and nothing
+    /// has changed.
+    pub fn start_from(
+        &mut self,
+        z: &Tensor,
+        batch: f64,
+        uniform: Uniform,
+        stop: &AtomicBool,
+    ) -> ControlFlow<()> {
         let _no_grad = tch::no_grad_guard();
-        let (centers, counts) = k_means(z, self.entries(), uniform);
+        let Some((centers, counts)) = k_means(z, self.entries(), uniform, stop) else {
+            return ControlFlow::Break(());
+        };
         let sizes = counts * (batch / z.size()[0] as f64); // [N]
         self.continue_with(&sizes, &(&centers * sizes.unsqueeze(1)));
         self.embedding.copy_(&centers);
+        ControlFlow::Continue(())
     }
 
     /// Moves every entry whose running count is below `share` of the mean to a vector of
@@ -139,7 +152,10 @@ impl EmaCodebook {
                 .embedding
                 .index_select(0, &nearest(&z, &self.embedding));
         let distance = distance.square().sum_dim_intlist(-1, false, Kind::Float); // [P]
-        let vectors = spread(&z, count, Some(distance), uniform); // [D, E]
+        let Some(vectors) = spread(&z, count, Some(distance), uniform, &AtomicBool::new(false))
+        else {
+            return 0; // nothing stops it
+        }; // [D, E]
         let sizes = mean.expand([count], false);
         let _ = self.cluster_size.index_copy_(0, &dead, &sizes);
         let sums = &vectors * &mean;
@@ -154,29 +170,46 @@ const ITERATIONS: usize = 10;
 
 /// Centres `[K, E]` and the counts `[K]` of their vectors, after ten Lloyd iterations
 /// from vectors drawn by k-means++ among `z` `[P, E]`. A centre that loses all its vectors
-/// stays where it is.
-pub fn k_means(z: &Tensor, clusters: i64, uniform: Uniform) -> (Tensor, Tensor) {
+/// stays where it is. None when `stop` is set meanwhile.
+pub fn k_means(
+    z: &Tensor,
+    clusters: i64,
+    uniform: Uniform,
+    stop: &AtomicBool,
+) -> Option<(Tensor, Tensor)> {
     let _no_grad = tch::no_grad_guard();
-    let mut centers = spread(z, clusters, None, uniform); // [K, E]
+    let mut centers = spread(z, clusters, None, uniform, stop)?; // [K, E]
     for _ in 0..ITERATIONS {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
         let found = CodeStatistics::new(z, &nearest(z, &centers), clusters);
         let counts = found.counts.unsqueeze(1); // [K, 1]
         let means = found.sums / counts.clamp_min(1.0);
         centers = means.where_self(&counts.gt(0.0), &centers);
     }
     let counts = CodeStatistics::new(z, &nearest(z, &centers), clusters).counts;
-    (centers, counts)
+    Some((centers, counts))
 }
 
 /// `count` vectors of `z` `[P, E]` by the rule of k-means++ (Arthur and Vassilvitskii, 2007):
 /// each is drawn with probability in proportion to the squared distance from the nearest one
 /// so far. `distance` `[P]` is that from vectors that are there already; without any the
-/// first is drawn evenly.
-fn spread(z: &Tensor, count: i64, distance: Option<Tensor>, uniform: Uniform) -> Tensor {
+/// first is drawn evenly. None when `stop` is set meanwhile.
+fn spread(
+    z: &Tensor,
+    count: i64,
+    distance: Option<Tensor>,
+    uniform: Uniform,
+    stop: &AtomicBool,
+) -> Option<Tensor> {
     let rows = z.size()[0];
     let mut distance = distance;
     let mut chosen = Vec::new();
     for _ in 0..count {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
         let row = match &distance {
             None => Tensor::from_slice(&[(uniform() * rows as f64) as i64]).to_device(z.device()),
             Some(distance) => {
@@ -196,5 +229,5 @@ fn spread(z: &Tensor, count: i64, distance: Option<Tensor>, uniform: Uniform) ->
         });
         chosen.push(row);
     }
-    z.index_select(0, &Tensor::cat(&chosen, 0))
+    Some(z.index_select(0, &Tensor::cat(&chosen, 0)))
 }

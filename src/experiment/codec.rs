@@ -1,14 +1,13 @@
 //! The codec experiment: one YAML file that says which codec is trained on which
 //! pictures, and how.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{read, ExperimentError};
 use crate::codec::{CodecConfig, QuantizerKind};
-use crate::data::{CropRule, Split};
-use crate::train::codec::CodecTrainConfig;
+use crate::train::codec::{CodecTrainConfig, PictureConfig};
 
 /// Codes that 16-bit tokens tell apart.
 const MOST_CODES: i64 = 1 << 16;
@@ -21,33 +20,6 @@ pub struct CodecExperiment {
     pub data: PictureConfig,
     #[serde(default)]
     pub train: CodecTrainConfig,
-}
-
-/// What is trained on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PictureConfig {
-    /// Data set of the training pictures, as `vqdiffusion tokenize` takes it.
-    pub train: PathBuf,
-    /// The same for validation, its `val` part if it has parts; none if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<PathBuf>,
-    /// Part of `train`, if it has parts.
-    #[serde(default)]
-    pub split: Split,
-    /// Which squares of the training pictures.
-    #[serde(default = "random")]
-    pub crop: CropRule,
-    /// Mirror every other training picture.
-    #[serde(default)]
-    pub flip: bool,
-    /// Stop at a picture that cannot be read instead of taking another.
-    #[serde(default)]
-    pub strict: bool,
-}
-
-fn random() -> CropRule {
-    CropRule::Random
 }
 
 impl CodecExperiment {

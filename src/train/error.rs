@@ -22,12 +22,6 @@ pub enum TrainError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-
     /// A checkpoint folder is not what it should be.
     #[error("{}: {problem}", path.display())]
     Checkpoint { path: PathBuf, problem: String },
@@ -40,9 +34,55 @@ pub enum TrainError {
         problem: String,
     },
 
-    /// The data do not fit the model.
+    /// A run is not continued or replaced by accident.
+    #[error(
+        "{} exists already; go on from it with --resume auto, or give another train.folder",
+        path.display()
+    )]
+    Exists { path: PathBuf },
+
+    #[error("{}: holds no run to resume", path.display())]
+    NoRun { path: PathBuf },
+
+    /// A setting has an impossible value.
+    #[error("{key} is {found}, expected {expected}")]
+    Value {
+        key: &'static str,
+        found: String,
+        expected: String,
+    },
+
+    /// What a setting asks for cannot be done.
+    #[error("{key}: {problem}")]
+    Setting { key: &'static str, problem: String },
+
+    #[error("{key} is missing: {what}")]
+    Missing { key: String, what: String },
+
+    #[error(
+        "no model to train: give its shape under 'model', or a model file with \
+         weights.init_from (--init-from)"
+    )]
+    NoModel,
+
+    /// The experiment says one thing and a file another.
+    #[error("{key} is {wanted}, but {} holds {found}{remedy}", path.display())]
+    Differs {
+        key: String,
+        wanted: String,
+        path: PathBuf,
+        found: String,
+        remedy: &'static str,
+    },
+
+    #[error("the model takes {what}, but the data hold none")]
+    NoCondition { what: &'static str },
+
     #[error("{0}")]
-    Mismatch(String),
+    Memory(String),
+
+    #[error(transparent)]
+    Device(#[from] crate::torch::device::DeviceError),
 
     #[error(
         "the parameter {name} takes no part in the loss: it got no gradient in the first step"
@@ -51,7 +91,7 @@ pub enum TrainError {
 
     #[error(
         "the loss or its gradient was not finite in {count} steps in a row; the last was step \
-         {step} with the samples {first} to {last} at the times {times:?}; the weights are those \
+         {step} with the samples {first} to {last}{more}; the weights are those \
          of step {good}"
     )]
     NotFinite {
@@ -59,14 +99,8 @@ pub enum TrainError {
         step: u64,
         first: u64,
         last: u64,
-        times: Vec<i64>,
+        /// What the task says of them.
+        more: String,
         good: u64,
     },
-}
-
-impl TrainError {
-    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| TrainError::Io { path, source }
-    }
 }

@@ -2,10 +2,11 @@
 
 use serde_yaml::Value;
 
-use super::config::{Recipe, TrainConfig};
-use super::ema::EmaConfig;
-use super::learning_rate::{Course, LearningRateConfig, ThresholdMode};
-use super::optimizer::{ClipConfig, OptimizerConfig};
+use super::diffusion::TrainConfig;
+use super::engine::ema::EmaConfig;
+use super::engine::learning_rate::{Course, LearningRateConfig, ThresholdMode};
+use super::engine::optimizer::{ClipConfig, OptimizerConfig};
+use super::engine::Recipe;
 use crate::diffusion::ObjectiveConfig;
 
 /// What an official configuration says of training.

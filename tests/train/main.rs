@@ -1,6 +1,7 @@
 //! Training through the real binary on tiny models: exactness of resuming, survival of
 //! kills, learning, and what is refused.
 
+mod growing;
 mod learning;
 mod place;
 #[path = "../program/mod.rs"]

@@ -8,9 +8,9 @@ use vqdiffusion::diffusion::Objective;
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::Precision;
 use vqdiffusion::torch::Params;
-use vqdiffusion::train::plan::Plan;
-use vqdiffusion::train::start::{Start, WeightsConfig};
-use vqdiffusion::train::state::{accumulate, Shown};
+use vqdiffusion::train::diffusion::plan::Plan;
+use vqdiffusion::train::diffusion::step::{accumulate, Shown};
+use vqdiffusion::train::diffusion::{Start, WeightsConfig};
 use vqdiffusion::train::{Parameters, TextTraining, TrainConfig, TrainingModel};
 
 use crate::place::{model, text_model, Workplace};
@@ -31,9 +31,9 @@ fn gradients(
         ..TrainConfig::default()
     };
     let start = Start::open(&weights, None, text).expect("a start");
-    let (state, parts, _) = start.load(&config, Device::Cpu).expect("a start");
+    let (state, frozen) = start.load(&config, Device::Cpu).expect("a start");
     let params = Params::new(&state.parameters, Device::Cpu, precision.kind());
-    let model = TrainingModel::new(&params, &parts, start.model());
+    let model = TrainingModel::new(&params, &frozen.parts, start.model());
     let schedule = start.model().schedule();
     let objective = Objective::new(&config.objective, &schedule, Device::Cpu);
     let samples = Samples::read(&place.path("tokens.safetensors")).expect("samples");

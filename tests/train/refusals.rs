@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -9,8 +10,9 @@ use vqdiffusion::checkpoint::native;
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::experiment::Experiment;
-use vqdiffusion::train::start::{Start, WeightsConfig};
-use vqdiffusion::train::trainer::Trainer;
+use vqdiffusion::train::diffusion::line::Speed;
+use vqdiffusion::train::diffusion::{DiffusionTask, RunData, Start, WeightsConfig};
+use vqdiffusion::train::engine::{Run, RunFolder, Task};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::place::{model, text_model, write_model, write_tokens, Workplace};
@@ -44,6 +46,38 @@ fn impossible_experiments_are_refused_before_any_work() {
         (["train.stps=3"], ["stps", "did you mean `steps`"]),
         (["train.steps"], ["train.steps", "key=value"]),
         (["train.steps=0"], ["train.steps is 0", "at least 1"]),
+        (
+            ["train.accumulation=100000000000"],
+            ["train.accumulation is 100000000000", "at most 1048576"],
+        ),
+        (
+            ["train.accumulation=9223372036854775808"],
+            ["train.accumulation is 9223372036854775808", "at most"],
+        ),
+        (
+            ["train.batch_size=1048577"],
+            ["train.batch_size is 1048577", "at most 1048576"],
+        ),
+        (
+            ["train.steps=18446744073709551615"],
+            ["train.steps is 18446744073709551615", "at most"],
+        ),
+        (
+            ["train.checkpoint.every=1000000000001"],
+            ["train.checkpoint.every is 1000000000001", "at most"],
+        ),
+        (
+            ["train.validation.times=1048577"],
+            ["train.validation.times is 1048577", "at most"],
+        ),
+        (
+            ["train.preview={every: 1, columns: 1025}"],
+            ["train.preview.columns is 1025", "at most 1024"],
+        ),
+        (
+            ["train.learning_rate.warmup=1000000000001"],
+            ["train.learning_rate.warmup is 1000000000001", "at most"],
+        ),
         (["train.clip.norm=-1"], ["train.clip.norm is -1", "above 0"]),
         (
             ["train.objective.mask_weight=[1, -1]"],
@@ -101,6 +135,32 @@ fn impossible_experiments_are_refused_before_any_work() {
     ] {
         place.refuse(&overrides, &words);
     }
+    place.refuse(
+        &["train.batch_size=1024", "train.accumulation=8192"],
+        &[
+            "batch_size 1024 times accumulation 8192",
+            "8388608 samples a step",
+        ],
+    );
+    place.refuse(
+        &["train.steps=1000000000000", "train.batch_size=8192"],
+        &["train.steps 1000000000000 of 16384 samples", "at most"],
+    );
+    // Their edges are possible.
+    let edges = [
+        "train.steps=1000000000000",
+        "train.batch_size=1",
+        "train.accumulation=9007",
+        "train.checkpoint={every: 1000000000000, keep: 1048576}",
+        "train.validation={every: 1000000000000, samples: 1048576, times: 1048576}",
+        "train.preview={every: 1000000000000, columns: 1024, prompts: [a]}",
+        "train.log_every=1000000000000",
+        "train.skip_limit=1000000000000",
+        "--print-config",
+    ];
+    let output = place.run(&edges);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
     place.refuse(
         &["data.drop_rate=0", "weights.learned_null=true"],
         &["data.drop_rate is 0", "weights.learned_null"],
@@ -220,7 +280,7 @@ fn a_parameter_without_a_gradient_is_an_error() {
     };
     let train = TrainConfig::default();
     let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
-    let (mut state, parts, _) = start.load(&train, Device::Cpu).expect("a start");
+    let (mut state, frozen) = start.load(&train, Device::Cpu).expect("a start");
     let extra = Tensor::zeros([3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     state
         .parameters
@@ -228,8 +288,18 @@ fn a_parameter_without_a_gradient_is_an_error() {
         .insert("blocks.left_over".into(), extra);
     let samples = Samples::read(&folder.path().join("tokens.safetensors")).expect("samples");
     let loader = TokenLoader::new(samples, 0, 0.0).expect("a loader");
-    let mut trainer = Trainer::new(&train, start.model(), parts, state, Device::Cpu);
-    let error = trainer.step(&loader).expect_err("no gradient");
+    let data = RunData {
+        train: loader,
+        validation: None,
+    };
+    let speed = Speed {
+        flops_per_image: 1.0,
+        peak: 1.0,
+    };
+    let task = DiffusionTask::new(&train, start.model(), frozen, data, speed, Device::Cpu);
+    let place = RunFolder::open(&folder.path().join("run"), DiffusionTask::MEASURE);
+    let mut run = Run::new(train.settings(), place.expect("a folder"), state, task);
+    let error = run.step(&AtomicBool::new(false)).expect_err("no gradient");
     assert!(error.to_string().contains("blocks.left_over"), "{error}");
 }
 

@@ -1,20 +1,23 @@
 //! Runs that are killed, stopped, out of room or damaged, and go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tch::Device;
+use tch::{Device, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
+use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::pipeline::Pipeline;
 use vqdiffusion::torch::device::Precision;
-use vqdiffusion::train::checkpoint::{newest, restore, save, saved_steps};
-use vqdiffusion::train::config::CheckpointConfig;
-use vqdiffusion::train::start::{Start, WeightsConfig};
-use vqdiffusion::train::{TextTraining, TrainConfig};
+use vqdiffusion::train::diffusion::line::Speed;
+use vqdiffusion::train::diffusion::{DiffusionTask, RunData, Start, WeightsConfig, MODEL};
+use vqdiffusion::train::engine::checkpoint::newest;
+use vqdiffusion::train::engine::folder::saved_steps;
+use vqdiffusion::train::engine::{CheckpointConfig, Run, RunFolder, SavedStep, Task};
+use vqdiffusion::train::{TextTraining, TrainConfig, TrainError};
 
-use crate::place::{model, signal, text_model, wait_for, write_model, Workplace};
+use crate::place::{model, signal, text_model, wait_for, write_model, write_tokens, Workplace};
 
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
@@ -64,7 +67,7 @@ fn a_signal_ends_the_run_after_a_checkpoint() {
         let status = child.wait().expect("a child");
         assert_eq!(status.code(), Some(3));
         let folder_path = place.path(&format!("signal{number}"));
-        let saved = newest(&folder_path)
+        let saved = newest_in(&folder_path)
             .expect("a folder")
             .expect("a checkpoint");
         let steps = place.logged(&format!("signal{number}"), "step");
@@ -195,6 +198,207 @@ fn newer_checkpoints_are_set_aside() {
     );
 }
 
+/// A copy of a run's folder, its links with it, of which the checkpoints after `step` are
+/// missing: what a process leaves that was killed before the next one.
+fn killed_after(place: &Workplace, whole: &str, step: u64, killed: &str) {
+    let copied = Command::new("cp")
+        .args(["-a", whole, killed])
+        .current_dir(place.folder.path())
+        .status();
+    assert!(copied.expect("cp starts").success());
+    for saved in saved_steps(&place.path(killed)).expect("a folder") {
+        if saved.step > step {
+            std::fs::remove_dir_all(saved.path).expect("a folder");
+        }
+    }
+}
+
+/// Names of the files in a run's folder that begin like this.
+fn names(place: &Workplace, run: &str, beginning: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(place.path(run)).expect("a folder");
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(beginning)).collect()
+}
+
+/// A line of the log that an interruption fell into is over the same steps as without it.
+#[test]
+fn lines_of_the_log_do_not_depend_on_interruptions() {
+    let place = Workplace::new(&text_model(), 10);
+    let settings = [
+        "train.steps=20",
+        "train.log_every=4",
+        "train.checkpoint={every: 3, keep: 9}",
+    ];
+    place.succeed(&[&settings[..], &["train.folder=whole"]].concat());
+    for step in [3, 6, 8, 10] {
+        // 8 ends a line, 10 is a validation's checkpoint.
+        let folder = format!("killed{step}");
+        killed_after(&place, "whole", step, &folder);
+        let into = format!("train.folder={folder}");
+        place.succeed(&[&settings[..], &[into.as_str(), "--resume", "auto"]].concat());
+        place.assert_same("whole/last", &format!("{folder}/last"));
+        for key in [
+            "step",
+            "samples",
+            "loss",
+            "token_accuracy",
+            "distinct_codes",
+            "code_perplexity",
+            "gradient_norm",
+            "learning_rate",
+            "validation_nats_per_token",
+        ] {
+            let (whole, killed) = (place.logged("whole", key), place.logged(&folder, key));
+            assert!(!whole.is_empty(), "{key}");
+            assert_eq!(whole, killed, "{key} of {folder}");
+        }
+    }
+}
+
+/// What a kill between a checkpoint and what follows it leaves undone is done by the next
+/// start, and nothing else is.
+#[test]
+fn the_next_start_makes_up_for_names_and_sheets() {
+    let place = Workplace::new(&text_model(), 10);
+    let settings = [
+        "train.steps=20",
+        "train.preview={every: 2, prompts: [a], columns: 1, steps: 2}",
+    ];
+    place.succeed(&settings);
+    let link = |name: &str| std::fs::read_link(place.path(name)).expect("a link");
+    assert_eq!(
+        names(&place, "run", "samples-").len(),
+        2,
+        "of steps 10 and 20"
+    );
+    let (best, sheet) = (link("run/best"), place.bytes("run/samples-00000020.png"));
+    let events = names(&place, "run", "events");
+    assert_eq!(events.len(), 1);
+
+    std::fs::remove_file(place.path("run/last")).expect("a link");
+    std::fs::remove_file(place.path("run/best")).expect("a link");
+    let again = [&settings[..], &["--resume", "auto"]].concat();
+    place.succeed(&again);
+    assert_eq!(link("run/last"), PathBuf::from("step-00000020"));
+    assert_eq!(link("run/best"), best);
+    assert_eq!(
+        names(&place, "run", "events"),
+        events,
+        "a finished run has no more events"
+    );
+
+    std::fs::remove_file(place.path("run/samples-00000020.png")).expect("a sheet");
+    std::fs::create_dir(place.path("run/.vqdiffusion-1-0")).expect("a folder");
+    place.succeed(&again);
+    assert!(place.bytes("run/samples-00000020.png") == sheet);
+    assert!(names(&place, "run", ".").is_empty());
+}
+
+/// A run whose links became folders, as some ways of copying do it.
+#[test]
+fn a_run_copied_with_its_links_followed_goes_on() {
+    let place = Workplace::new(&text_model(), 10);
+    place.succeed(&["train.folder=whole"]);
+    place.succeed(&["train.steps=20"]);
+    let copied = Command::new("cp")
+        .args(["-rL", "run", "copy"])
+        .current_dir(place.folder.path())
+        .status();
+    assert!(copied.expect("cp starts").success());
+    place.succeed(&["train.folder=copy", "--resume", "auto"]);
+    place.assert_same("whole/last", "copy/last");
+    assert!(place.path("copy/last").is_symlink());
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let place = Workplace::new(&text_model(), 10);
+    let long = ["train.steps=1000000", "train.checkpoint.every=1000000"];
+    let mut child = place.command(&long).spawn().expect("the binary starts");
+    let log = place.path("run/log.jsonl");
+    wait_for(&mut child, "log", || log.exists());
+    for resume in [&[][..], &["--resume", "auto"]] {
+        place.refuse(resume, &["run", "another process", "is writing here"]);
+    }
+    child.kill().expect("a running child");
+    let _ = child.wait();
+    // It left no lock.
+    place.succeed(&["train.steps=1", "--resume", "auto"]);
+}
+
+#[test]
+fn data_that_changed_are_warned_of() {
+    let place = Workplace::new(&text_model(), 10);
+    place.succeed(&["train.steps=5"]);
+    let resume = |steps: &str| place.succeed(&[steps, "--resume", "auto"]);
+    let message = resume("train.steps=6");
+    assert!(!message.contains("training data"), "{message}");
+    write_tokens(&place.path("tokens.safetensors"), 11);
+    let message = resume("train.steps=7");
+    for word in [
+        "run/step-00000006",
+        "10 pictures then, 11 now",
+        "order and epochs",
+    ] {
+        assert!(message.contains(word), "{word:?} not in: {message}");
+    }
+    let tensors = Tensor::read_safetensors(place.path("tokens.safetensors")).expect("tensors");
+    let flipped = |(name, tensor): (String, Tensor)| (name, tensor.flip([0]));
+    let tensors: Vec<_> = tensors.into_iter().map(flipped).collect();
+    Tensor::write_safetensors(&tensors, place.path("tokens.safetensors")).expect("a file");
+    let message = resume("train.steps=8");
+    assert!(
+        message.contains("11 pictures, others than then"),
+        "{message}"
+    );
+}
+
+/// A signal does not wait for the end of a validation, which is made up for.
+#[test]
+fn a_validation_is_stopped_and_made_up_for() {
+    let place = Workplace::new(&text_model(), 10);
+    let steps = ["train.steps=10", "train.log_every=1"];
+    let mut child = place
+        .command(&[&steps[..], &["train.validation.times=1000000"]].concat())
+        .spawn()
+        .expect("the binary starts");
+    let log = place.path("run/log.jsonl");
+    wait_for(&mut child, "tenth step", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 10)
+    });
+    signal(&child, libc::SIGTERM);
+    let mut status = None;
+    for _ in 0..600 {
+        status = child.try_wait().expect("a child");
+        if status.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    if status.is_none() {
+        child.kill().expect("a running child");
+    }
+    assert_eq!(status.expect("an end within a minute").code(), Some(3));
+    assert!(!place.path("run/best").is_symlink());
+    place.succeed(&[&steps[..], &["--resume", "auto"]].concat());
+    place.succeed(&[&steps[..], &["train.folder=whole"]].concat());
+    let key = "validation_nats_per_token";
+    assert_eq!(place.logged("run", key), place.logged("whole", key));
+    assert_eq!(place.logged("run", key).len(), 1);
+    assert_eq!(
+        std::fs::read_link(place.path("run/best")).expect("a link"),
+        PathBuf::from("step-00000010")
+    );
+    // Once.
+    place.succeed(&[&steps[..], &["--resume", "auto"]].concat());
+    assert_eq!(place.logged("run", key).len(), 1);
+}
+
+/// The newest whole checkpoint in `folder`.
+fn newest_in(folder: &Path) -> Result<Option<SavedStep>, TrainError> {
+    newest(folder, MODEL)
+}
+
 /// Saves checkpoints in `KILLED_SAVER` without end; nothing without that variable.
 #[test]
 fn child_that_saves_without_end() {
@@ -211,15 +415,27 @@ fn child_that_saves_without_end() {
         ..WeightsConfig::default()
     };
     let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
-    let (mut state, _, frozen) = start.load(&config, Device::Cpu).expect("a start");
-    let run = folder.join("run");
-    if let Some(saved) = newest(&run).expect("a readable folder") {
-        restore(&saved.path, &config, &mut state).expect("a whole checkpoint");
+    let (state, frozen) = start.load(&config, Device::Cpu).expect("a start");
+    let samples = Samples::read(&folder.join("tokens.safetensors")).expect("samples");
+    let data = RunData {
+        train: TokenLoader::new(samples, 0, 0.0).expect("a loader"),
+        validation: None,
+    };
+    let speed = Speed {
+        flops_per_image: 1.0,
+        peak: 1.0,
+    };
+    let task = DiffusionTask::new(&config, start.model(), frozen, data, speed, Device::Cpu);
+    let place = RunFolder::open(&folder.join("run"), DiffusionTask::MEASURE).expect("a folder");
+    let mut settings = config.settings();
+    settings.checkpoint = CheckpointConfig { every: 1, keep: 2 };
+    let mut run = Run::new(settings, place, state, task);
+    if let Some(saved) = newest_in(&run.folder.path).expect("a readable folder") {
+        run.restore(&saved.path).expect("a whole checkpoint");
     }
-    let keep = CheckpointConfig { every: 1, keep: 2 };
     loop {
-        state.step += 1;
-        save(&run, &keep, start.model(), &state, &frozen, None, None).expect("a saved checkpoint");
+        run.state.step += 1;
+        run.save(None, false).expect("a saved checkpoint");
     }
 }
 
@@ -236,6 +452,7 @@ fn survive_kills(kills: usize, mut generator: u64) {
     let folder = TempDir::new().expect("a temporary folder");
     let config = model("{kind: unconditional}", "");
     write_model(&folder.path().join("start.safetensors"), &config);
+    write_tokens(&folder.path().join("tokens.safetensors"), 4);
     let run = folder.path().join("run");
     let exe = std::env::current_exe().expect("this test");
     let mut last = 0;
@@ -262,7 +479,7 @@ fn survive_kills(kills: usize, mut generator: u64) {
         std::thread::sleep(Duration::from_micros(generator % 20_000));
         child.kill().expect("a running child");
         let _ = child.wait();
-        let saved = newest(&run).expect("a readable folder");
+        let saved = newest_in(&run).expect("a readable folder");
         let saved = saved.unwrap_or_else(|| panic!("no checkpoint after kill {kill}"));
         assert_eq!(
             Some(saved.step),
@@ -277,7 +494,7 @@ fn survive_kills(kills: usize, mut generator: u64) {
         last = saved.step;
     }
     // It is a model file.
-    let saved = newest(&run)
+    let saved = newest_in(&run)
         .expect("a readable folder")
         .expect("a checkpoint");
     let file = saved.path.join("model.safetensors");

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::torch::device::Precision;
-use crate::train::config::check_precision;
-use crate::train::learning_rate::{Course, LearningRateConfig};
-use crate::train::optimizer::OptimizerConfig;
-use crate::train::range::{check_counts, check_numbers, Range};
+use crate::train::engine::learning_rate::{Course, LearningRateConfig};
+use crate::train::engine::optimizer::{ClipConfig, OptimizerConfig};
+use crate::train::engine::range::{
+    check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
+    MOST_TOGETHER,
+};
+use crate::train::engine::settings::{CheckpointConfig, Settings, SKIP_LIMIT};
+use crate::train::engine::{Recipe, Rules};
 
 /// What x̃ is compared with x by; x in −1…1, the mean over all values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +100,8 @@ pub struct CodecTrainConfig {
     pub log_every: u64,
     /// Steps between validations and checkpoints.
     pub save_every: u64,
+    /// Newest checkpoints that are kept, besides the best.
+    pub keep: usize,
     /// Pictures that the validation looks at.
     pub validation_pictures: usize,
 }
@@ -129,22 +135,67 @@ impl Default for CodecTrainConfig {
             clip_norm: 1.0,
             log_every: 50,
             save_every: 1000,
+            keep: 2,
             validation_pictures: 256,
         }
     }
 }
 
 impl CodecTrainConfig {
+    /// How a step's gradients change the weights.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            optimizer: self.optimizer.clone(),
+            learning_rate: self.learning_rate.clone(),
+            clip: ClipConfig {
+                norm: self.clip_norm,
+                start: 0,
+                end: None,
+            },
+            ema: None,
+            recipe: Recipe::Corrected,
+        }
+    }
+
+    /// What the engine is told; `validates` says whether there are validation pictures.
+    pub fn settings(&self, validates: bool) -> Settings {
+        Settings {
+            steps: self.steps,
+            batch_size: self.batch_size,
+            accumulation: 1,
+            rules: self.rules(),
+            skip_limit: SKIP_LIMIT,
+            log_every: self.log_every,
+            checkpoint: CheckpointConfig {
+                every: self.save_every,
+                keep: self.keep,
+            },
+            validation_every: if validates { self.save_every } else { 0 },
+            preview_every: 0,
+        }
+    }
+
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
         check_counts(&[
-            ("steps", self.steps),
-            ("batch_size", self.batch_size as u64),
-            ("codebook.revive_every", self.codebook.revive_every),
-            ("log_every", self.log_every),
-            ("save_every", self.save_every),
-            ("validation_pictures", self.validation_pictures as u64),
+            ("steps", self.steps, MOST_STEPS),
+            ("batch_size", self.batch_size as u64, MOST_TOGETHER),
+            (
+                "codebook.revive_every",
+                self.codebook.revive_every,
+                MOST_STEPS,
+            ),
+            ("log_every", self.log_every, MOST_STEPS),
+            ("save_every", self.save_every, MOST_STEPS),
+            ("keep", self.keep as u64, MOST_TOGETHER),
+            (
+                "validation_pictures",
+                self.validation_pictures as u64,
+                MOST_TOGETHER,
+            ),
         ])?;
+        check_most(&[("codebook.start", self.codebook.start, MOST_STEPS)])?;
+        check_samples(self.steps, self.batch_size as u64, 1)?;
         let book = &self.codebook;
         check_numbers(&[
             ("commitment", self.commitment, Range::AtLeastZero),

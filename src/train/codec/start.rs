@@ -1,17 +1,18 @@
-//! A run's start from the codec in a file.
+//! The start of training from the codec in a file.
 
 use std::path::Path;
 
 use tch::{Device, Kind};
 
 use super::config::{CodecTrainConfig, Trained};
-use super::trainer::CodecTrainer;
+use super::weights::CodecWeights;
+use crate::checkpoint::config_file::differences;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
 use crate::checkpoint::{CodecFile, LoadError, Loader};
 use crate::codec::{CodecConfig, ImageCodec};
 use crate::torch::{Init, Params, WeightSource};
 
-/// A run that goes on with the weights and the codebook of `file`: its entries with their
+/// The weights and the codebook of `file`: its entries with their
 /// running counts and sums, or, where it holds none of these, with equal counts.
 ///
 /// # Errors
@@ -23,7 +24,7 @@ pub fn from_file(
     shape: &CodecConfig,
     config: &CodecTrainConfig,
     device: Device,
-) -> Result<CodecTrainer, LoadError> {
+) -> Result<CodecWeights, LoadError> {
     check_shape(&file.path, &file.config, shape)?;
     let ignored = |name: &str| match name.starts_with(&format!("{CODEC}.")) {
         false => Some("not part of the codec"),
@@ -36,7 +37,7 @@ pub fn from_file(
     shapes.finish(ignored)?;
 
     let loader = Loader::new(&file.state, &file.path);
-    let mut trainer = CodecTrainer::new(shape, config, &loader, device);
+    let mut weights = CodecWeights::new(shape, config, &loader, device);
     let (entries, width) = (shape.codebook, shape.embedding_width);
     let [counts, sums] =
         ["cluster_size", "embedding_avg"].map(|name| format!("{CODEC}.quantize.{name}"));
@@ -46,9 +47,9 @@ pub fn from_file(
         (counts, loader.weight(&sums, &[entries, width], Init::Zeros))
     });
     loader.finish(ignored)?;
-    trainer.check_price_channel(&file.path)?;
-    trainer.keep_codebook(statistics);
-    if config.trained == Trained::Decoder && !trainer.has_codebook() {
+    weights.check_price_channel(&file.path)?;
+    weights.keep_codebook(statistics);
+    if config.trained == Trained::Decoder && !weights.has_codebook() {
         return Err(LoadError::Format {
             path: file.path.clone(),
             problem: "its codebook was never used, so there is nothing to decode \
@@ -56,17 +57,17 @@ pub fn from_file(
                 .into(),
         });
     }
-    Ok(trainer)
+    Ok(weights)
 }
 
 fn check_shape(path: &Path, found: &CodecConfig, wanted: &CodecConfig) -> Result<(), LoadError> {
     let mut found = found.clone();
     found.set_resolution(wanted.resolution);
-    if found == *wanted {
-        return Ok(());
+    match differences("codec", wanted, &found).into_iter().next() {
+        None => Ok(()),
+        Some((key, wanted, found)) => Err(LoadError::Format {
+            path: path.to_path_buf(),
+            problem: format!("{key} is {found}, but {wanted} in the experiment"),
+        }),
     }
-    Err(LoadError::Format {
-        path: path.to_path_buf(),
-        problem: format!("its codec is {found:?}, but the experiment's is {wanted:?}"),
-    })
 }

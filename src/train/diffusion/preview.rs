@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use super::checkpoint::MODEL;
-use super::error::TrainError;
+use super::MODEL;
 use crate::checkpoint::{Checkpoint, OpenOptions};
 use crate::codec::image_codec::to_bytes;
 use crate::codec::Rounding;
@@ -15,9 +15,14 @@ use crate::diffusion::truncation::Truncation;
 use crate::diffusion::{ReverseRule, SamplerConfig};
 use crate::picture::{sheet, Picture, Row};
 use crate::pipeline::class_names::label;
-use crate::pipeline::{Pipeline, Request, Subject};
+use crate::pipeline::{Pipeline, Request, SampleError, Subject};
 use crate::torch::device::Precision;
+use crate::train::engine::range::{check_counts, check_most, MOST_STEPS, MOST_TOGETHER};
+use crate::train::TrainError;
 use crate::transformer::Conditioning;
+
+/// Bound on the pictures of a grid, which are sampled together.
+const MOST_PICTURES: u64 = 1024;
 
 /// Sample grids: a row for each prompt or class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +64,25 @@ impl PreviewConfig {
         }
     }
 
+    /// Whether the numbers are possible; the first that is not, by its key.
+    pub fn check_numbers(&self) -> Result<(), String> {
+        check_most(&[("every", self.every, MOST_STEPS)])?;
+        check_counts(&[
+            ("columns", self.columns as u64, MOST_PICTURES),
+            ("steps", self.steps as u64, MOST_TOGETHER),
+        ])?;
+        let rows = self.prompts.len() + self.classes.len();
+        let pictures = rows.saturating_mul(self.columns);
+        if pictures as u64 > MOST_PICTURES {
+            return Err(format!(
+                "columns is {}: {pictures} pictures with {rows} rows, expected at most \
+                 {MOST_PICTURES}",
+                self.columns
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether a model conditioned like this can show what is asked for.
     ///
     /// # Errors
@@ -70,11 +94,13 @@ impl PreviewConfig {
         }
         let subjects = self.subjects(condition);
         if subjects.is_empty() {
-            return Err(TrainError::Mismatch(format!(
-                "train.preview.every is {}, but nothing is to be shown: give \
-                 train.preview.prompts, or classes to a model of classes",
-                self.every
-            )));
+            return Err(TrainError::Value {
+                key: "train.preview.every",
+                found: self.every.to_string(),
+                expected: "0, or something to show: train.preview.prompts, or classes of a model \
+                           of classes"
+                    .into(),
+            });
         }
         subjects
             .iter()
@@ -84,11 +110,15 @@ impl PreviewConfig {
 }
 
 fn failed(problem: impl std::fmt::Display) -> TrainError {
-    TrainError::Mismatch(format!("train.preview: {problem}"))
+    TrainError::Setting {
+        key: "train.preview",
+        problem: problem.to_string(),
+    }
 }
 
 /// A grid of pictures by the averaged weights of the checkpoint folder `saved`, with at
-/// most as many reverse steps as the model has. The noise is the same every time.
+/// most as many reverse steps as the model has. The noise is the same every time. None when
+/// there is nothing to show, or `stop` is set meanwhile.
 ///
 /// # Errors
 ///
@@ -97,6 +127,7 @@ pub fn preview(
     saved: &Path,
     config: &PreviewConfig,
     device: Device,
+    stop: &AtomicBool,
 ) -> Result<Option<Picture>, TrainError> {
     let checkpoint = Checkpoint::open(&saved.join(MODEL), &OpenOptions::default())?;
     let model = &checkpoint.config;
@@ -120,9 +151,14 @@ pub fn preview(
         rule: ReverseRule::Exact,
     };
     let plan = pipeline.plan(&sampler).map_err(failed)?;
-    let tokens = pipeline
-        .sample_tokens(&plan, &requests, &mut |_, _| ControlFlow::Continue(()))
-        .map_err(failed)?;
+    let go_on = || match stop.load(Ordering::Relaxed) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let tokens = match pipeline.sample_tokens(&plan, &requests, &mut |_, _| go_on()) {
+        Err(SampleError::Stopped(_)) => return Ok(None),
+        tokens => tokens.map_err(failed)?,
+    };
     let pictures = pipeline.decode(&tokens); // [B, 3, H, W]
     let pictures: Vec<Picture> = (0..pictures.size()[0])
         .map(|i| Picture::from_tensor(&to_bytes(&pictures.get(i), Rounding::Nearest)))

@@ -5,11 +5,11 @@ use std::fmt;
 use tch::{Device, Kind, Tensor};
 
 use super::config::TrainConfig;
-use super::learning_rate::Course;
 use super::model::TextTraining;
 use crate::model::ModelConfig;
 use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
+use crate::train::engine::learning_rate::Course;
 
 /// What a run will do and need.
 #[derive(Clone, Debug)]

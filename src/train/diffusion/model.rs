@@ -10,6 +10,7 @@ use crate::clip::TextEncoder;
 use crate::data::Batch;
 use crate::model::{ModelConfig, NullText};
 use crate::torch::{Init, Params};
+use crate::train::TrainError;
 use crate::transformer::{Conditioning, Denoiser};
 
 /// What happens to the text tower in training.
@@ -103,7 +104,7 @@ impl TrainingModel {
     /// # Errors
     ///
     /// A batch without what the model is conditioned on.
-    pub fn condition(&self, batch: &Batch) -> Result<Tensor, String> {
+    pub fn condition(&self, batch: &Batch) -> Result<Tensor, TrainError> {
         let given = match self.denoiser.config().condition {
             Conditioning::Text { .. } => batch.text_ids.as_ref().ok_or("captions"),
             Conditioning::Class { .. } => batch.labels.as_ref().ok_or("labels"),
@@ -112,8 +113,7 @@ impl TrainingModel {
                 return Ok(Tensor::zeros(rows, (Kind::Int64, self.device)));
             }
         };
-        let given =
-            given.map_err(|what| format!("the model takes {what}, but the data hold none"))?;
+        let given = given.map_err(|what| TrainError::NoCondition { what })?;
         let dropped = batch.dropped.to_device(self.device);
         Ok(self.features(&given.to_device(self.device), &dropped))
     }

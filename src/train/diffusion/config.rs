@@ -1,30 +1,23 @@
-//! Settings of a training run.
+//! Settings of the diffusion model's training.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::ema::EmaConfig;
-use super::learning_rate::{Course, LearningRateConfig, ThresholdMode};
 use super::model::TextTraining;
-use super::optimizer::{ClipConfig, OptimizerConfig};
 use super::preview::PreviewConfig;
-use super::range::{check_counts, check_numbers, Range};
+use crate::diffusion::timesteps::Duplicates;
 use crate::diffusion::ObjectiveConfig;
 use crate::torch::device::Precision;
-
-/// Where the original's training code has faults, whether they are repeated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Recipe {
-    /// They are not.
-    #[default]
-    Corrected,
-    /// They are: of a time drawn twice in a step one loss enters the history; clipping
-    /// never ends; the cosine's warm-up takes a step too many. (The original's plateau
-    /// is `learning_rate.course.window: 1`.)
-    Official,
-}
+use crate::train::engine::ema::EmaConfig;
+use crate::train::engine::learning_rate::{Course, LearningRateConfig, ThresholdMode};
+use crate::train::engine::optimizer::{ClipConfig, OptimizerConfig};
+use crate::train::engine::range::{
+    check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
+    MOST_TOGETHER,
+};
+use crate::train::engine::settings::{CheckpointConfig, Settings, SKIP_LIMIT};
+use crate::train::engine::{Recipe, Rules};
 
 /// A training run; the defaults are the original's COCO recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,30 +85,11 @@ impl Default for TrainConfig {
             optimizer: OptimizerConfig::default(),
             clip: ClipConfig::default(),
             ema: EmaConfig::default(),
-            skip_limit: 10,
+            skip_limit: SKIP_LIMIT,
             checkpoint: CheckpointConfig::default(),
             validation: ValidationConfig::default(),
             preview: PreviewConfig::default(),
             log_every: 50,
-        }
-    }
-}
-
-/// When checkpoints are written, and how many stay.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CheckpointConfig {
-    /// Steps between checkpoints.
-    pub every: u64,
-    /// Newest checkpoints that are kept, besides the best.
-    pub keep: usize,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        CheckpointConfig {
-            every: 1000,
-            keep: 2,
         }
     }
 }
@@ -145,25 +119,78 @@ impl Default for ValidationConfig {
 impl TrainConfig {
     /// Samples per optimizer step.
     pub fn effective_batch(&self) -> u64 {
-        (self.batch_size * self.accumulation) as u64
+        self.batch_size as u64 * self.accumulation as u64
+    }
+
+    /// How a step's gradients change the weights.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            optimizer: self.optimizer.clone(),
+            learning_rate: self.learning_rate.clone(),
+            clip: self.clip.clone(),
+            ema: Some(self.ema.clone()),
+            recipe: self.recipe,
+        }
+    }
+
+    /// What a time that is drawn twice in a step leaves in the history.
+    pub fn duplicates(&self) -> Duplicates {
+        match self.recipe {
+            Recipe::Corrected => Duplicates::Mean,
+            Recipe::Official => Duplicates::Last,
+        }
+    }
+
+    /// What the engine is told.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            steps: self.steps,
+            batch_size: self.batch_size,
+            accumulation: self.accumulation,
+            rules: self.rules(),
+            skip_limit: self.skip_limit,
+            log_every: self.log_every,
+            checkpoint: self.checkpoint.clone(),
+            validation_every: self.validation.every,
+            preview_every: self.preview.every,
+        }
     }
 
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
         check_counts(&[
-            ("steps", self.steps),
-            ("batch_size", self.batch_size as u64),
-            ("accumulation", self.accumulation as u64),
-            ("ema.every", self.ema.every),
-            ("skip_limit", self.skip_limit),
-            ("checkpoint.every", self.checkpoint.every),
-            ("checkpoint.keep", self.checkpoint.keep as u64),
-            ("validation.samples", self.validation.samples as u64),
-            ("validation.times", self.validation.times as u64),
-            ("preview.columns", self.preview.columns as u64),
-            ("preview.steps", self.preview.steps as u64),
-            ("log_every", self.log_every),
+            ("steps", self.steps, MOST_STEPS),
+            ("batch_size", self.batch_size as u64, MOST_TOGETHER),
+            ("accumulation", self.accumulation as u64, MOST_TOGETHER),
+            ("ema.every", self.ema.every, MOST_STEPS),
+            ("skip_limit", self.skip_limit, MOST_STEPS),
+            ("checkpoint.every", self.checkpoint.every, MOST_STEPS),
+            (
+                "checkpoint.keep",
+                self.checkpoint.keep as u64,
+                MOST_TOGETHER,
+            ),
+            (
+                "validation.samples",
+                self.validation.samples as u64,
+                MOST_TOGETHER,
+            ),
+            (
+                "validation.times",
+                self.validation.times as u64,
+                MOST_TOGETHER,
+            ),
+            ("log_every", self.log_every, MOST_STEPS),
         ])?;
+        check_most(&[
+            ("clip.start", self.clip.start, MOST_STEPS),
+            ("clip.end", self.clip.end.unwrap_or(0), MOST_STEPS),
+            ("validation.every", self.validation.every, MOST_STEPS),
+        ])?;
+        check_samples(self.steps, self.batch_size as u64, self.accumulation as u64)?;
+        self.preview
+            .check_numbers()
+            .map_err(|problem| format!("preview.{problem}"))?;
         let [masked, visible] = self.objective.mask_weight;
         check_numbers(&[
             ("clip.norm", self.clip.norm, Range::AboveZero),
@@ -187,15 +214,5 @@ impl TrainConfig {
             }
         }
         check_precision(self.precision)
-    }
-}
-
-/// Whether training can compute in this format; the problem if not.
-pub(super) fn check_precision(precision: Precision) -> Result<(), String> {
-    match precision {
-        Precision::F32 | Precision::Bf16 => Ok(()),
-        Precision::F16 => {
-            Err("precision is f16, expected f32 or bf16 (f16 would need loss scaling)".into())
-        }
     }
 }

@@ -1,54 +1,36 @@
-//! One step of codec training.
+//! The weights of a codec in training, with its codebook.
 
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{CodecTrainConfig, Reconstruction, Trained};
+use super::config::{CodecTrainConfig, Trained};
 use crate::checkpoint::decoder::is_behind_codes;
 use crate::checkpoint::official::CODEC;
-use crate::checkpoint::LoadError;
-use crate::codec::codebook::{CodeStatistics, EmaCodebook};
+use crate::checkpoint::{Entry, LoadError, StateDict};
+use crate::codec::codebook::EmaCodebook;
 use crate::codec::{CodecConfig, ImageCodec};
-use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
+use crate::random::{sample_generator, unit, TrainingDraw};
 use crate::torch::params::RandomWeights;
 use crate::torch::{Init, Params, WeightSource};
-use crate::train::learning_rate::LearningRate;
-use crate::train::optimizer::{clip, gradient_norm, Optimizer};
-use crate::train::parameters::{Parameters, TrainableWeights};
+use crate::train::engine::{Parameters, TrainableWeights};
 
 /// Vectors per entry that k-means is given.
 const VECTORS_PER_ENTRY: i64 = 32;
 
-/// Codec, optimizer and codebook of a run: what a checkpoint holds.
-pub struct CodecTrainer {
+/// A codec in training.
+pub struct CodecWeights {
     shape: CodecConfig,
     config: CodecTrainConfig,
     device: Device,
     /// All weights but the codebook by canonical name, leaf tensors in f32.
-    pub parameters: Parameters,
-    /// Those of them that are trained.
-    trained: Parameters,
+    pub all: Parameters,
     pub codebook: EmaCodebook,
-    pub optimizer: Optimizer,
-    pub learning_rate: LearningRate,
-    /// Steps made.
-    pub step: u64,
     /// The step before which the codebook started, 0 if this run or process found it
     /// started; none while nothing is quantized.
     codebook_since: Option<u64>,
-}
-
-/// Outcome of a step; scalars on the device.
-pub struct CodecStep {
-    pub reconstruction: Tensor,
-    /// Mean (z − e)², the prices of codes included.
-    pub commitment: Tensor,
-    /// How often each code occurs in the batch, `[N]`, if quantized.
-    pub usage: Option<Tensor>,
-    pub gradient_norm: f64,
-    /// Entries that were moved.
-    pub revived: i64,
 }
 
 /// Weights with an output (dimension 0) or an input (1) for each latent channel.
@@ -79,8 +61,8 @@ impl WeightSource for WithTable<'_> {
     }
 }
 
-impl CodecTrainer {
-    /// A run's start with the weights of `source`, and a codebook that is yet to start.
+impl CodecWeights {
+    /// The weights of `source`, and a codebook that is yet to start.
     pub(super) fn new(
         shape: &CodecConfig,
         config: &CodecTrainConfig,
@@ -99,33 +81,30 @@ impl CodecTrainer {
             others: &trainable,
         };
         build(shape, &weights, device, Kind::Float);
-        let parameters = trainable.into_parameters();
-        let trained = parameters.only(|name| match config.trained {
-            Trained::Whole => true,
-            Trained::Decoder => is_behind_codes(name),
-        });
-        for (name, tensor) in &parameters.tensors {
-            let _ = tensor.set_requires_grad(trained.tensors.contains_key(name));
+        let all = trainable.into_parameters();
+        for (name, tensor) in &all.tensors {
+            let _ = tensor.set_requires_grad(is_trained(config.trained, name));
         }
-        CodecTrainer {
+        CodecWeights {
             shape: shape.clone(),
             config: config.clone(),
             device,
-            optimizer: Optimizer::new(&config.optimizer, &trained),
-            parameters,
-            trained,
+            all,
             codebook: EmaCodebook::new(table),
-            learning_rate: LearningRate::new(&config.learning_rate, false),
-            step: 0,
             codebook_since: None,
         }
     }
 
-    /// A run's start with drawn weights.
+    /// Drawn weights.
     pub fn drawn(shape: &CodecConfig, config: &CodecTrainConfig, device: Device) -> Self {
-        let trainer = Self::new(shape, config, &RandomWeights, device);
-        trainer.clear_around_prices(Tensor::detach);
-        trainer
+        let weights = Self::new(shape, config, &RandomWeights, device);
+        weights.clear_around_prices(Tensor::detach);
+        weights
+    }
+
+    /// Those weights that are trained; they share the memory of these.
+    pub fn trained(&self) -> Parameters {
+        self.all.only(|name| is_trained(self.config.trained, name))
     }
 
     /// `part` of each weight that leads to or from the channel of the prices, itself or its
@@ -136,14 +115,14 @@ impl CodecTrainer {
         }
         let names = PRICE_WEIGHTS.map(|(name, dimension)| (format!("{CODEC}.{name}"), dimension));
         let parts = names.into_iter().filter_map(|(name, dimension)| {
-            let part = part(self.parameters.tensors.get(&name)?);
+            let part = part(self.all.tensors.get(&name)?);
             part.defined()
                 .then(|| (name, part.select(dimension, self.shape.embedding_width - 1)))
         });
         parts.collect()
     }
 
-    fn clear_around_prices(&self, part: fn(&Tensor) -> Tensor) {
+    pub(super) fn clear_around_prices(&self, part: fn(&Tensor) -> Tensor) {
         for (_, mut channel) in self.around_prices(part) {
             let _ = channel.zero_();
         }
@@ -185,11 +164,6 @@ impl CodecTrainer {
         self.codebook_since = self.codebook.is_started().then_some(0);
     }
 
-    /// Values of the trained weights.
-    pub fn trained_values(&self) -> u64 {
-        self.trained.numel()
-    }
-
     pub fn device(&self) -> Device {
         self.device
     }
@@ -199,17 +173,17 @@ impl CodecTrainer {
     }
 
     /// The codec with the present weights, which it shares, computing in `kind`.
-    fn codec(&self, kind: Kind) -> ImageCodec {
+    pub fn codec(&self, kind: Kind) -> ImageCodec {
         let weights = WithTable {
             table: &self.codebook.embedding,
-            others: &self.parameters,
+            others: &self.all,
         };
         build(&self.shape, &weights, self.device, kind)
     }
 
-    /// The codec with the present weights in f32.
-    pub fn snapshot(&self) -> ImageCodec {
-        self.codec(Kind::Float)
+    /// The entries, where pictures are quantized already.
+    pub fn table(&self) -> Option<&Tensor> {
+        self.codebook_since.map(|_| &self.codebook.embedding)
     }
 
     /// Whether pictures are quantized already.
@@ -217,17 +191,29 @@ impl CodecTrainer {
         self.codebook_since.is_some()
     }
 
-    /// Whether the next step is the one that the codebook starts before.
-    pub fn starts_codebook(&self) -> bool {
-        !self.has_codebook() && self.step >= self.config.codebook.start
+    /// Whether the codebook starts before the step that follows `step` steps.
+    pub fn starts_codebook(&self, step: u64) -> bool {
+        !self.has_codebook() && step >= self.config.codebook.start
     }
 
-    /// Starts the codebook from the latents of `pictures` (uint8 `[B, 3, H, W]` each),
-    /// of which as many are taken as give 32 vectors an entry.
+    /// Whether the codebook had started before that step began.
+    pub(super) fn revives_after(&self, step: u64) -> bool {
+        self.codebook_since.is_some_and(|since| step > since)
+    }
+
+    /// Starts the codebook before the step that follows `step` steps, from the latents of
+    /// `pictures` (uint8 `[B, 3, H, W]` each), of which as many are taken as give 32 vectors
+    /// an entry. A break says that it was asked to stop, and nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pictures`.
     pub fn start_codebook<E>(
         &mut self,
+        step: u64,
         pictures: &mut dyn FnMut() -> Result<Tensor, E>,
-    ) -> Result<(), E> {
+        stop: &AtomicBool,
+    ) -> Result<ControlFlow<()>, E> {
         let _no_grad = tch::no_grad_guard();
         let kind = self.config.precision.kind();
         let codec = self.codec(kind);
@@ -236,6 +222,9 @@ impl CodecTrainer {
         let mut vectors = 0;
         let mut batch = 1;
         while vectors < wanted {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(ControlFlow::Break(()));
+            }
             let latents = codec
                 .training_pass(&self.input(&pictures()?).to_kind(kind), None)
                 .latents;
@@ -244,84 +233,56 @@ impl CodecTrainer {
             parts.push(latents);
         }
         let latents = Tensor::cat(&parts, 0);
-        let mut generator = sample_generator(self.config.seed, self.step, TrainingDraw::Codebook);
-        self.codebook
-            .start_from(&latents, batch as f64, &mut || unit(&mut generator));
-        self.codebook_since = Some(self.step);
-        Ok(())
+        let mut generator = sample_generator(self.config.seed, step, TrainingDraw::Codebook);
+        let mut uniform = || unit(&mut generator);
+        let started = self
+            .codebook
+            .start_from(&latents, batch as f64, &mut uniform, stop);
+        if started.is_continue() {
+            self.codebook_since = Some(step);
+        }
+        Ok(started)
     }
 
-    /// One step on `pictures`, uint8 `[B, 3, H, W]`.
-    pub fn step(&mut self, pictures: &Tensor) -> CodecStep {
-        let config = &self.config;
-        let x = self.input(pictures);
-        let codec = self.codec(config.precision.kind());
-        let table = self.codebook_since.map(|_| &self.codebook.embedding);
-        let pass = codec.training_pass(&x.to_kind(config.precision.kind()), table);
-        let difference = pass.reconstruction - &x;
-        let reconstruction = match config.reconstruction {
-            Reconstruction::L1 => difference.abs(),
-            Reconstruction::L2 => difference.square(),
-        }
-        .mean(Kind::Float);
-        let loss = &reconstruction + &pass.commitment * config.commitment;
-        self.trained.clear_gradients();
-        loss.backward();
-        self.clear_around_prices(Tensor::grad);
-        let gradient_norm = gradient_norm(&self.trained);
-        clip(&self.trained, gradient_norm, config.clip_norm);
-        self.optimizer.step(&self.trained, self.learning_rate.rate);
-        self.learning_rate.step(0.0);
+    /// The codebook's tensors, as they are called below `quantize`.
+    pub(super) fn codebook_tensors(&self) -> [(&'static str, &Tensor); 3] {
+        let book = &self.codebook;
+        [
+            ("embedding", &book.embedding),
+            ("cluster_size", &book.cluster_size),
+            ("embedding_avg", &book.embedding_avg),
+        ]
+    }
 
-        let mut usage = None;
-        let mut revived = 0;
-        if let Some(codes) = &pass.codes {
-            let book = &config.codebook;
-            let statistics = CodeStatistics::new(&pass.latents, codes, self.shape.codebook);
-            let moves = config.trained == Trained::Whole;
-            let price_weight = book.entropy.filter(|_| moves).map(|most| {
-                let width = self.shape.embedding_width as f64;
-                let error = pass.commitment.double_value(&[]) * width;
-                self.codebook.next_price_weight(error, &statistics, most)
-            });
-            if moves {
-                self.codebook.update(&statistics, book.decay, book.epsilon);
-            }
-            let due = moves
-                && self.codebook_since.is_some_and(|since| self.step > since)
-                && self.step.is_multiple_of(book.revive_every);
-            if due && book.revive_below > 0.0 {
-                let mut generator =
-                    sample_generator(config.seed, self.step, TrainingDraw::Codebook);
-                revived = self
-                    .codebook
-                    .revive(&pass.latents, book.revive_below, &mut || {
-                        unit(&mut generator)
-                    });
-            }
-            if let Some(weight) = price_weight {
-                self.codebook.set_prices(weight);
-            }
-            usage = Some(statistics.counts);
+    /// The codec's tensors by canonical name.
+    pub fn codec_state(&self) -> Result<StateDict, LoadError> {
+        let mut state = StateDict::default();
+        for (name, tensor) in &self.all.tensors {
+            state.insert(name.clone(), Entry::in_memory(name, tensor)?);
         }
-        self.step += 1;
-        CodecStep {
-            reconstruction: reconstruction.detach(),
-            commitment: pass.commitment.detach(),
-            usage,
-            gradient_norm,
-            revived,
+        for (name, tensor) in self.codebook_tensors() {
+            let name = format!("{CODEC}.quantize.{name}");
+            let entry = Entry::in_memory(&name, tensor)?;
+            state.insert(name, entry);
         }
+        Ok(state)
     }
 
     /// uint8 `[B, 3, H, W]` → f32 in −1…1 on the device, in the same order in memory.
-    fn input(&self, pictures: &Tensor) -> Tensor {
+    pub(super) fn input(&self, pictures: &Tensor) -> Tensor {
         pictures
             .to_device(self.device)
             .to_kind(Kind::Float)
             .contiguous()
             / 127.5
             - 1.0
+    }
+}
+
+fn is_trained(trained: Trained, name: &str) -> bool {
+    match trained {
+        Trained::Whole => true,
+        Trained::Decoder => is_behind_codes(name),
     }
 }
 

@@ -1,25 +1,45 @@
 //! What a run is trained on: a token cache, pictures, or a file of tokens.
 
-use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::clip::ClipTokenizer;
 use crate::codec::ImageCodec;
 use crate::data::cache::codec_identity;
 use crate::data::{
-    CachedSamples, Conditions, Dataset, LiveSamples, Samples, Split, TokenCache, TokenLoader,
+    CachedSamples, Conditions, DataError, Dataset, LiveSamples, Samples, Split, TokenCache,
+    TokenLoader,
 };
-use crate::experiment::Experiment;
 use crate::model::ModelConfig;
 use crate::pipeline::LoadedCodec;
+use crate::train::TrainError;
 use crate::transformer::Conditioning;
 
-/// Opens the data of an experiment for its model.
+/// What is trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The training set: a token cache (the folder that `vqdiffusion tokenize` writes), a
+    /// data set of pictures, cropped and encoded anew for every step, or a safetensors
+    /// file with int64 `tokens` `[N, L]` and `text_ids` `[N, S]` or `labels` `[N]`.
+    pub train: PathBuf,
+    /// The same of the validation set; the first training samples if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
+    /// Share of samples whose condition is dropped, for guidance; 0.1 when fine-tuning
+    /// with a learned null embedding.
+    #[serde(default)]
+    pub drop_rate: f64,
+}
+
+/// Opens the data of a run for its model.
 pub struct DataSource<'a> {
-    experiment: &'a Experiment,
+    drop_rate: f64,
+    /// Key of the run's random numbers.
+    seed: u64,
     model: &'a ModelConfig,
     tokenizer: Option<ClipTokenizer>,
     codec: Rc<ImageCodec>,
@@ -29,24 +49,31 @@ pub struct DataSource<'a> {
 }
 
 impl<'a> DataSource<'a> {
+    /// # Errors
+    ///
+    /// A share of dropped conditions for a model that has none.
     pub fn new(
-        experiment: &'a Experiment,
+        config: &DataConfig,
+        seed: u64,
         model: &'a ModelConfig,
         tokenizer: Option<ClipTokenizer>,
         codec: LoadedCodec,
-    ) -> Result<Self, Box<dyn Error>> {
-        let rate = experiment.data.drop_rate;
-        if rate > 0.0 && model.denoiser.condition == Conditioning::Unconditional {
-            return Err(format!(
-                "data.drop_rate is {rate}, expected 0: the model has no condition to drop"
-            )
-            .into());
+    ) -> Result<Self, TrainError> {
+        let drop_rate = config.drop_rate;
+        if drop_rate > 0.0 && model.denoiser.condition == Conditioning::Unconditional {
+            return Err(TrainError::Value {
+                key: "data.drop_rate",
+                found: drop_rate.to_string(),
+                expected: "0: the model has no condition to drop".into(),
+            });
         }
         Ok(DataSource {
-            experiment,
+            drop_rate,
+            seed,
             model,
             tokenizer,
-            identity: codec_identity(&codec.fingerprint, &codec.codec)?,
+            identity: codec_identity(&codec.fingerprint, &codec.codec)
+                .map_err(|e| DataError::Invalid(e.to_string()))?,
             device: codec.device,
             codec: Rc::new(codec.codec),
         })
@@ -54,9 +81,12 @@ impl<'a> DataSource<'a> {
 
     /// The samples at `path`: a token cache (a folder with `cache.json`), a data set of
     /// pictures, or a tokens file, whose tokens must be the model's.
-    pub fn open(&self, path: &Path, split: Split) -> Result<TokenLoader, Box<dyn Error>> {
-        let seed = self.experiment.train.seed;
-        let drop_rate = self.experiment.data.drop_rate;
+    ///
+    /// # Errors
+    ///
+    /// Data that cannot be read or are not the model's.
+    pub fn open(&self, path: &Path, split: Split) -> Result<TokenLoader, TrainError> {
+        let (seed, drop_rate) = (self.seed, self.drop_rate);
         if TokenCache::is_at(path) {
             let cache = TokenCache::open(path)?;
             cache.check_codec(&self.identity)?;
@@ -77,18 +107,19 @@ impl<'a> DataSource<'a> {
             }
             let [height, width] = self.model.picture_size();
             if height != width {
-                return Err(format!(
-                    "{}: squares are cut out of pictures, but the model's are {width} by {height}",
-                    path.display()
-                )
-                .into());
+                return Err(misfit(
+                    path,
+                    format!(
+                        "squares are cut out of pictures, but the model's are {width} by {height}"
+                    ),
+                ));
             }
             let samples = LiveSamples::new(
                 dataset,
                 self.codec.clone(),
                 self.device,
                 self.conditions(),
-                (u32::try_from(height)?, self.model.denoiser.tokens()),
+                (height as u32, self.model.denoiser.tokens()),
                 seed,
             )?;
             return Ok(TokenLoader::from_pictures(samples, seed, drop_rate));
@@ -98,12 +129,13 @@ impl<'a> DataSource<'a> {
         let [low, high] = [samples.tokens.min(), samples.tokens.max()].map(|t| t.int64_value(&[]));
         let codes = self.model.denoiser.codes;
         if low < 0 || high >= codes {
-            return Err(format!(
-                "{}: tokens from {low} to {high}, but the model has the codes 0 to {}",
-                path.display(),
-                codes - 1
-            )
-            .into());
+            return Err(misfit(
+                path,
+                format!(
+                    "tokens from {low} to {high}, but the model has the codes 0 to {}",
+                    codes - 1
+                ),
+            ));
         }
         if let Some(labels) = &samples.labels {
             for label in [labels.min(), labels.max()] {
@@ -114,30 +146,32 @@ impl<'a> DataSource<'a> {
         Ok(TokenLoader::new(samples, seed, drop_rate)?)
     }
 
-    fn check_length(&self, path: &Path, found: i64) -> Result<(), String> {
+    fn check_length(&self, path: &Path, found: i64) -> Result<(), TrainError> {
         let length = self.model.denoiser.tokens();
         if found == length {
             return Ok(());
         }
-        Err(format!(
-            "{}: {found} tokens an image, but the model has {length}",
-            path.display()
+        Err(misfit(
+            path,
+            format!("{found} tokens an image, but the model has {length}"),
         ))
     }
 
-    fn check_label(&self, path: &Path, label: i64) -> Result<(), String> {
+    fn check_label(&self, path: &Path, label: i64) -> Result<(), TrainError> {
         match self.model.denoiser.condition {
-            Conditioning::Class { classes, .. } if !(0..classes).contains(&label) => Err(format!(
-                "{}: label {label}, but the model has the classes 0 to {}",
-                path.display(),
-                classes - 1
+            Conditioning::Class { classes, .. } if !(0..classes).contains(&label) => Err(misfit(
+                path,
+                format!(
+                    "label {label}, but the model has the classes 0 to {}",
+                    classes - 1
+                ),
             )),
             _ => Ok(()),
         }
     }
 
     /// Whether `ids` `[N, S]` are what the model's text tower takes, if it has one.
-    fn check_text(&self, path: &Path, ids: Option<&Tensor>) -> Result<(), String> {
+    fn check_text(&self, path: &Path, ids: Option<&Tensor>) -> Result<(), TrainError> {
         let Some(text) = &self.model.text else {
             return Ok(());
         };
@@ -159,7 +193,7 @@ impl<'a> DataSource<'a> {
                 )
             }
         };
-        Err(format!("{}: {problem}", path.display()))
+        Err(misfit(path, problem))
     }
 
     fn conditions(&self) -> Conditions {
@@ -169,4 +203,12 @@ impl<'a> DataSource<'a> {
             (None, _) => Conditions::Nothing,
         }
     }
+}
+
+/// The data at `path` are not what the model takes.
+fn misfit(path: &Path, problem: String) -> TrainError {
+    TrainError::Data(DataError::Format {
+        path: path.to_path_buf(),
+        problem,
+    })
 }

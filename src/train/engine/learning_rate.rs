@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::range::{check_counts, check_numbers, Range};
+use super::range::{check_counts, check_most, check_numbers, Range, MOST_STEPS};
 
 /// Whether a loss must improve by a share of the best one or by an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,18 +69,28 @@ impl LearningRateConfig {
             ("start", self.start, Range::AboveZero),
             ("peak", self.peak, Range::AboveZero),
         ])?;
+        check_most(&[("warmup", self.warmup, MOST_STEPS)])?;
         let minimum = |x| ("course.minimum", x, Range::UpTo("peak", self.peak));
         match self.course {
             Course::Constant => Ok(()),
-            Course::Cosine { minimum: x, .. } => check_numbers(&[minimum(x)]),
+            Course::Cosine { total, minimum: x } => {
+                check_most(&[("course.total", total, MOST_STEPS)])?;
+                check_numbers(&[minimum(x)])
+            }
             Course::Plateau {
                 factor,
+                patience,
                 threshold,
+                cooldown,
                 minimum: x,
                 window,
                 ..
             } => {
-                check_counts(&[("course.window", window)])?;
+                check_counts(&[("course.window", window, MOST_STEPS)])?;
+                check_most(&[
+                    ("course.patience", patience, MOST_STEPS),
+                    ("course.cooldown", cooldown, MOST_STEPS),
+                ])?;
                 check_numbers(&[
                     ("course.factor", factor, Range::Fraction),
                     ("course.threshold", threshold, Range::AtLeastZero),

@@ -1,34 +1,34 @@
 //! The variational bound on a fixed subset, with fixed times and noise.
 
-use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tch::{Kind, Tensor};
 
-use super::error::TrainError;
 use crate::data::Batch;
 use crate::diffusion::objective::Terms;
+use crate::train::TrainError;
 
-/// Estimate of Σ_t L_t: what `best` is chosen by.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bound {
-    /// Nats per token, without the constant L_T.
-    pub nats_per_token: f64,
-}
-
+/// Estimate of Σ_t L_t in nats per token, without the constant L_T: what `best` is chosen by.
+///
 /// Averages the main terms of `batch` at `times` times a sample. The times are spread
 /// evenly over 0…T−1, so the same every time, and every pass of `size` samples is
-/// evaluated by `terms`.
+/// evaluated by `terms`. None when `stop` is set meanwhile.
 pub fn bound(
     batch: &Batch,
     times: usize,
     size: usize,
     timesteps: usize,
+    stop: &AtomicBool,
     terms: impl Fn(&Batch, &[i64]) -> Result<Terms, TrainError>,
-) -> Result<Bound, TrainError> {
+) -> Result<Option<f64>, TrainError> {
     let _no_grad = tch::no_grad_guard();
     let count = batch.samples.len();
     let (mut sum, mut shown) = (0.0, 0usize);
     for round in 0..times {
         for start in (0..count).step_by(size) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let size = size.min(count - start);
             let part = rows(batch, start, size);
             // Sample i of round r is shown at the ((i · times + r) / (count · times))-th
@@ -42,9 +42,7 @@ pub fn bound(
         }
     }
     let tokens = batch.tokens.size()[1] as f64;
-    Ok(Bound {
-        nats_per_token: sum / shown as f64 / tokens * timesteps as f64,
-    })
+    Ok(Some(sum / shown as f64 / tokens * timesteps as f64))
 }
 
 fn rows(batch: &Batch, start: usize, size: usize) -> Batch {

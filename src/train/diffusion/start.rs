@@ -6,10 +6,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::config::TrainConfig;
-use super::error::TrainError;
 use super::model::{ConditionParts, TextTraining, TrainingModel};
-use super::parameters::{Parameters, TrainableWeights};
-use super::state::RunState;
+use super::task::Frozen;
 use crate::checkpoint::clip_archive::read_text_tower;
 use crate::checkpoint::config_file::differences;
 use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
@@ -22,6 +20,8 @@ use crate::model::{ModelConfig, NullText};
 use crate::pipeline::LoadedCodec;
 use crate::torch::params::{is_placeholder, placeholder, Placeholders, RandomWeights};
 use crate::torch::{Init, Params, WeightSource};
+use crate::train::engine::{Parameters, RunState, TrainableWeights};
+use crate::train::TrainError;
 use crate::transformer::{Conditioning, NullClass};
 
 /// Files that weights come from.
@@ -82,11 +82,7 @@ impl Start {
         match (&weights.init_from, model) {
             (Some(path), _) => Self::from_model(path, weights, model),
             (None, Some(model)) => Self::from_parts(weights, model, text),
-            (None, None) => Err(TrainError::Mismatch(
-                "no model to train: give its shape under 'model', or a model file with \
-                 weights.init_from (--init-from)"
-                    .into(),
-            )),
+            (None, None) => Err(TrainError::NoModel),
         }
     }
 
@@ -108,12 +104,15 @@ impl Start {
         let added_null_class = weights.learned_null && learn_null(config);
         if let Some(wanted) = model {
             config.sampling = wanted.sampling.or(config.sampling);
-            if let Some((key, wanted, found)) = differences(wanted, config).into_iter().next() {
-                return Err(TrainError::Mismatch(format!(
-                    "{key} is {wanted}, but {} holds {found}; leave 'model' out to take the \
-                     file's",
-                    path.display()
-                )));
+            let differences = differences("model", wanted, config);
+            if let Some((key, wanted, found)) = differences.into_iter().next() {
+                return Err(TrainError::Differs {
+                    key,
+                    wanted,
+                    path: path.to_path_buf(),
+                    found,
+                    remedy: "; leave 'model' out to take the file's",
+                });
             }
         }
         Ok(Start {
@@ -129,8 +128,9 @@ impl Start {
         model: &ModelConfig,
         text: TextTraining,
     ) -> Result<Self, TrainError> {
-        let missing = |key: &str, what: &str| {
-            TrainError::Mismatch(format!("weights.{key} is missing: the file of the {what}"))
+        let missing = |key: &str, what: &str| TrainError::Missing {
+            key: format!("weights.{key}"),
+            what: format!("the file of the {what}"),
         };
         let codec = weights.codec.as_ref();
         let codec = codec.ok_or_else(|| missing("codec", "image codec"))?;
@@ -141,21 +141,23 @@ impl Start {
         };
         let mut file = CodecFile::open(codec, &options)?;
         file.config.set_resolution(model.codec.resolution);
-        if file.config != model.codec {
-            return Err(TrainError::Mismatch(format!(
-                "model.codec is {:?}, but {} holds {:?}",
-                model.codec,
-                codec.display(),
-                file.config
-            )));
-        }
+        let mut differences = differences("model.codec", &model.codec, &file.config);
         if file.codes != model.denoiser.codes {
-            return Err(TrainError::Mismatch(format!(
-                "model.denoiser.codes is {}, but {} has {} (weights.mapping leaves codes out)",
-                model.denoiser.codes,
-                codec.display(),
-                file.codes
-            )));
+            let [wanted, found] = [model.denoiser.codes, file.codes].map(|n| n.to_string());
+            differences.push(("model.denoiser.codes".into(), wanted, found));
+        }
+        if let Some((key, wanted, found)) = differences.into_iter().next() {
+            let remedy = match key == "model.denoiser.codes" {
+                true => " (weights.mapping leaves codes out)",
+                false => "",
+            };
+            return Err(TrainError::Differs {
+                key,
+                wanted,
+                path: codec.clone(),
+                found,
+                remedy,
+            });
         }
         for (name, entry) in file
             .state
@@ -267,8 +269,7 @@ impl Start {
     }
 
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's
-    /// state at its first step, the frozen parts of the condition, and the frozen
-    /// tensors that model files of this run hold besides the trained ones.
+    /// state at its first step, and the frozen parts.
     ///
     /// # Errors
     ///
@@ -277,9 +278,8 @@ impl Start {
         &self,
         config: &TrainConfig,
         device: Device,
-    ) -> Result<(RunState, ConditionParts, StateDict), TrainError> {
+    ) -> Result<(RunState, Frozen), TrainError> {
         let Checkpoint { state, path, .. } = &self.checkpoint;
-        let model = self.model();
         let loader = Loader::new(state, path);
         let source = StartWeights {
             loader: &loader,
@@ -290,18 +290,22 @@ impl Start {
         let (parts, parameters) = self.build(&source, config, device);
 
         let trained = |name: &str| parameters.tensors.contains_key(name);
-        let mut frozen = StateDict::default();
+        let mut tensors = StateDict::default();
         for (name, entry) in state.iter() {
             let read_apart = [CODE_MAPPING, MERGES].contains(&name);
             let kept = read_apart || known_and_ignored(name).is_none();
             // A null embedding that this model does not have is left behind.
             if kept && !trained(name) && name != NULL_TEXT {
-                frozen.insert(name, entry.clone());
+                tensors.insert(name, entry.clone());
             }
         }
         finish(loader)?;
-        let state = RunState::new(config, parameters, model.denoiser.timesteps as usize);
-        Ok((state, parts, frozen))
+        let frozen = Frozen {
+            parts,
+            tensors,
+            notice: self.checkpoint.notice.clone(),
+        };
+        Ok((RunState::new(&config.rules(), parameters), frozen))
     }
 }
 
@@ -312,21 +316,22 @@ fn add_vocabulary(
     state: &mut StateDict,
 ) -> Result<(), TrainError> {
     let Some(text) = &mut config.text else {
-        return Err(TrainError::Mismatch(format!(
-            "weights.vocabulary is {}, but the model takes no text",
-            file.display()
-        )));
+        return Err(TrainError::Value {
+            key: "weights.vocabulary",
+            found: file.display().to_string(),
+            expected: "none: the model takes no text".into(),
+        });
     };
     let declared = text.tower.merges;
     vocabulary::add_file(file, &mut text.tower, state)?;
     if text.tower.merges == declared {
         return Ok(());
     }
-    Err(TrainError::Mismatch(format!(
-        "weights.vocabulary is {}, whose merge rules are not CLIP's; expected \
-         model.text.tower.merges: own",
-        file.display()
-    )))
+    Err(TrainError::Value {
+        key: "weights.vocabulary",
+        found: format!("{}, whose merge rules are not CLIP's", file.display()),
+        expected: "model.text.tower.merges: own".into(),
+    })
 }
 
 fn finish(loader: Loader) -> Result<(), LoadError> {

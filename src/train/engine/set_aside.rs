@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{name_last_and_best, saved_steps, SavedStep};
-use super::error::TrainError;
-use super::log::{grid_step, JSON_LINES};
-use crate::files::sync_folder;
+use super::folder::{saved_steps, RunFolder, SavedStep};
+use super::log::{sheet_step, JSON_LINES};
+use crate::files::{sync_folder, FileError};
+use crate::train::TrainError;
 
 const PREFIX: &str = "abandoned-";
 
@@ -26,7 +26,7 @@ pub struct SetAside {
 ///
 /// A path that does not exist, and one from elsewhere where the folder holds a run.
 pub fn own_checkpoint(folder: &Path, path: &Path) -> Result<PathBuf, TrainError> {
-    let real = fs::canonicalize(path).map_err(TrainError::io(path))?;
+    let real = fs::canonicalize(path).map_err(FileError::reading(path))?;
     let saved = saved_steps(folder)?;
     let own = |s: &SavedStep| fs::canonicalize(&s.path).is_ok_and(|own| own == real);
     match saved.iter().find(|s| own(s)) {
@@ -43,23 +43,27 @@ pub fn own_checkpoint(folder: &Path, path: &Path) -> Result<PathBuf, TrainError>
     }
 }
 
-/// Moves the checkpoints and sample grids in `folder` that are newer than `step` to a
-/// folder `abandoned-N` of their own, with a copy of the log as it is; `last` and `best`
-/// then name checkpoints that stay. Nothing happens where no checkpoint is newer.
-pub fn set_aside_after(folder: &Path, step: u64) -> Result<Option<SetAside>, TrainError> {
-    let (kept, newer): (Vec<_>, Vec<_>) = saved_steps(folder)?
-        .into_iter()
-        .partition(|s| s.step <= step);
-    if newer.is_empty() {
-        return Ok(None);
+impl RunFolder {
+    /// Moves the checkpoints and sample sheets that are newer than `step` to a folder
+    /// `abandoned-N` of their own, with a copy of the log as it is; `last` and `best` then
+    /// name checkpoints that stay. Nothing happens where no checkpoint is newer.
+    ///
+    /// # Errors
+    ///
+    /// Files that cannot be moved.
+    pub fn set_aside_after(&self, step: u64) -> Result<Option<SetAside>, TrainError> {
+        let (kept, newer): (Vec<_>, Vec<_>) = saved_steps(&self.path)?
+            .into_iter()
+            .partition(|s| s.step <= step);
+        if newer.is_empty() {
+            return Ok(None);
+        }
+        let steps = newer.iter().map(|s| s.step).collect();
+        let folder =
+            move_to_new_folder(&self.path, step, &newer).map_err(FileError::writing(&self.path))?;
+        self.name_last_and_best(&kept)?;
+        Ok(Some(SetAside { folder, steps }))
     }
-    let steps = newer.iter().map(|s| s.step).collect();
-    let aside = move_to_new_folder(folder, step, &newer).map_err(TrainError::io(folder))?;
-    name_last_and_best(folder, &kept)?;
-    Ok(Some(SetAside {
-        folder: aside,
-        steps,
-    }))
 }
 
 fn move_to_new_folder(folder: &Path, step: u64, newer: &[SavedStep]) -> io::Result<PathBuf> {
@@ -74,7 +78,7 @@ fn move_to_new_folder(folder: &Path, step: u64, newer: &[SavedStep]) -> io::Resu
     }
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        if grid_step(&name).is_some_and(|of| of > step) {
+        if sheet_step(&name).is_some_and(|of| of > step) {
             fs::rename(folder.join(&name), aside.join(&name))?;
         }
     }

@@ -1,19 +1,21 @@
 //! TensorBoard event files: TFRecords (length, masked CRC-32C, data, masked CRC-32C) of
 //! `Event` protocol buffers, written field by field.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A file that is written event by event.
+use super::growing::GrowingFile;
+
+/// A file that is written event by event; it is made with the first one.
 pub struct EventFile {
-    file: BufWriter<File>,
+    file: GrowingFile,
+    /// Records that are not in the file yet.
+    records: Vec<u8>,
 }
 
 impl EventFile {
     /// A new file in `folder`, named by the time.
-    pub fn create(folder: &Path) -> io::Result<Self> {
+    pub fn new(folder: &Path) -> Self {
         let nanoseconds = now().as_nanos();
         let name = format!(
             "events.out.tfevents.{}.{}",
@@ -21,24 +23,25 @@ impl EventFile {
             nanoseconds % 1_000_000_000
         );
         let mut events = EventFile {
-            file: BufWriter::new(File::create(folder.join(name))?),
+            file: GrowingFile::new(folder.join(name)),
+            records: Vec::new(),
         };
         let mut event = Message::default();
         event.double(1, now().as_secs_f64());
         event.bytes(3, b"brain.Event:2"); // file_version
-        events.record(&event.0)?;
-        Ok(events)
+        events.record(&event.0);
+        events
     }
 
     /// One number.
-    pub fn scalar(&mut self, step: u64, tag: &str, value: f64) -> io::Result<()> {
+    pub fn scalar(&mut self, step: u64, tag: &str, value: f64) {
         let mut content = Message::default();
         content.float(2, value as f32); // simple_value
-        self.value(step, tag, content)
+        self.value(step, tag, content);
     }
 
     /// One picture as PNG bytes.
-    pub fn picture(&mut self, step: u64, tag: &str, size: [u64; 2], png: &[u8]) -> io::Result<()> {
+    pub fn picture(&mut self, step: u64, tag: &str, size: [u64; 2], png: &[u8]) {
         let mut image = Message::default();
         image.varint(1, size[0]); // height
         image.varint(2, size[1]); // width
@@ -46,14 +49,21 @@ impl EventFile {
         image.bytes(4, png);
         let mut content = Message::default();
         content.bytes(4, &image.0);
-        self.value(step, tag, content)
+        self.value(step, tag, content);
     }
 
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    /// Writes the events so far.
+    pub fn flush(&mut self) {
+        self.file.append(&self.records);
+        self.records.clear();
     }
 
-    fn value(&mut self, step: u64, tag: &str, content: Message) -> io::Result<()> {
+    /// Ends the file, if there was any event.
+    pub fn finish(&mut self) {
+        self.file.finish();
+    }
+
+    fn value(&mut self, step: u64, tag: &str, content: Message) {
         let mut value = Message::default();
         value.bytes(1, tag.as_bytes());
         value.0.extend(content.0);
@@ -63,15 +73,15 @@ impl EventFile {
         event.double(1, now().as_secs_f64()); // wall_time
         event.varint(2, step);
         event.bytes(5, &summary.0);
-        self.record(&event.0)
+        self.record(&event.0);
     }
 
-    fn record(&mut self, data: &[u8]) -> io::Result<()> {
+    fn record(&mut self, data: &[u8]) {
         let length = (data.len() as u64).to_le_bytes();
-        self.file.write_all(&length)?;
-        self.file.write_all(&masked_crc(&length).to_le_bytes())?;
-        self.file.write_all(data)?;
-        self.file.write_all(&masked_crc(data).to_le_bytes())
+        self.records.extend(length);
+        self.records.extend(masked_crc(&length).to_le_bytes());
+        self.records.extend(data);
+        self.records.extend(masked_crc(data).to_le_bytes());
     }
 }
 

@@ -1,0 +1,143 @@
+//! A codec experiment's parts put together to a run.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tch::Device;
+
+use super::config::{CodecTrainConfig, Trained};
+use super::data::PictureConfig;
+use super::old_run;
+use super::start::from_file;
+use super::task::CodecTask;
+use super::weights::CodecWeights;
+use super::MODEL;
+use crate::checkpoint::{CodecFile, OpenOptions};
+use crate::codec::CodecConfig;
+use crate::train::engine::log::JSON_LINES;
+use crate::train::engine::resume::Resume;
+use crate::train::engine::set_aside::SetAside;
+use crate::train::engine::{Run, RunFolder, RunState, Task};
+use crate::train::TrainError;
+
+/// A run that is ready to train.
+pub struct Ready {
+    pub run: Run<CodecTask>,
+    /// What it goes on from: a checkpoint, or the folder of a run of an earlier version.
+    pub resumed: Option<PathBuf>,
+    /// What was newer than it.
+    pub set_aside: Option<SetAside>,
+    pub plan: Plan,
+}
+
+/// What a run will do.
+pub struct Plan {
+    trained: u64,
+    entries: i64,
+    width: i64,
+    pictures: u64,
+    validation: usize,
+    steps: u64,
+    batch_size: usize,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "codec: {} trained weights, {} entries of width {}, {} pictures, {} for validation, \
+             {} steps of {}",
+            self.trained,
+            self.entries,
+            self.width,
+            self.pictures,
+            self.validation,
+            self.steps,
+            self.batch_size,
+        )
+    }
+}
+
+/// Makes a run that trains a codec of this `shape` on the pictures of `data`: from drawn
+/// weights or from the codec in the file `init_from`, or on from where it was.
+///
+/// # Errors
+///
+/// Settings that contradict each other; what is missing, cannot be read, or is of another
+/// codec.
+pub fn open(
+    shape: &CodecConfig,
+    data: &PictureConfig,
+    config: &CodecTrainConfig,
+    init_from: Option<&Path>,
+    resume: &Resume,
+    device: Device,
+) -> Result<Ready, TrainError> {
+    let path = &config.folder;
+    let folder = RunFolder::open(path, CodecTask::MEASURE)?;
+    let resumed = resume.checkpoint(path, MODEL)?;
+    let old = resumed.is_none() && old_run::is_in(path);
+    match (resume, &resumed) {
+        (Resume::No, _) if old => return Err(TrainError::Exists { path: path.clone() }),
+        // A run that was killed before its first checkpoint begins anew.
+        (Resume::Auto, None) if !old && !path.join(JSON_LINES).exists() => {
+            return Err(TrainError::NoRun { path: path.clone() });
+        }
+        _ => {}
+    }
+    let anew = resumed.is_none() && !old;
+    let start = config.codebook.start;
+    if anew && init_from.is_none() && config.trained == Trained::Decoder {
+        return Err(TrainError::Value {
+            key: "train.trained",
+            found: "decoder".into(),
+            expected: "a codec that it belongs to: name it with --init-from".into(),
+        });
+    }
+    if anew && init_from.is_none() && start >= config.steps {
+        return Err(TrainError::Value {
+            key: "train.codebook.start",
+            found: start.to_string(),
+            expected: format!(
+                "below train.steps ({}): the codebook would never start",
+                config.steps
+            ),
+        });
+    }
+    let data = data.open(shape, config.seed, config.validation_pictures)?;
+    tch::manual_seed(config.seed as i64);
+    let weights = match init_from.filter(|_| anew) {
+        None => CodecWeights::drawn(shape, config, device),
+        Some(file) => {
+            let file = CodecFile::open(file, &OpenOptions::default())?;
+            from_file(&file, shape, config, device)?
+        }
+    };
+    let trained = weights.trained();
+    let plan = Plan {
+        trained: trained.numel(),
+        entries: shape.codebook,
+        width: shape.embedding_width,
+        pictures: data.train.len(),
+        validation: data.validation.len(),
+        steps: config.steps,
+        batch_size: config.batch_size,
+    };
+    let state = RunState::new(&config.rules(), trained);
+    let settings = config.settings(!data.validation.is_empty());
+    let task = CodecTask::new(config, weights, data);
+    let mut run = Run::new(settings, folder, state, task);
+    let mut set_aside = None;
+    if let Some(path) = &resumed {
+        run.restore(path)?;
+        set_aside = run.folder.set_aside_after(run.state.step)?;
+    } else if old {
+        old_run::restore(path, &mut run)?;
+    }
+    Ok(Ready {
+        run,
+        resumed: resumed.or_else(|| old.then(|| path.clone())),
+        set_aside,
+        plan,
+    })
+}

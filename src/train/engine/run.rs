@@ -1,0 +1,414 @@
+//! A whole run: steps, validations, checkpoints and log, until the end or a signal.
+
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::checkpoint::{self, Contents};
+use super::folder::{saved_steps, RunFolder, SavedStep};
+use super::log::{sheet_name, Interval, Log};
+use super::settings::Settings;
+use super::state::RunState;
+use super::task::Task;
+use crate::data::Fingerprint;
+use crate::train::TrainError;
+
+/// What the run tells while it goes on.
+#[derive(Clone, Debug)]
+pub enum Event<'a, L> {
+    /// A step was made; `line` where the log gets one.
+    Step {
+        step: u64,
+        line: Option<&'a L>,
+    },
+    /// The value of the task's measure.
+    Validated {
+        step: u64,
+        value: f64,
+    },
+    Saved(&'a SavedStep),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All its steps are made.
+    Finished,
+    /// It was asked to stop; the last checkpoint holds everything.
+    Stopped,
+}
+
+/// What a step was.
+#[derive(Clone, Debug)]
+pub struct Step<R> {
+    pub report: R,
+    /// The loss of all its samples, as it is minimised.
+    pub loss: f64,
+    /// L2 norm of the gradient before clipping.
+    pub norm: f64,
+    /// Its learning rate.
+    pub rate: f64,
+    /// Whether it was skipped because a number was not finite.
+    pub skipped: bool,
+}
+
+/// A run in progress.
+pub struct Run<T: Task> {
+    pub settings: Settings,
+    pub folder: RunFolder,
+    pub state: RunState,
+    pub task: T,
+    /// The steps since the last line of the log.
+    interval: Interval<T::Sums>,
+    /// Whether the checkpoint that the run goes on from lacks its validation.
+    validation_due: bool,
+    /// The step of the checkpoint that holds the state, if one does.
+    saved: Option<u64>,
+    /// Steps in a row that were skipped.
+    skipped_in_a_row: u64,
+    /// Whether a step of this process has shown that every parameter gets a gradient.
+    gradients_checked: bool,
+}
+
+impl<T: Task> Run<T> {
+    /// A run at its first step.
+    pub fn new(settings: Settings, folder: RunFolder, state: RunState, task: T) -> Self {
+        Run {
+            interval: Interval::new(state.samples),
+            settings,
+            folder,
+            state,
+            task,
+            validation_due: false,
+            saved: None,
+            skipped_in_a_row: 0,
+            gradients_checked: false,
+        }
+    }
+
+    /// Begins the steps of a line of the log at the state at hand.
+    pub fn begin_interval(&mut self) {
+        self.interval = Interval::new(self.state.samples);
+    }
+
+    /// Goes on from the checkpoint at `path`.
+    ///
+    /// # Errors
+    ///
+    /// A checkpoint that is damaged, or of another model.
+    pub fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
+        let restored = checkpoint::restore(path, T::MODEL, &mut self.state)?;
+        self.task.restore(&restored.model, &restored.rest)?;
+        self.interval = match &restored.window {
+            Some(window) => serde_json::from_str(window).map_err(|e| TrainError::Checkpoint {
+                path: path.to_path_buf(),
+                problem: e.to_string(),
+            })?,
+            None => Interval::new(self.state.samples),
+        };
+        if let Some(then) = &restored.manifest.data {
+            warn_of_change(path, then, self.task.data());
+        }
+        self.validation_due = restored.manifest.validation_due;
+        let own = self.folder.path.join(path.file_name().unwrap_or_default());
+        self.saved = own.exists().then_some(self.state.step);
+        let batch = self.settings.effective_batch();
+        if !self.state.samples.is_multiple_of(batch) {
+            log::warn!(
+                "{}: was made with another effective batch than {batch}",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Trains until the configured number of steps, or until `stop` is set: the step at
+    /// hand is finished then and a checkpoint written. Every validation ends with one too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Run::step`] (a run that is given up for its numbers leaves a checkpoint
+    /// too); data or checkpoint that cannot be read or written.
+    pub fn train(
+        &mut self,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<T::Line>),
+    ) -> Result<Ended, TrainError> {
+        let mut log = Log::open(&self.folder.path, self.state.step)?;
+        let ended = self.train_with(&mut log, stop, observe);
+        log.finish();
+        ended
+    }
+
+    fn train_with(
+        &mut self,
+        log: &mut Log,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<T::Line>),
+    ) -> Result<Ended, TrainError> {
+        let asked = || stop.load(Ordering::Relaxed);
+        self.make_up(log, stop, observe)?;
+        while self.state.step < self.settings.steps {
+            let made = match self.step(stop) {
+                Err(error @ TrainError::NotFinite { .. }) => {
+                    // The weights are those of the last good step.
+                    let saved = self.save(None, false)?;
+                    observe(Event::Saved(&saved));
+                    return Err(error);
+                }
+                made => made?,
+            };
+            let Some(made) = made else {
+                if self.saved != Some(self.state.step) && self.state.step > 0 {
+                    let saved = self.save(None, false)?;
+                    observe(Event::Saved(&saved));
+                }
+                return Ok(Ended::Stopped);
+            };
+            let step = self.state.step;
+            self.interval.steps += 1;
+            if !made.skipped {
+                let sums = &mut self.interval.sums;
+                self.task.add(sums, &made.report, made.norm);
+            }
+            let mut line = None;
+            if step.is_multiple_of(self.settings.log_every) {
+                let speed = self.interval.images_per_second(self.state.samples);
+                let sums = &self.interval.sums;
+                let new = self.task.line(sums, &self.state, made.rate, speed);
+                log.line(step, &new)?;
+                line = Some(new);
+            }
+            observe(Event::Step {
+                step,
+                line: line.as_ref(),
+            });
+            if line.is_some() {
+                self.begin_interval();
+            }
+
+            let last = step == self.settings.steps;
+            let validates = self.settings.due(step, self.settings.validation_every);
+            let mut value = None;
+            if validates && !asked() {
+                value = self.validate(log, stop, observe)?;
+            }
+            let stopping = asked();
+            let unfinished = validates && stopping && value.is_none();
+            if self.settings.due(step, self.settings.checkpoint.every)
+                || value.is_some()
+                || stopping
+            {
+                let saved = self.save(value, unfinished)?;
+                observe(Event::Saved(&saved));
+                if !stopping && self.settings.previews(step) {
+                    self.preview(&saved, log, stop)?;
+                }
+            }
+            if line.is_some() {
+                // Validations and checkpoints do not count against the speed.
+                self.begin_interval();
+            }
+            if stopping && (!last || unfinished) {
+                return Ok(Ended::Stopped);
+            }
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// One optimizer step on the next samples; none when it was asked to stop before.
+    ///
+    /// # Errors
+    ///
+    /// Data that cannot be read, a parameter without a gradient in the first step, and
+    /// too many steps in a row whose numbers are not finite.
+    pub fn step(&mut self, stop: &AtomicBool) -> Result<Option<Step<T::Report>>, TrainError> {
+        let samples = self.samples();
+        if let ControlFlow::Break(()) = self.task.begin(&self.state, samples.clone(), stop)? {
+            return Ok(None);
+        }
+        let rate = self.state.learning_rate.rate;
+        let (size, parts) = (self.settings.batch_size as u64, self.settings.accumulation);
+        self.state.parameters.clear_gradients();
+        let mut done = Vec::with_capacity(parts);
+        for first in samples.clone().step_by(self.settings.batch_size) {
+            let part = self
+                .task
+                .backward(&self.state, first..first + size, parts)?;
+            done.push(part);
+        }
+        if self.state.step + 1 < self.settings.steps {
+            self.task.look_ahead(samples.end..samples.end + size);
+        }
+        if !self.gradients_checked {
+            self.check_gradients()?;
+        }
+
+        // With several processes, gradients and reports are averaged or gathered here; all
+        // below is the same everywhere.
+        let norm = self.state.gradient_norm();
+        let mut report = self.task.report(done);
+        let loss = T::loss(&report);
+
+        self.state.samples = samples.end;
+        let finite = loss.is_finite() && norm.is_finite();
+        if finite {
+            self.task.learn(&self.state, &mut report);
+            self.state.update(&self.settings.rules, loss, norm);
+            self.skipped_in_a_row = 0;
+        } else {
+            self.skip(samples, &report)?;
+        }
+        Ok(Some(Step {
+            report,
+            loss,
+            norm,
+            rate,
+            skipped: !finite,
+        }))
+    }
+
+    /// The samples of the next step.
+    fn samples(&self) -> Range<u64> {
+        let first = self.state.samples;
+        first..first + self.settings.effective_batch()
+    }
+
+    fn check_gradients(&mut self) -> Result<(), TrainError> {
+        let mut parameters = self.state.parameters.tensors.iter();
+        if let Some((name, _)) = parameters.find(|(_, p)| !p.grad().defined()) {
+            return Err(TrainError::NoGradient { name: name.clone() });
+        }
+        self.gradients_checked = true;
+        Ok(())
+    }
+
+    fn skip(&mut self, samples: Range<u64>, report: &T::Report) -> Result<(), TrainError> {
+        self.state.step += 1;
+        self.state.skipped += 1;
+        self.skipped_in_a_row += 1;
+        let (first, last) = (samples.start, samples.end - 1);
+        let more = self.task.describe(report);
+        log::warn!(
+            "step {}: the loss or its gradient is not finite; skipped (samples {first} to {last}{more})",
+            self.state.step
+        );
+        if self.skipped_in_a_row < self.settings.skip_limit {
+            return Ok(());
+        }
+        Err(TrainError::NotFinite {
+            count: self.skipped_in_a_row,
+            step: self.state.step,
+            first,
+            last,
+            more,
+            good: self.state.step - self.skipped_in_a_row,
+        })
+    }
+
+    /// Makes up for what follows the checkpoint that the run goes on from, where a stop or a
+    /// kill came in between: the task's publication, the validation, the sample sheet.
+    fn make_up(
+        &mut self,
+        log: &mut Log,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<T::Line>),
+    ) -> Result<(), TrainError> {
+        let Some(step) = self.saved else {
+            return Ok(());
+        };
+        let saved = saved_steps(&self.folder.path)?;
+        let Some(saved) = saved.into_iter().find(|saved| saved.step == step) else {
+            return Ok(());
+        };
+        self.task.publish(&self.folder.path, &saved.path)?;
+        if self.validation_due {
+            if let Some(value) = self.validate(log, stop, observe)? {
+                self.folder.add_validation(&saved, value)?;
+                self.validation_due = false;
+            }
+        }
+        let sheet = self.folder.path.join(sheet_name(step));
+        if self.settings.previews(step) && !sheet.exists() {
+            self.preview(&saved, log, stop)?;
+        }
+        Ok(())
+    }
+
+    /// The measure at hand, logged; a value that is no number chooses nothing.
+    fn validate(
+        &mut self,
+        log: &mut Log,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event<T::Line>),
+    ) -> Result<Option<f64>, TrainError> {
+        let step = self.state.step;
+        let Some(value) = self.task.validate(&self.state, stop)? else {
+            return Ok(None);
+        };
+        log.validation(step, &T::MEASURE, value);
+        observe(Event::Validated { step, value });
+        Ok(value.is_finite().then_some(value))
+    }
+
+    fn preview(
+        &self,
+        saved: &SavedStep,
+        log: &mut Log,
+        stop: &AtomicBool,
+    ) -> Result<(), TrainError> {
+        if let Some(picture) = self.task.preview(&saved.path, stop)? {
+            log.sheet(saved.step, &picture);
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint of the state at hand into the run's folder.
+    ///
+    /// # Errors
+    ///
+    /// What could not be written; checkpoints already there are untouched then.
+    pub fn save(
+        &mut self,
+        validation: Option<f64>,
+        validation_due: bool,
+    ) -> Result<SavedStep, TrainError> {
+        let (state, task, interval) = (&self.state, &self.task, &self.interval);
+        let saved = self
+            .folder
+            .save(state.step, &self.settings.checkpoint, |path| {
+                task.write_model(&path.join(T::MODEL), state)
+                    .map_err(|e| e.to_string())?;
+                let contents = Contents {
+                    tensors: task.tensors(),
+                    window: interval.to_json()?,
+                    validation: validation.map(|value| (T::MEASURE.name, value)),
+                    validation_due,
+                    data: task.data(),
+                };
+                checkpoint::fill(path, T::MODEL, state, contents)
+            })?;
+        self.saved = Some(saved.step);
+        self.task.publish(&self.folder.path, &saved.path)?;
+        Ok(saved)
+    }
+}
+
+/// Says so if a run that goes on from `path` is trained on other data now than `then`.
+fn warn_of_change(path: &Path, then: &Fingerprint, now: &Fingerprint) {
+    if then == now {
+        return;
+    }
+    let counts = match then.items == now.items {
+        true => format!(
+            "{} pictures, others than then or in another order",
+            now.items
+        ),
+        false => format!("{} pictures then, {} now", then.items, now.items),
+    };
+    log::warn!(
+        "{}: the training data are not those of this checkpoint ({counts}): order and epochs \
+         differ from those of a run that nothing interrupts",
+        path.display()
+    );
+}
