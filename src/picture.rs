@@ -25,6 +25,7 @@ pub use sheet::{grid, sheet, Row};
 pub use texts::read_png_texts;
 
 use crate::files::NewFile;
+use crate::torch::host::values;
 
 /// An 8-bit RGB picture, rows top to bottom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,17 +40,10 @@ impl Picture {
     /// From a tensor `[3, H, W]` of kind `Uint8` on any device.
     pub fn from_tensor(tensor: &Tensor) -> Self {
         let size = tensor.size();
-        let rows = tensor
-            .permute([1, 2, 0])
-            .contiguous()
-            .to_device(tch::Device::Cpu)
-            .to_kind(Kind::Uint8);
-        let mut rgb = vec![0; rows.numel()];
-        rows.copy_data(&mut rgb, rows.numel());
         Picture {
             width: size[2] as u32,
             height: size[1] as u32,
-            rgb,
+            rgb: values(&tensor.permute([1, 2, 0])),
         }
     }
 

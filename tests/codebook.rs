@@ -7,7 +7,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::codec::codebook::{k_means, nearest, CodeStatistics, EmaCodebook};
-use vqdiffusion::diffusion::noise::unit;
+use vqdiffusion::random::unit;
 
 /// Nothing stops a start.
 static GO_ON: AtomicBool = AtomicBool::new(false);

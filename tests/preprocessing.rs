@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use vqdiffusion::data::dataset::Epoch;
-use vqdiffusion::data::order::{below, shuffled};
+use vqdiffusion::data::order::shuffled;
 use vqdiffusion::data::{CropRule, DataError, Dataset, PictureLoader, Rows, Split, Transform};
-use vqdiffusion::diffusion::noise::{sample_generator, TrainingDraw};
 use vqdiffusion::picture::{write_png, Picture};
+use vqdiffusion::random::{below, sample_generator, TrainingDraw};
 
 #[test]
 fn resizing_equals_pillow() {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 mod program;
 
-use program::{command, files, native_model, refused, s, succeed, succeeded, text};
+use program::{command, files, full_after, native_model, refused, s, succeed, succeeded, text};
 
 fn emoji() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/emoji.safetensors");
@@ -304,4 +304,69 @@ fn memory_that_runs_out_aborts_nothing() {
         );
     }
     assert!(failed > 0);
+}
+
+/// A picture, a cache, a model that a full disk has no room for is named, and nothing is left
+/// of it; what was there before stays.
+#[test]
+fn a_full_disk_is_told_with_the_file_and_leaves_nothing_half_written() {
+    let (folder, model) = native_model();
+    let at = folder.path();
+    let full = |room: u64, args: &[&str], words: &[&str]| {
+        let mut command = command(at, args);
+        full_after(&mut command, &at.join("full"), room);
+        refused(&mut command, words);
+    };
+    std::fs::create_dir(at.join("full")).unwrap();
+    let space = "No space left on device";
+    let sample = [
+        "sample",
+        "--checkpoint",
+        s(&model),
+        "--steps=2",
+        "--out=full",
+        "a",
+        "b",
+    ];
+    full(100, &sample, &["full/0-a.png", space]);
+    assert!(files(&at.join("full")).is_empty());
+    full(
+        5_000,
+        &["convert", s(&model), "full/m.safetensors"],
+        &["full/m.safetensors", space],
+    );
+    full(
+        5_000,
+        &["convert", s(&model), "full/m.pth"],
+        &["full/m.pth", space],
+    );
+    full(
+        50_000,
+        &["convert", s(&model), "full/d", "--to=diffusers"],
+        &["full/d", space],
+    );
+    assert!(files(&at.join("full")).is_empty());
+    succeed(at, &["convert", s(&model), "full/m.safetensors"]);
+    let before = std::fs::read(at.join("full/m.safetensors")).unwrap();
+    let again = ["convert", s(&model), "full/m.safetensors", "--overwrite"];
+    full(5_000, &again, &["full/m.safetensors", space]);
+    assert_eq!(files(&at.join("full")), ["m.safetensors"]);
+    assert_eq!(
+        std::fs::read(at.join("full/m.safetensors")).unwrap(),
+        before
+    );
+
+    // The standard output is named too.
+    let device = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut inspect = command(at, &["inspect", s(&model)]);
+    let ended = inspect.stdout(device).output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(
+        text(&ended.stderr).contains("standard output: No space left"),
+        "{}",
+        text(&ended.stderr)
+    );
 }

@@ -21,7 +21,7 @@ use vqdiffusion::pipeline::LoadedCodec;
 
 mod program;
 
-use program::{refused, succeeded};
+use program::{full_after, refused, succeeded};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tiny")
@@ -176,6 +176,26 @@ fn views_and_drawn_codes_are_functions_of_the_seed() {
     );
     let cache = TokenCache::open(&at.join("a")).unwrap();
     assert_ne!(cache.tokens(0, 0).unwrap(), cache.tokens(0, 1).unwrap());
+}
+
+/// A full disk: what was whole before stays, and the message names the file.
+#[test]
+fn a_full_disk_loses_no_whole_shard() {
+    let folder = data_set(520);
+    let at = folder.path();
+    let mut full = command(at, &["data", "--out", "c"]);
+    // Room for the first shard and some of the second.
+    full_after(&mut full, &at.join("c"), 80_000);
+    refused(
+        &mut full,
+        &["c/tokens-00001.safetensors: could not be written: No space left on device"],
+    );
+    let kept = contents(&at.join("c"));
+    assert_eq!(kept.len(), 1, "the whole shard, and nothing else");
+    let out = tokenize(at, &["data", "--out", "c"]);
+    assert!(out.contains("256 from a former run"), "{out}");
+    let first = "tokens-00000.safetensors";
+    assert_eq!(contents(&at.join("c"))[first], kept[first]);
 }
 
 /// Starts a long run into the folder `c` and waits until it writes there.

@@ -1,12 +1,24 @@
 //! What holds for the arguments of every command.
 
 use std::any::TypeId;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
 
 use crate::files::expand_home;
+
+/// Reads a whole number within `bounds`.
+pub fn whole(bounds: RangeInclusive<u64>) -> impl TypedValueParser<Value = u64> {
+    StringValueParser::new().try_map(move |text| {
+        let number: Option<u64> = text.parse().ok();
+        number.filter(|n| bounds.contains(n)).ok_or_else(|| {
+            let (least, most) = (bounds.start(), bounds.end());
+            format!("expected a whole number from {least} to {most}")
+        })
+    })
+}
 
 /// `command` and those below it, where every path may begin with `~/`, and where an option's
 /// value that begins with a minus sign is a value: each option says itself which it takes.

@@ -58,6 +58,10 @@ pub fn run(args: &CodeUsageArgs) -> CliResult {
         .filter(|(code, (_, &reduced))| *code == 0 || reduced > 0)
         .map(|(_, (count, _))| count)
         .sum();
+    if let Some(path) = &args.mapping_out {
+        let entry = Entry::in_memory("mapping", &Tensor::from_slice(&mapping))?;
+        write_mapping(path, &entry)?;
+    }
     let mut out = std::io::stdout();
     writeln!(out, "tokens {total}")?;
     writeln!(out, "codes {}", usage.len())?;
@@ -69,8 +73,6 @@ pub fn run(args: &CodeUsageArgs) -> CliResult {
         100.0 * kept as f64 / total as f64
     )?;
     if let Some(path) = &args.mapping_out {
-        let entry = Entry::in_memory("mapping", &Tensor::from_slice(&mapping))?;
-        write_mapping(path, &entry)?;
         writeln!(out, "wrote {}", path.display())?;
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tch::{Device, Tensor};
 
+use super::arguments::whole;
 use super::compute::ComputeArgs;
 use super::model_source::ModelSource;
 use crate::codec::QuantizerKind;
@@ -34,7 +35,7 @@ pub struct CodecArgs {
     pub sampled: bool,
 
     /// Seed of the first image's draws; image i has seed + i [default: 0].
-    #[arg(long)]
+    #[arg(long, value_parser = whole(0..=u64::MAX))]
     pub seed: Option<u64>,
 
     #[command(flatten)]

@@ -248,19 +248,23 @@ impl ReportingAllocator {
 // SAFETY: the system's allocator does the work; a process that ends returns nothing.
 unsafe impl GlobalAlloc for ReportingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::checked(System.alloc(layout), layout.size())
+        // SAFETY: the caller's promise is the same, here and below.
+        Self::checked(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        System.dealloc(pointer, layout);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Self::checked(System.alloc_zeroed(layout), layout.size())
+        // SAFETY: as above.
+        Self::checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::checked(System.realloc(pointer, layout, size), size)
+        // SAFETY: as above.
+        Self::checked(unsafe { System.realloc(pointer, layout, size) }, size)
     }
 }
 

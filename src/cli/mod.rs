@@ -139,6 +139,10 @@ pub fn run() -> ExitCode {
 /// Prints `error` and its causes, each once.
 fn report(error: &(dyn Error + 'static)) {
     let mut said = failure::plain(&error.to_string());
+    // Files are named by their errors.
+    if error.is::<std::io::Error>() {
+        said = format!("standard output: {said}");
+    }
     say(format_args!("error: {said}"));
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -9,7 +9,7 @@ use super::fingerprint::Fingerprint;
 use super::live::LiveSamples;
 use super::order::Order;
 use super::samples::Samples;
-use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
+use crate::random::{sample_generator, unit, TrainingDraw};
 
 /// Samples of one training step; tensors are on the CPU but where said.
 pub struct Batch {

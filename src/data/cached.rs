@@ -7,10 +7,9 @@ use tch::Tensor;
 use super::cache::TokenCache;
 use super::dataset::{Epoch, Item};
 use super::error::DataError;
-use super::order::below;
 use super::rows::Rows;
 use crate::clip::ClipTokenizer;
-use crate::diffusion::noise::{sample_generator, TrainingDraw};
+use crate::random::{below, sample_generator, TrainingDraw};
 
 /// What a model is conditioned on.
 pub enum Conditions {

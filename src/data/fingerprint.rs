@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::dataset::Item;
 use super::samples::Samples;
 use crate::files::hex;
+use crate::torch::host::values;
 
 /// The identity of a list of samples. Pictures' contents are not part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +56,6 @@ impl Fingerprint {
 
 /// The values of an int64 tensor, little-endian.
 fn bytes(tensor: &Tensor) -> Vec<u8> {
-    let mut values = vec![0i64; tensor.numel()];
-    let flat = tensor.to_kind(Kind::Int64).contiguous();
-    flat.copy_data(&mut values, flat.numel());
+    let values: Vec<i64> = values(tensor);
     values.into_iter().flat_map(i64::to_le_bytes).collect()
 }

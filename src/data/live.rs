@@ -10,14 +10,13 @@ use tch::{Device, Kind, Tensor};
 use super::cached::{Conditions, Selected};
 use super::dataset::Dataset;
 use super::error::DataError;
-use super::order::below;
 use super::pictures::{first_readable, stack, PictureBatch, PictureLoader};
 use super::prefetch::{prefetch, Prefetched};
 use super::rows::Row;
 use super::transform::{CropRule, Transform};
 use crate::codec::ImageCodec;
-use crate::diffusion::noise::{sample_generator, TrainingDraw};
 use crate::picture::Picture;
+use crate::random::{below, sample_generator, TrainingDraw};
 
 /// Batches that wait to be encoded.
 const AHEAD: usize = 4;

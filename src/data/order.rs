@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-pub use crate::random::below;
-use crate::random::{sample_generator, TrainingDraw};
+use crate::random::{below, sample_generator, TrainingDraw};
 
 /// A permutation of the rows of a data set for every epoch, a function of the seed.
 pub struct Order {

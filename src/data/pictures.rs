@@ -9,11 +9,11 @@ use tch::Tensor;
 
 use super::dataset::Dataset;
 use super::error::{DataError, Skipped};
-use super::order::{below, Order};
+use super::order::Order;
 use super::rows::{Row, Rows};
 use super::transform::{CropRule, Transform};
-use crate::diffusion::noise::{sample_generator, TrainingDraw};
 use crate::picture::Picture;
+use crate::random::{below, sample_generator, TrainingDraw};
 
 /// Substitutes tried for a picture that cannot be read before the run gives up.
 const SUBSTITUTES: usize = 100;

@@ -3,8 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::noise::{sample_generator, unit, TrainingDraw};
 use crate::picture::Picture;
+use crate::random::{sample_generator, unit, TrainingDraw};
 
 /// Which square of a picture is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

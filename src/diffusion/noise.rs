@@ -2,9 +2,8 @@
 
 use tch::Tensor;
 
-use crate::random::picture_generator;
 pub use crate::random::Draw;
-pub use crate::random::{sample_generator, training_uniform, unit, TrainingDraw};
+use crate::random::{picture_generator, unit};
 
 /// A source of uniform numbers.
 pub trait Noise {

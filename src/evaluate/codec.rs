@@ -1,13 +1,13 @@
 //! What an image codec loses, and how it uses its codes.
 
 use serde::Serialize;
-use tch::Device;
 
 use crate::codec::image_codec::to_bytes;
 use crate::codec::usage::perplexity;
 use crate::codec::Rounding;
 use crate::picture::{psnr, Picture};
 use crate::pipeline::LoadedCodec;
+use crate::torch::host::values;
 
 /// Figures over the pictures added so far.
 pub struct CodecScore {
@@ -46,9 +46,7 @@ impl CodecScore {
         let decoded = codec.codec.decode(&tokens, codec.grid); // [1, 3, H, W]
         let decoded = Picture::from_tensor(&to_bytes(&decoded, Rounding::Nearest).get(0));
         self.psnr.push(psnr(picture, &decoded));
-        let tokens = tokens.view([-1]).to_device(Device::Cpu); // [L]
-        let mut codes = vec![0i64; tokens.numel()];
-        tokens.copy_data(&mut codes, tokens.numel());
+        let codes: Vec<i64> = values(&tokens);
         codes
             .iter()
             .for_each(|&code| self.usage[code as usize] += 1);

@@ -100,3 +100,25 @@ pub fn files(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// To `command` the disk below `folder` is full after so many bytes.
+pub fn full_after(command: &mut Command, folder: &Path, bytes: u64) {
+    use std::sync::OnceLock;
+    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, library) = LIBRARY.get_or_init(|| {
+        let folder = TempDir::new().expect("a temporary folder");
+        let library = folder.path().join("full_disk.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program/full_disk.c");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&library, &source])
+            .status()
+            .expect("a C compiler");
+        assert!(compiled.success());
+        (folder, library)
+    });
+    command
+        .env("LD_PRELOAD", library)
+        .env("FULL_FOLDER", folder)
+        .env("FULL_AFTER", bytes.to_string());
+}

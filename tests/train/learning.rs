@@ -10,10 +10,10 @@ use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::diffusion::compat::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::forward::q_sample;
-use vqdiffusion::diffusion::noise::{training_uniform, TrainingDraw};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{ReverseRule, SamplerConfig};
 use vqdiffusion::pipeline::{Pipeline, Request, Subject};
+use vqdiffusion::random::{training_uniform, TrainingDraw};
 use vqdiffusion::torch::device::Precision;
 
 use crate::place::{image, model, text_model, Workplace, CAPTIONS};

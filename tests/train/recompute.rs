@@ -3,9 +3,9 @@
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::diffusion::forward::q_sample;
-use vqdiffusion::diffusion::noise::{training_uniform, TrainingDraw};
 use vqdiffusion::diffusion::Objective;
 use vqdiffusion::model::ModelConfig;
+use vqdiffusion::random::{training_uniform, TrainingDraw};
 use vqdiffusion::torch::device::Precision;
 use vqdiffusion::torch::Params;
 use vqdiffusion::train::diffusion::plan::Plan;

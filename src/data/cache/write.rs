@@ -17,9 +17,10 @@ use crate::data::dataset::Dataset;
 use crate::data::error::{DataError, Skipped};
 use crate::data::pictures::{load, stack};
 use crate::data::prefetch::prefetch;
-use crate::diffusion::noise::{training_uniform, TrainingDraw};
 use crate::files::{self, sha256, sha256_of_file, FolderLock};
 use crate::picture::Picture;
+use crate::random::{training_uniform, TrainingDraw};
+use crate::torch::host::values;
 
 /// A codec with what identifies it.
 pub struct Codec<'a> {
@@ -364,13 +365,8 @@ fn encode(codec: &Codec, recipe: &Recipe, pictures: &[Picture], samples: &[u64])
                 .encode_sampled(&images, &exponential.to_device(codec.device))
         }
     };
-    let tokens = tokens
-        .to_device(Device::Cpu)
-        .to_kind(tch::Kind::Int)
-        .reshape([-1]);
-    let mut out = vec![0i32; tokens.numel()];
-    tokens.copy_data(&mut out, tokens.numel());
-    out.into_iter().map(|token| token as u16).collect()
+    let tokens: Vec<i64> = values(&tokens);
+    tokens.into_iter().map(|token| token as u16).collect()
 }
 
 fn write_shard(

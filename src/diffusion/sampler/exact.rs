@@ -18,6 +18,7 @@ use crate::diffusion::guidance::{entropy, Prediction};
 use crate::diffusion::noise::{Draw, Noise};
 use crate::diffusion::posterior::{inverse_cdf, reverse_step, Posterior, StepNoise};
 use crate::diffusion::schedule::Schedule;
+use crate::torch::host::values;
 
 /// The rule of the paper: even times, exact posteriors.
 pub struct Exact;
@@ -194,7 +195,7 @@ impl Activity {
         let (device, shape) = (masked.device(), masked.size());
         let (batch, length) = (shape[0], shape[1] as usize);
         let kept = kept.map(|kept| kept.to_device(Device::Cpu));
-        let mut masked = bools(masked);
+        let mut masked = values::<bool>(masked);
         let mut positions: Vec<i64> = Vec::new();
         let mut numbers: Vec<Tensor> = Vec::new();
         let mut sizes = Vec::with_capacity(posteriors.len());
@@ -206,7 +207,7 @@ impl Activity {
                 Some(kept) => choice.masked_fill(kept, -1.0),
                 None => choice,
             };
-            let rows = active(posterior, &mut masked, &floats(&choice), length);
+            let rows = active(posterior, &mut masked, &values::<f64>(&choice), length);
             let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
             let size = match longest {
                 0 => 0,
@@ -294,19 +295,4 @@ fn filled(row: &[i64], size: usize) -> impl Iterator<Item = i64> + '_ {
     let filler = row.first().copied().unwrap_or(0);
     let fill = std::iter::repeat_n(filler, size - row.len());
     row.iter().copied().chain(fill)
-}
-
-/// The values of a bool tensor.
-fn bools(x: &Tensor) -> Vec<bool> {
-    let x = x.to_device(Device::Cpu).contiguous();
-    let mut values = vec![false; x.numel()];
-    x.copy_data(&mut values, x.numel());
-    values
-}
-
-/// The values of an f64 tensor on the CPU.
-fn floats(x: &Tensor) -> Vec<f64> {
-    let mut values = vec![0f64; x.numel()];
-    x.contiguous().copy_data(&mut values, x.numel());
-    values
 }
