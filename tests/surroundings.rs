@@ -147,6 +147,8 @@ fn closed_pipes_stop_no_work() {
         code(&["train", "experiment.yaml", "--print-config"]),
         Some(0)
     );
+    assert_eq!(code(&["train", "experiment.yaml"]), Some(0));
+    assert!(at.join("run/step-00000004").is_dir());
     assert_eq!(
         code(&["sample", "--checkpoint", &emoji, "--steps=2", "a", "b"]),
         Some(0)

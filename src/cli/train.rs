@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
-use super::progress::Progress;
+use super::progress::{say, Progress};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::Experiment;
@@ -73,21 +73,25 @@ pub fn run(args: &TrainArgs) -> CliResult {
     } = &experiment;
     let session = Session::open(model.as_ref(), weights, data, train, &resume, device)?;
     let stop = stop_on_signals()?;
-    eprintln!("{}", session.plan());
+    say(format_args!("{}", session.plan()));
     let Ready {
         mut run,
         resumed,
         set_aside,
     } = session.load()?;
     if let Some(path) = resumed {
-        eprintln!("continued    {} at step {}", path.display(), run.state.step);
+        say(format_args!(
+            "continued    {} at step {}",
+            path.display(),
+            run.state.step
+        ));
     }
     if let Some(aside) = set_aside {
-        eprintln!(
+        say(format_args!(
             "set aside    the newer checkpoints of steps {:?}, with the log so far: {}",
             aside.steps,
             aside.folder.display()
-        );
+        ));
     }
     let mut progress = Progress::new(train.steps, "training", false);
     progress.start_at(run.state.step);
@@ -96,10 +100,10 @@ pub fn run(args: &TrainArgs) -> CliResult {
     match ended? {
         Ended::Finished => Ok(ExitCode::SUCCESS),
         Ended::Stopped => {
-            eprintln!(
+            say(format_args!(
                 "stopped by a signal at step {}; --resume auto goes on",
                 run.state.step
-            );
+            ));
             Ok(ExitCode::from(STOPPED))
         }
     }

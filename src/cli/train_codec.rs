@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
-use super::progress::Progress;
+use super::progress::{say, Progress};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::codec::CodecExperiment;
@@ -73,38 +73,48 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         set_aside,
         plan,
     } = open(codec, data, train, init_from, &resume, device)?;
-    eprintln!("{plan}");
+    say(format_args!("{plan}"));
     if let Some(path) = resumed {
-        eprintln!("continued {} at step {}", path.display(), run.state.step);
+        say(format_args!(
+            "continued {} at step {}",
+            path.display(),
+            run.state.step
+        ));
     }
     if let Some(aside) = set_aside {
-        eprintln!(
+        say(format_args!(
             "set aside the newer checkpoints of steps {:?}, with the log so far: {}",
             aside.steps,
             aside.folder.display()
-        );
+        ));
     }
-    let mut progress = Progress::new(train.steps, "codec", false);
+    let mut progress = Progress::new(train.steps, "training the codec", false);
     progress.start_at(run.state.step);
     let ended = run.train(&stop, &mut |event| show(&mut progress, &event));
     progress.finish();
     let skipped = run.task.data.train.skipped();
     if !skipped.is_empty() {
-        eprintln!("{} pictures could not be read:", skipped.len());
-        skipped.iter().for_each(|skipped| eprintln!("  {skipped}"));
+        say(format_args!(
+            "{} pictures could not be read:",
+            skipped.len()
+        ));
+        skipped
+            .iter()
+            .for_each(|skipped| say(format_args!("  {skipped}")));
     }
     let ended = ended?;
     let codec = train.folder.join(MODEL);
     if codec.exists() {
-        writeln!(std::io::stdout(), "wrote {}", codec.display())?;
+        // A reader that went away changes nothing of what the run came to.
+        let _ = writeln!(std::io::stdout(), "wrote {}", codec.display());
     }
     Ok(match ended {
         Ended::Finished => ExitCode::SUCCESS,
         Ended::Stopped => {
-            eprintln!(
+            say(format_args!(
                 "stopped by a signal at step {}; --resume goes on",
                 run.state.step
-            );
+            ));
             ExitCode::from(STOPPED)
         }
     })

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::subject::{Made, Origin, Split, SubjectArgs};
+use crate::cli::progress::say;
 use crate::cli::signals::STOPPED;
 use crate::cli::CliResult;
 use crate::evaluate::labelled::Label;
@@ -137,7 +138,9 @@ pub fn finish<S: Serialize, A: Serialize>(
     }
     let asked: usize = made.splits.iter().map(|split| split.asked).sum();
     let measured: usize = made.splits.iter().map(|split| split.pictures.len()).sum();
-    eprintln!("stopped by a signal: {measured} of {asked} pictures were made and measured");
+    say(format_args!(
+        "stopped by a signal: {measured} of {asked} pictures were made and measured"
+    ));
     Ok(ExitCode::from(STOPPED))
 }
 
