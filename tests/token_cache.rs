@@ -501,7 +501,7 @@ fn batches_are_functions_of_the_sample() {
 }
 
 #[test]
-fn captions_are_drawn_uniformly_and_dropped_ones_empty() {
+fn captions_are_drawn_uniformly_and_some_dropped() {
     let folder = data_set(2);
     tokenize(folder.path(), &["data", "--out", "c"]);
     let at = folder.path().join("c");
@@ -516,11 +516,9 @@ fn captions_are_drawn_uniformly_and_dropped_ones_empty() {
     let rows = Vec::<i64>::try_from(batch.text_ids.unwrap().view([-1])).unwrap();
     let mut counts = [0u32; 5];
     for (row, dropped) in rows.chunks(77).zip(&dropped) {
-        if *dropped {
-            assert_eq!(row, ids(""));
-        } else {
-            counts[known.iter().position(|k| k == row).expect("a caption")] += 1;
-        }
+        // The caption of a dropped row is there too: the model puts the empty one in its place.
+        let caption = known.iter().position(|k| k == row).expect("a caption");
+        counts[caption] += u32::from(!dropped);
     }
     // Kept: Binomial(6000, ¾), σ = 34; captions: a sixth each, "third" twice.
     let kept: u32 = counts.iter().sum();

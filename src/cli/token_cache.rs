@@ -12,7 +12,7 @@ use super::codec_run::CodecArgs;
 use super::progress::{say, Progress};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
-use crate::data::cache::{self, codec_identity, CodeChoice, Recipe};
+use crate::data::cache::{self, codec_identity, CacheRecipe, CodeChoice};
 use crate::data::{CropRule, Dataset, Split, Transform};
 use crate::files::FolderLock;
 
@@ -86,7 +86,7 @@ pub fn write(
         let problem = format!("the codec's pictures are {width} by {height}, expected squares");
         return Err(problem.into());
     }
-    let recipe = Recipe {
+    let recipe = CacheRecipe {
         transform: Transform {
             size: u32::try_from(height)?,
             crop: args.crop.unwrap_or(CropRule::Random),

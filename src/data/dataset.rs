@@ -35,7 +35,7 @@ pub enum Epoch {
 /// How the files of a data set lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Layout {
+pub enum DataLayout {
     /// Pictures in a folder, captions in `.txt` or `.caption` files beside them.
     Folder,
     /// A list with one JSON object a line.
@@ -83,7 +83,7 @@ impl Split {
 pub struct Dataset {
     /// What item paths are relative to.
     pub root: PathBuf,
-    pub layout: Layout,
+    pub layout: DataLayout,
     pub epoch: Epoch,
     pub items: Vec<Item>,
     /// Items left out already: captions that are missing or cannot be read.
@@ -233,7 +233,7 @@ impl Dataset {
         let faces = path.join(FFHQ);
         match faces.is_dir() {
             true => Ok(Dataset {
-                layout: Layout::Ffhq,
+                layout: DataLayout::Ffhq,
                 ..layout::folder::read(&faces)?
             }),
             false => layout::folder::read(path),

@@ -12,7 +12,7 @@ use super::dataset::Dataset;
 use super::error::DataError;
 use super::pictures::{first_readable, stack, PictureBatch, PictureLoader};
 use super::prefetch::{prefetch, Prefetched};
-use super::rows::Row;
+use super::rows::SampleRow;
 use super::transform::{CropRule, Transform};
 use crate::codec::ImageCodec;
 use crate::picture::Picture;
@@ -147,13 +147,13 @@ impl LiveSamples {
         let dataset = self.pictures.dataset();
         let readable = first_readable(dataset, self.size, size)?;
         let rows = self.pictures.rows();
-        let place = |row: &Row| readable.binary_search_by_key(&row.item, |r| r.0).ok();
-        let shown: Vec<(i64, Row)> = (0..rows.len())
+        let place = |row: &SampleRow| readable.binary_search_by_key(&row.item, |r| r.0).ok();
+        let shown: Vec<(i64, SampleRow)> = (0..rows.len())
             .map(|n| rows.at(n))
             .filter_map(|row| Some((place(&row)? as i64, row)))
             .take(size)
             .collect();
-        let (places, rows): (Vec<i64>, Vec<Row>) = shown.into_iter().unzip();
+        let (places, rows): (Vec<i64>, Vec<SampleRow>) = shown.into_iter().unzip();
         let used = places.last().map_or(0, |&last| last as usize + 1);
         let pictures: Vec<Picture> = readable.into_iter().take(used).map(|(_, p)| p).collect();
         let tokens = self.encode(&stack(&pictures)); // [pictures, L]

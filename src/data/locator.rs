@@ -37,16 +37,8 @@ impl Locator {
     pub fn read(&self, root: &Path) -> Result<Vec<u8>, FileError> {
         match self {
             Locator::File(name) => {
-                let path = root.join(name);
-                match files::read(&path, MOST_BYTES) {
-                    Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => {
-                        match in_other_form(root, name) {
-                            Some(path) => files::read(&path, MOST_BYTES),
-                            None => Err(e),
-                        }
-                    }
-                    other => other,
-                }
+                let path = found(root, name).unwrap_or_else(|| root.join(name));
+                files::read(&path, MOST_BYTES)
             }
             Locator::Part {
                 shard,
@@ -86,19 +78,18 @@ impl From<&str> for Locator {
     }
 }
 
-/// The file below `root` whose name differs from `name` in the form of its characters
-/// alone, each folder for itself.
-fn in_other_form(root: &Path, name: &str) -> Option<PathBuf> {
-    if name.is_ascii() {
-        return None;
+/// The file or folder `name` below `root`, or the one whose name differs in the form of its
+/// characters alone, each folder for itself.
+pub fn found(root: &Path, name: &str) -> Option<PathBuf> {
+    let path = root.join(name);
+    if name.is_ascii() || path.exists() {
+        return path.exists().then_some(path);
     }
     let mut found = root.to_path_buf();
     for part in name.split('/') {
         let forms = [part.to_string(), part.nfc().collect(), part.nfd().collect()];
-        found = forms
-            .iter()
-            .map(|form| found.join(form))
-            .find(|path| path.exists())?;
+        let mut paths = forms.iter().map(|form| found.join(form));
+        found = paths.find(|path| path.exists())?;
     }
     Some(found)
 }

@@ -26,6 +26,6 @@ pub use fingerprint::Fingerprint;
 pub use live::LiveSamples;
 pub use locator::Locator;
 pub use pictures::{PictureBatch, PictureLoader};
-pub use rows::{Row, Rows};
+pub use rows::{Rows, SampleRow};
 pub use samples::Samples;
 pub use transform::{CropRule, Transform};

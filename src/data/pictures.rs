@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::dataset::Dataset;
 use super::error::{DataError, Skipped};
 use super::order::Order;
-use super::rows::{Row, Rows};
+use super::rows::{Rows, SampleRow};
 use super::transform::{CropRule, Transform};
 use crate::picture::Picture;
 use crate::random::{below, sample_generator, TrainingDraw};
@@ -23,7 +23,7 @@ pub struct PictureBatch {
     /// `[B, 3, size, size]` uint8 on the CPU.
     pub pictures: Tensor,
     /// Which pictures these are, and which of their captions.
-    pub rows: Vec<Row>,
+    pub rows: Vec<SampleRow>,
     /// Global sample indices in the run: epoch · samples per epoch + position.
     pub samples: Vec<u64>,
 }
@@ -100,12 +100,12 @@ impl PictureLoader {
     pub fn batch(&self, first: u64, size: usize) -> Result<PictureBatch, DataError> {
         let samples: Vec<u64> = (first..).take(size).collect();
         let rows = self.order.rows(&samples);
-        let loaded: Result<Vec<(Row, Picture)>, DataError> = samples
+        let loaded: Result<Vec<(SampleRow, Picture)>, DataError> = samples
             .par_iter()
             .zip(rows)
             .map(|(&sample, row)| self.readable(sample, row))
             .collect();
-        let (rows, pictures): (Vec<Row>, Vec<Picture>) = loaded?.into_iter().unzip();
+        let (rows, pictures): (Vec<SampleRow>, Vec<Picture>) = loaded?.into_iter().unzip();
         Ok(PictureBatch {
             pictures: stack(&pictures),
             rows,
@@ -114,7 +114,7 @@ impl PictureLoader {
     }
 
     /// The sample `row`, or the first readable one of those drawn for `sample`.
-    fn readable(&self, sample: u64, row: u64) -> Result<(Row, Picture), DataError> {
+    fn readable(&self, sample: u64, row: u64) -> Result<(SampleRow, Picture), DataError> {
         let mut generator = sample_generator(self.seed, sample, TrainingDraw::Substitute);
         let mut row = self.rows.at(row);
         for _ in 0..SUBSTITUTES {

@@ -12,7 +12,7 @@ pub struct Rows {
 
 /// One sample: a picture, and which of its captions where the captions are gone through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct SampleRow {
     /// Place of the picture in the data set's items.
     pub item: usize,
     pub caption: Option<usize>,
@@ -48,15 +48,15 @@ impl Rows {
     }
 
     /// The sample `row`, which is below [`Rows::len`].
-    pub fn at(&self, row: u64) -> Row {
+    pub fn at(&self, row: u64) -> SampleRow {
         match &self.starts {
-            None => Row {
+            None => SampleRow {
                 item: row as usize,
                 caption: None,
             },
             Some(starts) => {
                 let item = starts.partition_point(|&start| start <= row) - 1;
-                Row {
+                SampleRow {
                     item,
                     caption: Some((row - starts[item]) as usize),
                 }

@@ -230,3 +230,39 @@ fn compressed_texts_are_bounded() {
         assert_eq!(decode(&bytes).unwrap().rgb, [7; 192]);
     }
 }
+
+#[test]
+fn damaged_pictures_of_every_kind_are_an_answer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    let mut read = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let whole = std::fs::read(&path).unwrap();
+        if image::guess_format(&whole).is_err() {
+            continue;
+        }
+        for end in (0..whole.len()).step_by(7) {
+            let cut = decode(&whole[..end]);
+            // The pixels of a GIF and a lossy WebP may end before the file does.
+            if path.extension().is_some_and(|e| e == "jpg" || e == "png") {
+                let iend = path.extension().is_some_and(|e| e == "png") && end + 12 >= whole.len();
+                assert!(cut.is_err() || iend, "{}, {end} bytes", path.display());
+            }
+        }
+        for at in (0..whole.len()).step_by(3) {
+            for value in [0, 0xFF, whole[at] ^ 1] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                match decode(&bytes) {
+                    Ok(picture) => {
+                        let size = picture.width as usize * picture.height as usize * 3;
+                        assert_eq!(picture.rgb.len(), size);
+                        read += 1;
+                    }
+                    Err(problem) => assert!(!problem.to_string().is_empty()),
+                }
+            }
+        }
+    }
+    assert!(read > 100, "{read}");
+}

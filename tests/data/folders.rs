@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use image::ImageFormat;
 use tempfile::TempDir;
-use vqdiffusion::data::dataset::Layout;
+use vqdiffusion::data::dataset::DataLayout;
 use vqdiffusion::data::pictures::load;
 use vqdiffusion::data::{CropRule, DataError, Dataset, Split, Transform};
 
@@ -33,7 +33,7 @@ fn folder_with_sidecars() {
     put(&at.join("notes.md"), "no picture");
     put(&at.join(".hidden.png"), "no picture");
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Folder);
+    assert_eq!(dataset.layout, DataLayout::Folder);
     assert_eq!(names(&dataset), ["a.jpg", "b.png", "deep/c.JPEG"]);
     assert_eq!(dataset.items[0].captions, ["a cat", "two cats"]);
     assert_eq!(dataset.items[1].captions, ["ein Hündchen"]);

@@ -1,7 +1,7 @@
 //! Data sets in their true layouts.
 
 use tempfile::TempDir;
-use vqdiffusion::data::dataset::{Epoch, Layout};
+use vqdiffusion::data::dataset::{DataLayout, Epoch};
 use vqdiffusion::data::{Dataset, Split};
 
 use super::{names, open, picture, put, skipped};
@@ -31,7 +31,7 @@ fn mscoco() {
         }
     }
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Coco);
+    assert_eq!(dataset.layout, DataLayout::Coco);
     let expected = ["000000000009", "000000581929"]
         .map(|id| format!("train2014/train2014/COCO_train2014_{id}.jpg"));
     assert_eq!(names(&dataset), expected);
@@ -137,7 +137,7 @@ fn cub_200() {
         put(&at.join(format!("text/text/{bird}.txt")), captions);
     }
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Cub);
+    assert_eq!(dataset.layout, DataLayout::Cub);
     assert_eq!(dataset.items.len(), 2);
     assert_eq!(dataset.epoch, Epoch::Pictures);
     assert_eq!(dataset.items[1].captions.len(), 10);
@@ -154,7 +154,7 @@ fn cub_200() {
     std::fs::remove_dir(at.join("text")).unwrap();
     std::fs::rename(at.join("words"), at.join("text")).unwrap();
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Cub);
+    assert_eq!(dataset.layout, DataLayout::Cub);
     assert_eq!(dataset.items.len(), 2);
     assert_eq!(dataset.items[1].captions.len(), 10);
     assert!(dataset.picture(&dataset.items[1]).is_ok());
@@ -182,7 +182,7 @@ fn imagenet() {
         picture(at, &format!("train/{name}"), 3);
     }
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::ImageNet);
+    assert_eq!(dataset.layout, DataLayout::ImageNet);
     let labels: Vec<_> = dataset.items.iter().map(|item| item.label).collect();
     assert_eq!(
         labels,

@@ -1,7 +1,7 @@
 //! Lists of pictures with captions.
 
 use tempfile::TempDir;
-use vqdiffusion::data::dataset::{Epoch, Layout};
+use vqdiffusion::data::dataset::{DataLayout, Epoch};
 use vqdiffusion::data::{Dataset, Split};
 
 use super::{names, open, picture, put, skipped};
@@ -23,7 +23,7 @@ fn json_lines() {
     ];
     put(&root.path().join("captions.jsonl"), lines.join(&b'\n'));
     let dataset = open(root.path(), Split::Train);
-    assert_eq!(dataset.layout, Layout::JsonLines);
+    assert_eq!(dataset.layout, DataLayout::JsonLines);
     assert_eq!(dataset.epoch, Epoch::Pictures);
     assert_eq!(names(&dataset), ["a.png", "b.png", "e.png"]);
     assert_eq!(dataset.items[0].captions, ["red heart", "heart"]);
@@ -62,7 +62,7 @@ fn comma_separated_values() {
     ];
     put(&list, rows.concat());
     let dataset = open(&list, Split::Train);
-    assert_eq!(dataset.layout, Layout::Csv);
+    assert_eq!(dataset.layout, DataLayout::Csv);
     assert_eq!(names(&dataset), ["a.jpg", "c.jpg"]);
     assert_eq!(
         dataset.items[0].captions,

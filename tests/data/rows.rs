@@ -2,7 +2,7 @@
 
 use vqdiffusion::data::dataset::Epoch;
 use vqdiffusion::data::prefetch::prefetch;
-use vqdiffusion::data::{DataError, Row, Rows};
+use vqdiffusion::data::{DataError, Rows, SampleRow};
 
 #[test]
 fn rows_are_captions_or_pictures() {
@@ -14,14 +14,14 @@ fn rows_are_captions_or_pictures() {
     let items = [0, 2, 0, 0, 1, 3, 0].map(item);
     let mut expected = Vec::new();
     for (item, captions) in items.iter().map(|item| item.captions.len()).enumerate() {
-        expected.extend((0..captions).map(|n| Row {
+        expected.extend((0..captions).map(|n| SampleRow {
             item,
             caption: Some(n),
         }));
     }
     let rows = |epoch| {
         let rows = Rows::new(epoch, &items);
-        let all: Vec<Row> = (0..rows.len()).map(|n| rows.at(n)).collect();
+        let all: Vec<SampleRow> = (0..rows.len()).map(|n| rows.at(n)).collect();
         all
     };
     assert_eq!(rows(Epoch::Captions), expected);

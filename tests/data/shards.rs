@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::ImageFormat;
 use tempfile::TempDir;
-use vqdiffusion::data::dataset::{Epoch, Layout};
+use vqdiffusion::data::dataset::{DataLayout, Epoch};
 use vqdiffusion::data::{CropRule, Dataset, PictureLoader, Rows, Split, Transform};
 
 use super::{encoded, names, open, picture, put, sample_image, skipped};
@@ -55,7 +55,7 @@ fn webdataset() {
     put(&at.join("00000.parquet"), "");
     put(&at.join("00000_stats.json"), "{}");
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Shards);
+    assert_eq!(dataset.layout, DataLayout::Shards);
     assert_eq!(dataset.epoch, Epoch::Pictures);
     assert!(dataset.skipped.is_empty(), "{:?}", dataset.skipped);
     let expected = [0, 1, 2, 10000, 10001];
@@ -233,7 +233,7 @@ fn conceptual_captions() {
         jpeg(8),
     );
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Conceptual);
+    assert_eq!(dataset.layout, DataLayout::Conceptual);
     assert_eq!(captions(&dataset), ["caption 0", "caption 2", "caption 4"]);
     let dead = "2 of 5 pictures are not there (dead links), the first of line 2";
     let expected = [
@@ -305,7 +305,7 @@ fn oxford_102() {
     }
     put(&at.join("text_c10/class_00001/image_00003.h5"), "");
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Oxford);
+    assert_eq!(dataset.layout, DataLayout::Oxford);
     assert_eq!(dataset.epoch, Epoch::Pictures);
     assert!(!dataset.has_parts);
     let expected = [1, 3, 4].map(|n| format!("jpg/image_{n:05}.jpg"));
@@ -347,7 +347,7 @@ fn ffhq_and_a_folder_of_faces() {
     put(&at.join("ffhq-dataset-v2.json"), "{}");
     put(&at.join("LICENSE.txt"), "");
     let dataset = open(at, Split::Train);
-    assert_eq!(dataset.layout, Layout::Ffhq);
+    assert_eq!(dataset.layout, DataLayout::Ffhq);
     let expected = ["00000/00000.png", "00000/00001.png", "01000/01000.png"];
     assert_eq!(names(&dataset), expected);
     assert!(dataset
@@ -355,6 +355,6 @@ fn ffhq_and_a_folder_of_faces() {
         .iter()
         .all(|item| dataset.picture(item).is_ok()));
     let faces = open(&at.join("thumbnails128x128"), Split::Train);
-    assert_eq!((faces.layout, faces.items.len()), (Layout::Folder, 3));
+    assert_eq!((faces.layout, faces.items.len()), (DataLayout::Folder, 3));
     assert!(Path::new(&faces.root).ends_with("thumbnails128x128"));
 }

@@ -130,6 +130,9 @@ fn dropped(case: &mut Case, model: &TrainingModel) {
     let dropped = mask.select(1, 2).eq(0);
     let features = model.features(&ids, &dropped).detach();
     case.check("expected.drop.cond_emb", &features);
+    // Whatever the dropped captions were.
+    let others = ids.roll([1], [0]).where_self(&dropped.unsqueeze(1), &ids);
+    assert_eq!(model.features(&others, &dropped).detach(), features);
 }
 
 fn importance(case: &mut Case, checkpoint: &Checkpoint) {

@@ -15,7 +15,7 @@ pub use write::{write, Codec, Summary};
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::{Epoch, Item, Layout};
+use super::dataset::{DataLayout, Epoch, Item};
 use super::error::Skipped;
 use super::transform::Transform;
 use crate::codec::ImageCodec;
@@ -44,7 +44,7 @@ pub enum CodeChoice {
 /// Everything that decides the tokens, besides the data set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub struct CacheRecipe {
     pub transform: Transform,
     /// Squares taken of each picture.
     pub views: u32,
@@ -64,8 +64,8 @@ pub struct Header {
     pub codes: i64,
     /// Rows and columns of the token grid.
     pub grid: [i64; 2],
-    pub recipe: Recipe,
-    pub layout: Layout,
+    pub recipe: CacheRecipe,
+    pub layout: DataLayout,
     pub epoch: Epoch,
     /// SHA-256 of the list of items.
     dataset: String,

@@ -12,7 +12,10 @@ use super::{shard_name, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, 
 use crate::data::dataset::Item;
 use crate::data::error::DataError;
 use crate::data::fingerprint::Fingerprint;
-use crate::files::sha256;
+use crate::files::{self, sha256};
+
+/// Bytes of the largest file of a cache.
+pub(super) const MOST_BYTES: u64 = 64 << 30;
 
 /// A finished token cache whose files are as they were written.
 #[derive(Debug)]
@@ -101,7 +104,7 @@ impl TokenCache {
     pub fn usage(&self) -> Result<Vec<u64>, DataError> {
         let mut usage = vec![0; self.header.codes as usize];
         for shard in &self.shards {
-            let bytes = std::fs::read(&shard.path).map_err(DataError::io(&shard.path))?;
+            let bytes = files::read(&shard.path, MOST_BYTES)?;
             let tokens = bytes.get(shard.start as usize..).unwrap_or_default();
             for token in words(tokens) {
                 match usage.get_mut(usize::from(token)) {
@@ -167,7 +170,7 @@ pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
         );
         return Err(DataError::format(folder, problem));
     }
-    let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
+    let bytes = files::read(&path, MOST_BYTES)?;
     let header: Header = serde_json::from_slice(&bytes).map_err(|e| DataError::format(&path, e))?;
     if header.format_version != VERSION {
         let problem = format!(
@@ -205,7 +208,7 @@ pub(super) fn finished_shard(
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    let bytes = files::read(path, MOST_BYTES)?;
     if let Some(header) = finished {
         let name = path.file_name().and_then(|name| name.to_str());
         let recorded = |entry: &&ShardEntry| Some(entry.file.as_str()) == name;
@@ -254,7 +257,7 @@ fn open_shard(
     checksum: &str,
     cache: &Header,
 ) -> Result<(Shard, Vec<Item>), DataError> {
-    let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+    let bytes = files::read(path, MOST_BYTES)?;
     if sha256(&bytes) != checksum {
         let problem = "is damaged: its SHA-256 is not the one recorded; tokenize again";
         return Err(DataError::format(path, problem));

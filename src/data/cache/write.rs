@@ -9,8 +9,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 
 use super::{
-    shard_name, CodeChoice, Header, Recipe, ShardEntry, ShardHeader, TokenCache, ENTRY, HEADER,
-    SHARD, TOKENS, VERSION,
+    shard_name, CacheRecipe, CodeChoice, Header, ShardEntry, ShardHeader, TokenCache, ENTRY,
+    HEADER, SHARD, TOKENS, VERSION,
 };
 use crate::codec::ImageCodec;
 use crate::data::dataset::Dataset;
@@ -58,7 +58,7 @@ pub fn write(
     folder: &FolderLock,
     dataset: Dataset,
     codec: &Codec,
-    recipe: &Recipe,
+    recipe: &CacheRecipe,
     batch: usize,
     strict: bool,
     observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
@@ -228,7 +228,7 @@ struct Made {
 /// Those that still cannot be read, if `strict`.
 fn mended(
     dataset: &Dataset,
-    recipe: &Recipe,
+    recipe: &CacheRecipe,
     range: &Range<usize>,
     shard: &ShardHeader,
     strict: bool,
@@ -254,7 +254,7 @@ fn mended(
 fn tokens(
     dataset: &std::sync::Arc<Dataset>,
     codec: &Codec,
-    recipe: &Recipe,
+    recipe: &CacheRecipe,
     range: Range<usize>,
     batch: usize,
     strict: bool,
@@ -313,7 +313,7 @@ fn tokens(
 
 /// How many pictures are encoded together: `batch`, or fewer where every code of every
 /// position needs a number of noise.
-fn pictures_together(codec: &Codec, recipe: &Recipe, batch: usize) -> usize {
+fn pictures_together(codec: &Codec, recipe: &CacheRecipe, batch: usize) -> usize {
     const MOST_NUMBERS: i64 = 1 << 24;
     match recipe.choice {
         CodeChoice::Argmax => batch,
@@ -325,7 +325,7 @@ fn pictures_together(codec: &Codec, recipe: &Recipe, batch: usize) -> usize {
 }
 
 /// Positions of a picture, and codes of the codebook.
-fn noise_shape(codec: &Codec, recipe: &Recipe) -> [i64; 2] {
+fn noise_shape(codec: &Codec, recipe: &CacheRecipe) -> [i64; 2] {
     let config = codec.codec.config();
     let side = i64::from(recipe.transform.size) / config.factor();
     [side * side, config.codebook]
@@ -333,7 +333,7 @@ fn noise_shape(codec: &Codec, recipe: &Recipe) -> [i64; 2] {
 
 type Decoded = Vec<(usize, Result<Vec<Picture>, Skipped>)>;
 
-fn decode_views(dataset: &Dataset, recipe: &Recipe, places: Range<usize>) -> Decoded {
+fn decode_views(dataset: &Dataset, recipe: &CacheRecipe, places: Range<usize>) -> Decoded {
     let views = u64::from(recipe.views);
     let decode = |place: usize| {
         let samples = place as u64 * views..(place as u64 + 1) * views;
@@ -346,7 +346,7 @@ fn decode_views(dataset: &Dataset, recipe: &Recipe, places: Range<usize>) -> Dec
 }
 
 /// `[B · L]` tokens of `pictures`, row-major.
-fn encode(codec: &Codec, recipe: &Recipe, pictures: &[Picture], samples: &[u64]) -> Vec<u16> {
+fn encode(codec: &Codec, recipe: &CacheRecipe, pictures: &[Picture], samples: &[u64]) -> Vec<u16> {
     let _no_grad = tch::no_grad_guard();
     let images = stack(pictures)
         .to_device(codec.device)

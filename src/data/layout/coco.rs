@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::json_lines::without_nan;
 use super::text;
-use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item, Split};
 use crate::data::error::{DataError, Skipped};
+use crate::data::locator::found;
 
 /// The years, the original's first: what is in the names of files and folders.
 const YEARS: [&str; 3] = ["2014", "2017", ""];
@@ -94,7 +95,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
         .collect();
     Ok(Dataset {
         root: root.to_path_buf(),
-        layout: Layout::Coco,
+        layout: DataLayout::Coco,
         epoch: Epoch::Captions,
         items,
         skipped,
@@ -112,13 +113,13 @@ fn parse(bytes: Vec<u8>) -> Result<Captions, String> {
 
 /// Picture and caption of an annotation, or why it has none.
 fn caption(annotation: &Value) -> Result<(i64, String), (Option<i64>, String)> {
-    let found = |key: &str| annotation.get(key).unwrap_or(&Value::Null);
-    let Some(id) = integer(found("image_id")) else {
-        let reason = format!("`image_id` is {}, expected a number", found("image_id"));
+    let field = |key: &str| annotation.get(key).unwrap_or(&Value::Null);
+    let Some(id) = integer(field("image_id")) else {
+        let reason = format!("`image_id` is {}, expected a number", field("image_id"));
         return Err((None, reason));
     };
-    let Some(caption) = found("caption").as_str() else {
-        let reason = format!("`caption` is {}, expected text", found("caption"));
+    let Some(caption) = field("caption").as_str() else {
+        let reason = format!("`caption` is {}, expected text", field("caption"));
         return Err((Some(id), reason));
     };
     match caption.trim().replace('\n', " ") {
@@ -161,10 +162,10 @@ impl Folders {
     /// The path of `name` below the root: in the first folder that has it, else in the first.
     fn find(&self, root: &Path, name: &str) -> String {
         let mut paths = self.0.iter().map(|folder| format!("{folder}{name}"));
-        let found = match self.0.len() {
+        let there = match self.0.len() {
             0 | 1 => None,
-            _ => paths.clone().find(|path| root.join(path).exists()),
+            _ => paths.clone().find(|path| found(root, path).is_some()),
         };
-        found.or_else(|| paths.next()).unwrap_or_default()
+        there.or_else(|| paths.next()).unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use super::{has_extension, is_picture, shards, text};
-use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item, Split};
 use crate::data::error::{DataError, Skipped};
 use crate::data::locator::Locator;
 use crate::files;
@@ -171,7 +171,7 @@ pub fn read(path: &Path, has_parts: bool) -> Result<Dataset, DataError> {
     }
     Ok(Dataset {
         root: root.to_path_buf(),
-        layout: Layout::Conceptual,
+        layout: DataLayout::Conceptual,
         epoch: Epoch::Pictures,
         items,
         skipped,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{pickled, text};
-use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item, Split};
 use crate::data::error::{DataError, Skipped};
 
 /// Where pictures and captions may lie below the root: the original's places first.
@@ -40,7 +40,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
     let path = names_file(root, split);
     let mut dataset = Dataset {
         root: root.to_path_buf(),
-        layout: Layout::Cub,
+        layout: DataLayout::Cub,
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{has_extension, is_picture, text};
-use crate::data::dataset::{Dataset, Epoch, Item, Layout};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item};
 use crate::data::error::{DataError, Skipped};
 
 /// Name endings of pictures that cannot be read.
@@ -49,7 +49,7 @@ pub fn read(root: &Path) -> Result<Dataset, DataError> {
         .any(|path| is_picture(path) && !of(path).is_empty());
     let mut dataset = Dataset {
         root: root.to_path_buf(),
-        layout: Layout::Folder,
+        layout: DataLayout::Folder,
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::text;
-use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item, Split};
 use crate::data::error::{DataError, Skipped};
 
 /// Whether a data set of this layout is at `root`.
@@ -28,7 +28,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
     let text = String::from_utf8(bytes).map_err(|e| DataError::format(&path, e.utf8_error()))?;
     let mut dataset = Dataset {
         root: root.to_path_buf(),
-        layout: Layout::ImageNet,
+        layout: DataLayout::ImageNet,
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),

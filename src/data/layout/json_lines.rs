@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::list::{collect, Label, Row, CAPTION, FILE, LABEL};
+use super::list::{collect, Label, ListRow, CAPTION, FILE, LABEL};
 use super::text;
-use crate::data::dataset::{Dataset, Layout};
+use crate::data::dataset::{DataLayout, Dataset};
 use crate::data::error::DataError;
 
 /// An object a line with `file` (or `file_name`); captions in `caption`, `text` or
@@ -23,10 +23,15 @@ pub fn read(path: &Path) -> Result<Dataset, DataError> {
         .map(|(n, line)| (n + 1, parse(line, &mut unread)));
     let rows: Vec<_> = rows.collect();
     let unread: Vec<String> = unread.into_iter().collect();
-    Ok(collect(path, Layout::JsonLines, rows.into_iter(), &unread))
+    Ok(collect(
+        path,
+        DataLayout::JsonLines,
+        rows.into_iter(),
+        &unread,
+    ))
 }
 
-fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<Row, String> {
+fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, String> {
     let text = std::str::from_utf8(line)
         .map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to()))?;
     if !text.trim_start().starts_with('{') {
@@ -44,7 +49,7 @@ fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<Row, String> {
     let file = take(&FILE).into_iter().next();
     let captions = take(&CAPTION);
     let label = take(&[LABEL]).pop();
-    let row = Row {
+    let row = ListRow {
         file: match file {
             Some((_, Value::String(file))) => file,
             Some((name, other)) => return Err(format!("`{name}` is {other}, expected a path")),

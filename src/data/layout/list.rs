@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::data::dataset::{Dataset, Epoch, Item, Layout};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item};
 use crate::data::error::Skipped;
 
 /// What the picture and its captions may be called in a list; the last of each are open_clip's.
@@ -12,7 +12,7 @@ pub const CAPTION: [&str; 4] = ["caption", "text", "captions", "title"];
 pub const LABEL: &str = "label";
 
 /// One line of a list.
-pub struct Row {
+pub struct ListRow {
     /// Path of the picture, relative to the list's folder.
     pub file: String,
     pub captions: Vec<String>,
@@ -45,8 +45,8 @@ impl Label {
 /// list's `unread` fields.
 pub fn collect(
     path: &Path,
-    layout: Layout,
-    rows: impl Iterator<Item = (usize, Result<Row, String>)>,
+    layout: DataLayout,
+    rows: impl Iterator<Item = (usize, Result<ListRow, String>)>,
     unread: &[String],
 ) -> Dataset {
     let list = path.file_name().unwrap_or_default().to_string_lossy();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{has_extension, is_picture, pickled, text};
-use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item, Split};
 use crate::data::error::{DataError, Skipped};
 
 /// Where pictures and captions may lie below the root: those of the two archives
@@ -49,7 +49,7 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
     let part = part(root, split)?;
     let mut dataset = Dataset {
         root: root.to_path_buf(),
-        layout: Layout::Oxford,
+        layout: DataLayout::Oxford,
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),

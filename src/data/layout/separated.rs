@@ -4,9 +4,9 @@ use std::path::Path;
 
 use ::csv::{ByteRecord, ReaderBuilder, StringRecord};
 
-use super::list::{collect, Label, Row, CAPTION, FILE, LABEL};
+use super::list::{collect, Label, ListRow, CAPTION, FILE, LABEL};
 use super::text;
-use crate::data::dataset::{Dataset, Layout};
+use crate::data::dataset::{DataLayout, Dataset};
 use crate::data::error::DataError;
 
 /// The columns `file` (or `file_name`) and optionally `caption` (or `text`, `captions`) and
@@ -16,7 +16,7 @@ pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let bytes = text::list(path)?;
     let table = Table::new(&bytes).map_err(|problem| DataError::format(path, problem))?;
     let rows = table.rows(&bytes).into_iter();
-    Ok(collect(path, Layout::Csv, rows, &table.unread))
+    Ok(collect(path, DataLayout::Csv, rows, &table.unread))
 }
 
 /// What the header row says.
@@ -83,7 +83,7 @@ impl Table {
 
     /// Each row with its line. A row whose quotes are wrong is given up at the end of its
     /// line, so that it does not swallow the rows behind it.
-    fn rows(&self, bytes: &[u8]) -> Vec<(usize, Result<Row, String>)> {
+    fn rows(&self, bytes: &[u8]) -> Vec<(usize, Result<ListRow, String>)> {
         let mut rows = Vec::new();
         let (mut at, mut counted, mut line) = (self.start, 0, 1);
         'from_here: loop {
@@ -117,7 +117,7 @@ impl Table {
         }
     }
 
-    fn row(&self, record: &ByteRecord) -> Result<Row, String> {
+    fn row(&self, record: &ByteRecord) -> Result<ListRow, String> {
         if record.len() != self.width {
             return Err(format!(
                 "{} fields, expected {}; a caption with commas needs quotes",
@@ -128,7 +128,7 @@ impl Table {
         let record = StringRecord::from_byte_record(record.clone())
             .map_err(|e| format!("not UTF-8: {}", e.utf8_error()))?;
         let field = |column: Option<usize>| column.and_then(|n| record.get(n)).unwrap_or("");
-        Ok(Row {
+        Ok(ListRow {
             file: field(Some(self.file)).to_string(),
             captions: vec![field(self.caption).to_string()],
             label: Label::parse(field(self.label)),

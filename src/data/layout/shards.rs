@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::has_extension;
 use super::shard_index::{self, Indexed, Sample};
-use crate::data::dataset::{Dataset, Epoch, Item, Layout, Split};
+use crate::data::dataset::{DataLayout, Dataset, Epoch, Item, Split};
 use crate::data::error::{DataError, Skipped};
 use crate::data::locator::Locator;
 
@@ -67,7 +67,7 @@ pub fn read(root: &Path, names: &[String], split: Option<Split>) -> Result<Datas
         .collect();
     let mut dataset = Dataset {
         root: root.to_path_buf(),
-        layout: Layout::Shards,
+        layout: DataLayout::Shards,
         epoch: Epoch::Pictures,
         items: Vec::new(),
         skipped: Vec::new(),
