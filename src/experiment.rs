@@ -14,6 +14,7 @@ use crate::files::{self, FileError};
 use crate::model::ModelConfig;
 use crate::train::diffusion::{DataConfig, TrainConfig, WeightsConfig};
 use crate::train::official::OfficialRecipe;
+use crate::yaml;
 
 /// A training experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,9 +29,6 @@ pub struct Experiment {
     #[serde(default)]
     pub train: TrainConfig,
 }
-
-/// Size of an experiment, at most.
-const MOST_BYTES: u64 = 1 << 20;
 
 /// Why a file is not an experiment.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +89,7 @@ fn read<T: DeserializeOwned>(
     translate: impl Fn(&Path, &Value) -> Option<Result<Value, String>>,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<T, ExperimentError> {
-    let text = files::read_text(path, MOST_BYTES)?;
+    let text = yaml::read(path)?;
     let format = |problem: String| ExperimentError::Format {
         path: path.to_path_buf(),
         problem,
@@ -152,6 +150,7 @@ fn set(root: &mut Value, argument: &str) -> Result<(), String> {
     let (key, value) = argument
         .split_once('=')
         .ok_or("expected key=value, such as train.steps=1000")?;
+    yaml::check_brackets(value).map_err(|e| format!("the value: {e}"))?;
     let value: Value =
         serde_yaml::from_str(value).map_err(|e| format!("the value is not YAML: {e}"))?;
     let mut at = root;

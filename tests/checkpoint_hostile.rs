@@ -366,3 +366,26 @@ fn a_missing_storage_record_is_named() {
         "{text}"
     );
 }
+
+/// Programs that are small in a compressed file, at the bound and beyond it.
+#[test]
+fn long_programs_are_refused() {
+    let Limits { instructions, .. } = Limits::default();
+    let most = usize::try_from(instructions).unwrap();
+    let tuple = |values: usize| {
+        let program = [&b"\x80\x02("[..], &vec![b'N'; values], b"t."].concat();
+        archive(&[("a/data.pkl", &program)], CompressionMethod::Deflated)
+    };
+    // PROTO, MARK, TUPLE and STOP count too.
+    assert!(open(&tuple(most - 4), Limits::default()).is_ok());
+    let text = message(&tuple(most - 3));
+    assert!(text.contains(&format!("{most} instructions")), "{text}");
+    for unit in [&b"("[..], b"N)R", b"N\x94", b"ca\nb\n", b"U\x01a", b"]"] {
+        let mut program = b"\x80\x04(".to_vec();
+        program.extend(unit.repeat(most));
+        let bytes = archive(&[("a/data.pkl", &program)], CompressionMethod::Deflated);
+        let text = message(&bytes);
+        assert!(text.contains("instructions"), "{text}");
+    }
+    check_memory();
+}

@@ -34,7 +34,10 @@ fn command(folder: &Path, args: &[&str]) -> Command {
     command
         .env("HF_HOME", folder.join("hf"))
         .env_remove("HF_HUB_CACHE")
+        .env_remove("HUGGINGFACE_HUB_CACHE")
+        .env_remove("XDG_CACHE_HOME")
         .env_remove("HF_HUB_OFFLINE")
+        .env_remove("TRANSFORMERS_OFFLINE")
         .env_remove("HF_TOKEN")
         // A port that nothing listens on.
         .env("HF_ENDPOINT", "http://127.0.0.1:9");
@@ -952,6 +955,60 @@ fn hub_names_come_from_the_cache() {
     refuse(f, &["inspect", "tiny/model.pth"], &["no such file"]);
     std::fs::create_dir(f.join("tiny")).unwrap();
     refuse(f, &["inspect", "tiny/model"], &["no such file"]);
+}
+
+/// The cache is found by every variable that Python's library reads.
+#[test]
+fn hub_caches_are_found_as_in_python() {
+    let folder = TempDir::new().unwrap();
+    let f = folder.path();
+    cached(&f.join("a/huggingface"));
+    let at = |rest: &str| s(&f.join(rest)).to_string();
+    let found = [
+        ("HF_HUB_CACHE", at("a/huggingface/hub")),
+        ("HF_HUB_CACHE", "~/huggingface/hub".into()),
+        ("HF_HUB_CACHE", "$PLACE/huggingface/hub".into()),
+        ("HUGGINGFACE_HUB_CACHE", at("a/huggingface/hub")),
+        ("HF_HOME", at("a/huggingface")),
+        ("HF_HOME", "~/huggingface".into()),
+        ("XDG_CACHE_HOME", at("a")),
+        ("XDG_CACHE_HOME", "~".into()),
+    ];
+    let inspect = |name: &str, variables: &[(&str, &str)]| {
+        let mut command = command(f, &["inspect", name]);
+        command.env_remove("HF_HOME").env("HF_HUB_OFFLINE", "1");
+        command.env("HOME", f.join("a")).env("PLACE", f.join("a"));
+        command.envs(variables.iter().copied());
+        command
+    };
+    for (variable, value) in &found {
+        succeeded(&mut inspect("tiny/model", &[(variable, value)]));
+        succeeded(&mut inspect("tiny/model@0123abc", &[(variable, value)]));
+    }
+    let elsewhere = at("elsewhere");
+    let both = [
+        ("HF_HUB_CACHE", elsewhere.as_str()),
+        ("HF_HOME", &found[4].1),
+    ];
+    refused(
+        &mut inspect("tiny/model", &both),
+        &["elsewhere", "HF_HUB_OFFLINE"],
+    );
+    std::fs::rename(f.join("a"), f.join(".cache")).unwrap();
+    succeeded(inspect("tiny/model", &[]).env("HOME", f));
+    // Copied by hand: no references, files in place of links.
+    let repo = f.join(".cache/huggingface/hub/models--tiny--model");
+    std::fs::remove_dir_all(repo.join("refs")).unwrap();
+    let file = repo.join("snapshots/0123abc/transformer/config.json");
+    let content = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    // A link whose target did not come along.
+    std::os::unix::fs::symlink("../gone", &file).unwrap();
+    let words = ["transformer/config.json", "HF_HUB_OFFLINE"];
+    refused(inspect("tiny/model", &[]).env("HOME", f), &words);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, content).unwrap();
+    succeeded(inspect("tiny/model", &[]).env("HOME", f));
 }
 
 /// Path and token of every request that a hub got.

@@ -14,7 +14,9 @@ import json
 from pathlib import Path
 
 import ftfy
+import ftfy.bad_codecs  # noqa: F401, makes the sloppy encodings known
 import regex
+from ftfy.chardata import CHARMAP_ENCODINGS
 
 ROOT = Path(__file__).resolve().parent
 VOCABULARY = ROOT.parent / "src/clip/vocabulary/bpe_simple_vocab_16e6.txt.gz"
@@ -71,6 +73,22 @@ CAPTIONS = [
     "cat " * 76,
 ]
 
+# Read in a wrong encoding once or twice, whole or in part, in lower case or as they are.
+DAMAGED = ["mädchen", "wait…", "à la “mode”", "łódź žluť", "ψυχή", "ёлка", "日本 🐱", "© 2021 ½"]
+
+
+def damaged():
+    for encoding in CHARMAP_ENCODINGS:
+        for text in DAMAGED:
+            once = text.encode().decode(encoding)
+            yield once
+            yield f"a {once.lower()} b {text}"
+            yield once.encode().decode("sloppy-windows-1252").lower()
+            yield once.replace("\xa0", " ").replace("\x81", "\ufffd")
+    yield "m√§dchen"
+    yield "wait‚Ä¶"
+    yield "&EACUTE; &ntilde; &NTILDE; &szlig; &FRAC12;"
+
 
 def byte_symbols():
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -122,7 +140,7 @@ def main():
     full, short = Tokenizer(FULL), Tokenizer(SHORT)
     rows = [
         json.dumps({"text": text, "ids": full.encode(text), "short_ids": short.encode(text)})
-        for text in CAPTIONS
+        for text in [*CAPTIONS, *damaged()]
     ]
     content = "[\n" + ",\n".join(rows) + "\n]\n"
     (ROOT / "tokenizer_golden.json").write_text(content, encoding="ascii")

@@ -1,15 +1,18 @@
 //! The text tower from a file of CLIP: OpenAI's TorchScript archive (`ViT-B-32.pt`), a
-//! plain state dict of it, or the text encoder of transformers.
+//! plain state dict of it, or the text encoder of transformers: a file, an index of
+//! shards, or its folder.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diffusers::{rename, Component};
+use super::diffusers::{read_component, read_weight_file, rename, Component};
 use super::error::LoadError;
-use super::official::{entry, TEXT};
-use super::open::is_safetensors;
+use super::keys::unwrapped;
+use super::official::{entry, tensor_at, TEXT};
 use super::pytorch::{NodeId, TorchFile};
-use super::state_dict::{read_safetensors, StateDict};
+use super::safetensors_file::is_safetensors;
+use super::state_dict::{read_safetensors, Entry, StateDict};
 
 /// Modules inside modules, and dicts inside dicts, at most.
 const MAX_DEPTH: usize = 12;
@@ -21,10 +24,22 @@ const MAX_DEPTH: usize = 12;
 ///
 /// A file that holds no text tower, or cannot be read.
 pub fn read_text_tower(path: &Path) -> Result<StateDict, LoadError> {
-    let all = match is_safetensors(path)? {
-        true => read_safetensors(path)?.0,
-        false => {
-            let file = Arc::new(TorchFile::open(path)?);
+    let all = match path {
+        folder if folder.is_dir() => {
+            // transformers' own folder of the encoder, or one that has it inside.
+            let inside = folder.join(Component::TextEncoder.name());
+            let folder = if inside.is_dir() { &inside } else { folder };
+            read_component(folder, Component::TextEncoder)?.ok_or_else(|| LoadError::Format {
+                path: folder.to_path_buf(),
+                problem: "holds no weights of a text encoder (model.safetensors or \
+                          pytorch_model.bin)"
+                    .into(),
+            })?
+        }
+        index if index.extension().is_some_and(|e| e == "json") => read_weight_file(index)?,
+        file if is_safetensors(file)? => read_safetensors(file)?.0,
+        file => {
+            let file = Arc::new(TorchFile::open(file)?);
             let root = ["state_dict", "model"]
                 .iter()
                 .find_map(|key| file.get(file.root(), key))
@@ -34,12 +49,22 @@ pub fn read_text_tower(path: &Path) -> Result<StateDict, LoadError> {
             all
         }
     };
+    let names = all.iter().map(|(name, entry)| (unwrapped(name), entry));
+    let all: Vec<(Cow<str>, &Entry)> = names.collect();
+    let has = |prefix: &str| all.iter().any(|(name, _)| name.starts_with(prefix));
     let mut tower = StateDict::default();
-    if all.has_prefix("text_model.") {
+    // Alone, newer versions of transformers save it without the first part of the names.
+    let theirs = [
+        "text_model.",
+        "embeddings.",
+        "encoder.",
+        "final_layer_norm.",
+    ];
+    if has("text_model.") || has("embeddings.token_embedding.") {
         let mut text = StateDict::default();
-        for (name, entry) in all.iter() {
-            if name.starts_with("text_model.") {
-                text.insert(name, entry.clone());
+        for (name, entry) in &all {
+            if theirs.iter().any(|start| name.starts_with(start)) {
+                text.insert(name.as_ref(), (*entry).clone());
             }
         }
         rename(&text, Component::TextEncoder, 0, &mut tower)?;
@@ -52,9 +77,9 @@ pub fn read_text_tower(path: &Path) -> Result<StateDict, LoadError> {
         "ln_final.",
         "text_projection",
     ];
-    for (name, entry) in all.iter() {
+    for (name, entry) in &all {
         if PARTS.iter().any(|part| name.starts_with(part)) {
-            tower.insert(format!("{TEXT}.{name}"), entry.clone());
+            tower.insert(format!("{TEXT}.{name}"), (*entry).clone());
         }
     }
     if !tower.has_prefix(&format!("{TEXT}.token_embedding.")) {
@@ -83,7 +108,7 @@ fn collect(
         if name == "visual" || name.starts_with("visual.") {
             continue;
         }
-        match file.tensor(value)? {
+        match tensor_at(file, &name, value)? {
             Some(tensor) => state.insert(name.clone(), entry(file, &name, tensor)),
             None if depth > 0 => collect(file, value, &name, depth - 1, state)?,
             None => {}

@@ -8,8 +8,9 @@ use super::error::LoadError;
 use super::infer;
 use super::native;
 use super::official::{self, OfficialKind, WeightSet, CODE_MAPPING};
-use super::open::{is_safetensors, Checkpoint, OpenOptions};
+use super::open::{Checkpoint, OpenOptions};
 use super::pytorch::DType;
+use super::safetensors_file::is_safetensors;
 use super::state_dict::{read_safetensors, StateDict};
 use crate::codec::CodecConfig;
 

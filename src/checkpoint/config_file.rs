@@ -9,6 +9,7 @@ use serde_yaml::Value;
 use super::error::LoadError;
 use super::official_yaml::OfficialYaml;
 use crate::model::ModelConfig;
+use crate::yaml;
 
 /// Our own YAML: the model's shape, in an experiment or alone.
 #[derive(Deserialize)]
@@ -41,10 +42,7 @@ impl ConfigFile {
             path: path.to_path_buf(),
             problem,
         };
-        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let text = yaml::read(path)?;
         let root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
         if OfficialYaml::recognises(&root) {
             return Ok(ConfigFile::Official(OfficialYaml::new(path, root)));

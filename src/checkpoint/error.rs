@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::load::LoadReport;
 use super::pytorch::CheckpointError;
+use crate::clip::MergesError;
 use crate::files::FileError;
 
 /// Why a model could not be loaded or written.
@@ -14,6 +15,9 @@ pub enum LoadError {
 
     #[error(transparent)]
     File(#[from] FileError),
+
+    #[error(transparent)]
+    Merges(#[from] MergesError),
 
     #[error("{}: {source}", path.display())]
     Io {

@@ -1,10 +1,9 @@
 //! Models by their name on the Hugging Face Hub.
 //!
-//! The cache is the one that the Python libraries use (`HF_HUB_CACHE`, else
-//! `HF_HOME`/hub, else ~/.cache/huggingface/hub). A model that is whole in it is taken
-//! from there without asking the hub; `HF_HUB_OFFLINE` forbids to ask at all. `HF_TOKEN`,
-//! else the token that `huggingface-cli login` keeps, is sent along; `HF_ENDPOINT` names
-//! another hub.
+//! The cache is the one that the Python libraries use ([`super::hub_cache`]). A model that
+//! is whole in it is taken from there without asking the hub; `HF_HUB_OFFLINE` forbids to
+//! ask at all. `HF_TOKEN`, else the token that `hf auth login` keeps, is sent along;
+//! `HF_ENDPOINT` names another hub.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +12,12 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::diffusers::{is_folder, missing_file, wanted_files, INDEX};
 use super::error::LoadError;
+use super::hub_cache;
 
-const OFFLINE: &str = "HF_HUB_OFFLINE";
-const CACHE: &str = "HF_HUB_CACHE";
-const TOKEN: &str = "HF_TOKEN";
+const OFFLINE: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
 
-/// A model on the hub: `owner/name`, with `@revision` for another than `main`.
+/// A model on the hub: `owner/name`, with `@revision` (a branch, tag or commit) for another
+/// than `main`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubName {
     name: String,
@@ -59,29 +58,23 @@ impl HubName {
     /// No connection, no such model or no permission, a repository that is no
     /// `VQDiffusionPipeline`, or offline mode with a model that is not whole.
     pub fn folder(&self) -> Result<PathBuf, LoadError> {
-        let cache = match std::env::var_os(CACHE) {
-            Some(path) => Cache::new(path.into()),
-            None => Cache::from_env(),
+        let cache = hub_cache::root();
+        let found = hub_cache::snapshot(&hub_cache::folder_of(&cache, &self.name), &self.revision);
+        let lacks = match found.map_err(|problem| self.problem(problem))? {
+            Some(folder) if is_folder(&folder) => match missing_file(&folder) {
+                None => return Ok(folder),
+                Some(lacks) => lacks,
+            },
+            _ => INDEX.to_string(),
         };
-        let repo = Repo::with_revision(self.name.clone(), RepoType::Model, self.revision.clone());
-        let cached = cache
-            .repo(repo.clone())
-            .get(INDEX)
-            .and_then(|index| index.parent().map(Path::to_path_buf));
-        let lacks = match &cached {
-            Some(folder) if is_folder(folder) => missing_file(folder),
-            _ => Some(INDEX.to_string()),
-        };
-        let Some(lacks) = lacks else {
-            return Ok(cached.unwrap_or_default());
-        };
-        if is_set(OFFLINE) {
+        if let Some(variable) = OFFLINE.into_iter().find(|variable| is_set(variable)) {
             return Err(self.problem(format!(
-                "{OFFLINE} is set, and the cache {} lacks its {lacks}",
-                cache.path().display()
+                "{variable} is set, and the cache {} lacks its {lacks}",
+                cache.display()
             )));
         }
-        self.download(cache, repo)
+        let repo = Repo::with_revision(self.name.clone(), RepoType::Model, self.revision.clone());
+        self.download(Cache::new(cache), repo)
     }
 
     fn download(&self, cache: Cache, repo: Repo) -> Result<PathBuf, LoadError> {
@@ -102,7 +95,7 @@ impl HubName {
         if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
             builder = builder.with_endpoint(endpoint);
         }
-        if let Ok(token) = std::env::var(TOKEN) {
+        if let Some(token) = hub_cache::token() {
             builder = builder.with_token(Some(token));
         }
         let api = builder

@@ -1,16 +1,18 @@
 //! The official training checkpoint: `model` and `ema` state dicts, and the
 //! canonical names that every layout is brought to.
 //!
-//! Canonical names are the official `model` names with three changes: `module.` is
-//! stripped, the codec's halves lose `enc.` and `dec.` (so that they are spelled as
+//! Canonical names are the official `model` names with three changes: names of wrappers
+//! such as `module.` are left out ([`super::keys`]), the codec's halves lose `enc.` and `dec.` (so that they are spelled as
 //! in a taming file behind `content_codec.`), and the second copy of the quantizer is
 //! dropped.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::LoadError;
-use super::pytorch::{NodeId, TensorRef, TorchFile};
+use super::keys::unwrapped;
+use super::pytorch::{Node, NodeId, TensorRef, TorchFile};
 use super::state_dict::{Entry, Source, StateDict};
 use super::vocabulary::MERGES;
 
@@ -32,9 +34,8 @@ pub enum WeightSet {
     Model,
 }
 
-/// The canonical name of an official `model` key.
+/// The canonical name of an official `model` key, without names of wrappers.
 pub fn canonical_name(key: &str) -> String {
-    let key = key.strip_prefix("module.").unwrap_or(key);
     for half in ["content_codec.enc.", "content_codec.dec."] {
         if let Some(rest) = key.strip_prefix(half) {
             return format!("{CODEC}.{rest}");
@@ -129,14 +130,10 @@ pub fn read(path: &Path, set: WeightSet) -> Result<(StateDict, OfficialKind), Lo
     }
     if let Some(model) = file.get(root, "model") {
         collect(&file, model, &mut state, canonical_name)?;
-        let ema = file.get(root, "ema");
-        if let (Some(ema), WeightSet::Ema) = (ema, set) {
-            collect(&file, ema, &mut state, |key| {
-                let key = key.strip_prefix("module.").unwrap_or(key);
-                format!("transformer.{key}")
-            })?;
-        }
-        let has_ema = ema.is_some();
+        let has_ema = match file.get(root, "ema") {
+            Some(ema) => add_average(&file, ema, set, &mut state)?,
+            None => false,
+        };
         return Ok((state, OfficialKind::Training { has_ema }));
     }
     Err(LoadError::Format {
@@ -149,6 +146,47 @@ pub fn read(path: &Path, set: WeightSet) -> Result<(StateDict, OfficialKind), Lo
     })
 }
 
+/// Puts the averaged weights in the dict `ema` in the place of the plain ones if `set` asks
+/// for them; whether there are any. Something else under that key is said, and the plain
+/// weights stay.
+fn add_average(
+    file: &Arc<TorchFile>,
+    ema: NodeId,
+    set: WeightSet,
+    state: &mut StateDict,
+) -> Result<bool, LoadError> {
+    let mut average = StateDict::default();
+    collect(file, ema, &mut average, |key| format!("transformer.{key}"))?;
+    if average.iter().any(|(name, _)| state.contains(name)) {
+        if set == WeightSet::Ema {
+            for (name, entry) in average.iter() {
+                state.insert(name, entry.clone());
+            }
+        }
+        return Ok(true);
+    }
+    let holds = describe_keys(file, ema);
+    let (values, node) = (file.pickle(), file.pickle().node(ema));
+    let is_empty = match node {
+        None | Some(Node::None) => true,
+        Some(Node::Dict(_) | Node::List(_) | Node::Tuple(_) | Node::Object(_)) => {
+            values.pairs(ema).next().is_none() && values.items(ema).is_empty()
+        }
+        Some(_) => false,
+    };
+    if set == WeightSet::Ema {
+        let path = file.path().display();
+        match is_empty {
+            true => log::info!("{path}: 'ema' is empty; its plain weights are used"),
+            false => log::warn!(
+                "{path}: 'ema' holds no averaged weights that are understood (found {holds}, \
+                 expected the names under 'model'); its plain weights are used"
+            ),
+        }
+    }
+    Ok(false)
+}
+
 /// Adds the codec in the dict `node`; whether there is one. In the checkpoint of an
 /// autoregressive taming model (FFHQ) it is the first stage, and the rest is not read.
 fn collect_codec(
@@ -158,24 +196,50 @@ fn collect_codec(
 ) -> Result<bool, LoadError> {
     let prefix = ["", "first_stage_model."].into_iter().find(|prefix| {
         let encoder = format!("{prefix}encoder.");
-        file.entries(node).any(|(key, _)| key.starts_with(&encoder))
+        file.entries(node)
+            .any(|(key, _)| unwrapped(key).starts_with(&encoder))
     });
     let Some(prefix) = prefix else {
         return Ok(false);
     };
+    let mut averaged = 0;
     for (key, value) in file.entries(node) {
-        let (Some(rest), Some(tensor)) = (key.strip_prefix(prefix), file.tensor(value)?) else {
+        let plain = unwrapped(key);
+        let Some(rest) = plain.strip_prefix(prefix) else {
             continue;
         };
-        state.insert(format!("{CODEC}.{rest}"), entry(file, key, tensor));
+        if AVERAGED_CODEC.iter().any(|copy| rest.starts_with(copy)) {
+            averaged += 1;
+            continue;
+        }
+        if let Some(tensor) = tensor_at(file, key, value)? {
+            state.insert(format!("{CODEC}.{rest}"), entry(file, key, tensor));
+        }
+    }
+    if averaged > 0 {
+        log::warn!(
+            "{}: beside the codec it holds an averaged copy ({averaged} entries); the plain \
+             weights are used, as the original does",
+            file.path().display()
+        );
     }
     Ok(true)
 }
 
+/// Where trainers of codecs keep a moving average beside the weights: Lightning's `LitEma`
+/// and others.
+const AVERAGED_CODEC: [&str; 5] = [
+    "model_ema.",
+    "ema.",
+    "ema_model.",
+    "ema_encoder.",
+    "ema_decoder.",
+];
+
 /// Reads the one tensor of a code mapping file (`taming_vqvae_2887.pt`).
 pub fn read_mapping(path: &Path) -> Result<Entry, LoadError> {
     let file = Arc::new(TorchFile::open(path)?);
-    match file.tensor(file.root())? {
+    match tensor_at(&file, "(the tensor)", file.root())? {
         Some(tensor) => Ok(entry(&file, "(the tensor)", tensor)),
         None => Err(LoadError::Format {
             path: path.to_path_buf(),
@@ -184,19 +248,44 @@ pub fn read_mapping(path: &Path) -> Result<Entry, LoadError> {
     }
 }
 
-/// Adds the tensors of the dict `node` under the names that `rename` gives their keys.
+/// Adds the tensors of the dict `node` under the names that `rename` gives their keys,
+/// which come without names of wrappers.
+///
+/// # Errors
+///
+/// A tensor that cannot be read, two keys that differ by names of wrappers alone.
 pub(super) fn collect(
     file: &Arc<TorchFile>,
     node: NodeId,
     state: &mut StateDict,
     rename: impl Fn(&str) -> String,
 ) -> Result<(), LoadError> {
+    let mut keys: BTreeMap<String, &str> = BTreeMap::new();
     for (key, value) in file.entries(node) {
-        if let Some(tensor) = file.tensor(value)? {
-            state.insert(rename(key), entry(file, key, tensor));
+        let Some(tensor) = tensor_at(file, key, value)? else {
+            continue;
+        };
+        let plain = unwrapped(key);
+        state.insert(rename(&plain), entry(file, key, tensor));
+        if let Some(other) = keys.insert(plain.into_owned(), key).filter(|o| *o != key) {
+            return Err(LoadError::Tensor {
+                file: file.path().to_path_buf(),
+                key: key.to_string(),
+                problem: format!("is '{other}' too once the names of wrappers are left out"),
+            });
         }
     }
     Ok(())
+}
+
+/// The tensor that `value` under `key` stands for; an error that names the key.
+pub(super) fn tensor_at(
+    file: &TorchFile,
+    key: &str,
+    value: NodeId,
+) -> Result<Option<TensorRef>, LoadError> {
+    let tensor = file.tensor(value);
+    tensor.map_err(|e| LoadError::Checkpoint(e.in_entry(key)))
 }
 
 pub(super) fn entry(file: &Arc<TorchFile>, key: &str, tensor: TensorRef) -> Entry {

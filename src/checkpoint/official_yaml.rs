@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::error::LoadError;
 use crate::codec::QuantizerKind;
+use crate::files;
 use crate::model::{ModelConfig, NullText};
 use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
 use crate::transformer::{Conditioning, NullClass};
@@ -256,7 +257,7 @@ fn untagged(value: &Value) -> &Value {
 /// Where a relative path of a configuration may lie: the working directory, the
 /// configuration's folder and its parents, the checkpoint's folder.
 pub fn resolve(name: &str, config: Option<&Path>, checkpoint: &Path) -> Option<PathBuf> {
-    let wanted = Path::new(name);
+    let wanted = files::expand_home(Path::new(name)).ok()?;
     let mut roots = vec![PathBuf::from(".")];
     if let Some(config) = config.and_then(|c| c.canonicalize().ok()) {
         roots.extend(config.ancestors().skip(1).map(Path::to_path_buf));
@@ -264,6 +265,6 @@ pub fn resolve(name: &str, config: Option<&Path>, checkpoint: &Path) -> Option<P
     roots.extend(checkpoint.parent().map(Path::to_path_buf));
     roots
         .into_iter()
-        .map(|root| root.join(wanted))
+        .map(|root| root.join(&wanted))
         .find(|path| path.is_file())
 }

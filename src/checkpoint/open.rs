@@ -1,6 +1,5 @@
 //! From a path to everything a model is made of.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::clip_archive::read_text_tower;
@@ -14,6 +13,7 @@ use super::official::{self, OfficialKind, WeightSet, CODEC, CODE_MAPPING, DENOIS
 use super::official_export::mapping_name;
 use super::official_yaml::resolve;
 use super::pytorch::PartsReader;
+use super::safetensors_file::is_safetensors;
 use super::state_dict::{read_safetensors, StateDict};
 use super::vocabulary;
 use crate::clip::tokenizer::FULL_VOCABULARY;
@@ -96,19 +96,31 @@ fn unused(
     }
 }
 
-/// Whether `path` starts like a safetensors file: a header length and an opening brace.
-pub fn is_safetensors(path: &Path) -> Result<bool, LoadError> {
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
+/// Refuses the content of a `.pth` archive as a folder, which browsers and file managers
+/// make of one.
+fn refuse_unpacked(folder: &Path) -> Result<(), LoadError> {
+    let inside = |folder: &Path| folder.join("data.pkl").is_file();
+    let below = || -> Option<PathBuf> {
+        let entries = std::fs::read_dir(folder).ok()?;
+        let mut folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        folders.find(|path| inside(path))
     };
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .map_err(io)?
-        .take(9)
-        .read_to_end(&mut head)
-        .map_err(io)?;
-    Ok(head.len() == 9 && head[8] == b'{' && head[5..8] == [0; 3])
+    let found = match inside(folder) {
+        true => Some(folder.to_path_buf()),
+        false => below(),
+    };
+    match found {
+        None => Ok(()),
+        Some(found) => Err(LoadError::Format {
+            path: folder.to_path_buf(),
+            problem: format!(
+                "is an unpacked checkpoint ({} is in it); give the .pth file as it was before \
+                 it was unpacked: download it again, or pack it with `zip -0 -r model.pth \
+                 FOLDER`",
+                found.join("data.pkl").display()
+            ),
+        }),
+    }
 }
 
 impl Checkpoint {
@@ -138,6 +150,7 @@ impl Checkpoint {
             .map(ConfigFile::read)
             .transpose()?;
         if path.is_dir() {
+            refuse_unpacked(path)?;
             options.refuse_parts(path)?;
             let (mut model, state, notice) = diffusers::open(path)?;
             if let Some(config) = &config {

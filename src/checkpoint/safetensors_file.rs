@@ -1,12 +1,24 @@
-//! Writing safetensors files, one tensor in memory at a time.
+//! Recognising safetensors files, and writing them, one tensor in memory at a time.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 
 use super::error::LoadError;
 use super::state_dict::{safetensors_dtype, Entry};
+use crate::files::{self, FileError};
+
+/// Whether `path` starts like a safetensors file: a header length and an opening brace.
+pub fn is_safetensors(path: &Path) -> Result<bool, FileError> {
+    let mut head = Vec::new();
+    files::open(path)?
+        .take(9)
+        .read_to_end(&mut head)
+        .map_err(FileError::reading(path))?;
+    Ok(head.len() == 9 && head[8] == b'{' && head[5..8] == [0; 3])
+}
 
 /// Writes `tensors` to `path`, replacing what is there by a file that only its owner may
 /// read.

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use safetensors::tensor::Metadata;
 use tch::{Kind, Tensor};
 
 use super::error::LoadError;
-use super::pytorch::{DType, TensorRef, TorchFile};
+use super::pytorch::{kind, DType, TensorRef, TorchFile};
+use crate::files;
+use crate::memory;
 
 /// Where an entry's bytes are.
 #[derive(Clone)]
@@ -47,9 +50,16 @@ impl Entry {
     }
 
     /// Contiguous little-endian bytes.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, more bytes than there is memory for.
     pub fn bytes(&self) -> Result<Vec<u8>, LoadError> {
+        self.check_memory()?;
         match &self.source {
-            Source::Torch(file, tensor) => Ok(file.read_tensor(tensor)?),
+            Source::Torch(file, tensor) => Ok(file
+                .read_tensor(tensor)
+                .map_err(|e| e.in_entry(&self.key))?),
             Source::Safetensors(file, range) => {
                 let mut bytes = vec![0; range.len()];
                 file.read_exact_at(&mut bytes, range.start as u64)
@@ -69,6 +79,29 @@ impl Entry {
             Source::Part(whole, range) => Ok(whole.bytes()?[range.clone()].to_vec()),
             Source::Cast(inner) => self.cast_bytes(inner),
             Source::Memory(bytes) => Ok(bytes.to_vec()),
+        }
+    }
+
+    /// Refuses a large tensor for which there is no memory: whatever allocates beyond it is
+    /// ended by the system without a word.
+    fn check_memory(&self) -> Result<(), LoadError> {
+        const LARGE: u64 = 64 << 20;
+        let wanted = self
+            .shape
+            .iter()
+            .try_fold(self.dtype.size() as u64, |bytes, &n| {
+                bytes.checked_mul(u64::try_from(n).ok()?)
+            });
+        let wanted = wanted.unwrap_or(u64::MAX);
+        match memory::available() {
+            Some(available) if wanted > LARGE && wanted > available => Err(LoadError::Tensor {
+                file: self.file.clone(),
+                key: self.key.clone(),
+                problem: format!(
+                    "its {wanted} bytes do not fit into memory, of which {available} are free"
+                ),
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -168,30 +201,63 @@ impl StateDict {
     }
 }
 
-/// All tensors of a safetensors file with the metadata of its header.
+/// All tensors of a safetensors file with the metadata of its header. The file is not
+/// mapped: not every disk can, and read pages would count as this process's memory.
 pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, String>), LoadError> {
     let io = |source| LoadError::Io {
         path: path.to_path_buf(),
         source,
     };
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the mapping lives for the next call alone, which checks what it reads. It
-    // is not kept: read pages would count as this process's memory.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-    let (header_size, header) =
-        safetensors::SafeTensors::read_metadata(&map).map_err(|e| LoadError::Format {
-            path: path.to_path_buf(),
-            problem: format!("not a readable safetensors file: {e}"),
-        })?;
-    drop(map);
+    let format = |problem: String| LoadError::Format {
+        path: path.to_path_buf(),
+        problem,
+    };
+    let mut file = files::open(path)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut head = Vec::new();
+    (&mut file).take(HEAD).read_to_end(&mut head).map_err(io)?;
+    let size = match head.first_chunk() {
+        Some(size) if head.get(8) == Some(&b'{') => u64::from_le_bytes(*size),
+        _ => u64::MAX,
+    };
+    let data_start = size.saturating_add(8);
+    if size > MAX_HEADER {
+        let found = kind(&head);
+        return Err(format(format!("not a safetensors file: {found}")));
+    }
+    let cut_off = |needed: u64| {
+        format(format!(
+            "the file is cut off: it has {length} bytes, and its header says {needed}; copy or \
+             download it again"
+        ))
+    };
+    if data_start > length {
+        return Err(cut_off(data_start));
+    }
+    let mut header = Vec::new();
+    file.seek(SeekFrom::Start(8)).map_err(io)?;
+    let read = (&mut file).take(size).read_to_end(&mut header);
+    read.map_err(io)?;
+    let header: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| format(format!("not a readable safetensors file: header: {e}")))?;
+    let end = data_start.saturating_add(header.data_len() as u64);
+    if end > length {
+        return Err(cut_off(end));
+    }
+    if end < length {
+        return Err(format(format!(
+            "not a readable safetensors file: {} bytes more than its header says",
+            length - end
+        )));
+    }
     let file = Arc::new(file);
-    let data_start = header_size + 8;
+    let data_start = data_start as usize;
     let mut state = StateDict::default();
     for (name, info) in header.tensors() {
         let dtype = dtype_of(info.dtype).ok_or_else(|| LoadError::Tensor {
             file: path.to_path_buf(),
             key: name.clone(),
-            problem: format!("number format {:?} is not supported", info.dtype),
+            problem: format!("number format {} is not supported", info.dtype),
         })?;
         state.insert(
             name.clone(),
@@ -210,6 +276,11 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
     let metadata = header.metadata().clone().unwrap_or_default();
     Ok((state, metadata.into_iter().collect()))
 }
+
+/// Bytes that tell what a file is.
+const HEAD: u64 = 512;
+/// Bound in bytes on a safetensors header, as in the format's own library.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// libtorch's kind for a stored number format.
 pub fn kind_of(dtype: DType) -> Option<Kind> {

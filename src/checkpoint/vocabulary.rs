@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::error::LoadError;
 use super::state_dict::{Entry, StateDict};
+use crate::clip::merges::{FIXED_ENTRIES, FULL_VOCABULARY};
 use crate::clip::text::MergeSource;
 use crate::clip::{ClipTokenizer, Merges, TextConfig};
 
@@ -74,14 +75,15 @@ fn read_entry(entry: &Entry) -> Result<Merges, LoadError> {
     Merges::from_ids(&pairs).map_err(|e| problem(e.to_string()))
 }
 
-/// Adds `merges` to `state`, and says in `text` that they are there. CLIP's own leave
-/// both as they are.
+/// Adds `merges` to `state`, and says in `text` that they are there. CLIP's first ones, if
+/// they are as many as the tower needs, leave both as they are.
 pub fn insert(
     merges: &Merges,
     text: &mut TextConfig,
     state: &mut StateDict,
 ) -> Result<(), LoadError> {
-    if Merges::clip(merges.vocabulary_size()).is_ok_and(|clip| clip == *merges) {
+    let fits = merges.vocabulary_size() as i64 == text.vocabulary;
+    if fits && Merges::clip(merges.vocabulary_size()).is_ok_and(|clip| clip == *merges) {
         return Ok(());
     }
     let ids: Vec<i64> = merges.ids().into_iter().flatten().collect();
@@ -91,7 +93,8 @@ pub fn insert(
     Ok(())
 }
 
-/// Reads merge rules for the text tower `text` from `path` and adds them to `state`.
+/// Reads merge rules for the text tower `text` from `path` and adds them to `state`. Of
+/// CLIP's, a shorter tower takes the first.
 ///
 /// # Errors
 ///
@@ -101,17 +104,29 @@ pub fn add_file(
     text: &mut TextConfig,
     state: &mut StateDict,
 ) -> Result<(), LoadError> {
-    let format = |problem: String| LoadError::Format {
-        path: path.to_path_buf(),
-        problem,
-    };
-    let merges = Merges::read(path).map_err(|e| format(e.to_string()))?;
-    let (found, expected) = (merges.vocabulary_size() as i64, text.vocabulary);
-    if found != expected {
-        return Err(format(format!(
-            "{} merge rules make a vocabulary of {found} entries, but the text tower has {expected}",
-            found - crate::clip::merges::FIXED_ENTRIES as i64
-        )));
+    let merges = Merges::read(path)?;
+    if merges.is_clip() && (0..=FULL_VOCABULARY as i64).contains(&text.vocabulary) {
+        text.merges = MergeSource::Clip;
+        return Ok(());
     }
-    insert(&merges, text, state)
+    insert(&merges, text, state)?;
+    match misfit(text, state) {
+        None => Ok(()),
+        Some(problem) => Err(LoadError::Format {
+            path: path.to_path_buf(),
+            problem,
+        }),
+    }
+}
+
+/// How the rules in `state`, if there are, do not fit the text tower `text`.
+pub fn misfit(text: &TextConfig, state: &StateDict) -> Option<String> {
+    let rules = *state.shape(MERGES)?.first()?;
+    let (found, expected) = (rules + FIXED_ENTRIES as i64, text.vocabulary);
+    (found != expected).then(|| {
+        format!(
+            "{rules} merge rules make a vocabulary of {found} entries, but the text tower has \
+             {expected}"
+        )
+    })
 }

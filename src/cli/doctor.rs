@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::CliResult;
+use crate::memory;
 use crate::torch::cuda::{torch_library_folder, CudaLibrary};
 use crate::torch::device::{cpu_has_bf16, DeviceChoice, Precision};
 use crate::torch::version;
@@ -24,7 +25,7 @@ pub fn run(cuda: &CudaLibrary) -> CliResult {
             tch::get_num_threads()
         ),
     )?;
-    line("memory", memory())?;
+    line("memory", memory_line())?;
     line("bf16 on cpu", match cpu_has_bf16() {
         true => "native (AVX512-BF16 or AMX); the default for --dtype".into(),
         false => "not native: this CPU has neither AVX512-BF16 nor AMX; f32 is the default and faster".into(),
@@ -70,15 +71,13 @@ fn describe_cuda(cuda: &CudaLibrary) -> String {
     }
 }
 
-fn memory() -> String {
-    let read = |key: &str| -> Option<f64> {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find(|l| l.starts_with(key))?;
-        let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib / (1 << 20) as f64)
-    };
-    match (read("MemAvailable:"), read("MemTotal:")) {
-        (Some(free), Some(total)) => format!("{free:.1} of {total:.1} GiB free"),
+fn memory_line() -> String {
+    const GIB: f64 = (1u64 << 30) as f64;
+    match (memory::available(), memory::total()) {
+        (Some(free), Some(total)) => {
+            let (free, total) = (free as f64 / GIB, total as f64 / GIB);
+            format!("{free:.1} of {total:.1} GiB free")
+        }
         _ => "unknown (/proc/meminfo cannot be read)".into(),
     }
 }

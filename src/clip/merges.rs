@@ -5,32 +5,52 @@
 //! `</w>`, one entry per merge rule, and the two markers: V − 514 rules.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use tokenizers::models::bpe::{BpeTrainer, Vocab, BPE};
 use tokenizers::{AddedToken, Trainer};
 
+use crate::files::{self, FileError};
+
 pub(super) const WORD_END: &str = "</w>";
 /// Byte symbols with and without [`WORD_END`].
 const SYMBOLS: usize = 2 * 256;
 /// Entries of a vocabulary without merge rules: byte symbols and the two markers.
 pub const FIXED_ENTRIES: usize = SYMBOLS + 2;
+/// Entries of the vocabulary that the released CLIP towers were trained with.
+pub const FULL_VOCABULARY: usize = 49_408;
+/// Merge rules of that vocabulary. OpenAI's file lists five times as many.
+const CLIP_RULES: usize = FULL_VOCABULARY - FIXED_ENTRIES;
+
+/// Bounds on what is read from outside: rules; bytes of a line and of an entry; bytes of
+/// all lines, and of all entries.
+const MOST_RULES: usize = 1 << 19;
+const LONGEST: usize = 4096;
+const LARGEST: usize = 32 << 20;
+/// Longest entry in symbols that training makes, so that it can be read again.
+const LONGEST_LEARNED: usize = 1024;
 
 static CLIP_GZ: &[u8] = include_bytes!("vocabulary/bpe_simple_vocab_16e6.txt.gz");
 
 /// Why merge rules cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum MergesError {
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{}:{line}: {problem}", path.display())]
     Line {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
+        problem: String,
+    },
+    /// A rule that makes no new entry from two that come before it.
+    #[error("merge rule {rule}: {problem}")]
+    Rule {
+        /// Counted from 1.
+        rule: usize,
         problem: String,
     },
     /// CLIP has no vocabulary of this size.
@@ -56,18 +76,21 @@ pub enum MergesError {
     Training(tokenizers::Error),
 }
 
+/// The two entries that a merge rule joins.
+type Rule = (String, String);
+
 /// Merge rules in order: each joins two entries that come before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merges(Vec<(String, String)>);
+pub struct Merges(Vec<Rule>);
 
 impl Merges {
     /// Those of a CLIP vocabulary cut to `vocabulary` entries.
     ///
     /// # Errors
     ///
-    /// [`MergesError::Size`] outside 514 to [`super::tokenizer::FULL_VOCABULARY`].
+    /// [`MergesError::Size`] outside 514 to [`FULL_VOCABULARY`].
     pub fn clip(vocabulary: usize) -> Result<Self, MergesError> {
-        let max = super::tokenizer::FULL_VOCABULARY;
+        let max = FULL_VOCABULARY;
         if !(FIXED_ENTRIES..=max).contains(&vocabulary) {
             return Err(MergesError::Size {
                 requested: vocabulary,
@@ -77,47 +100,78 @@ impl Merges {
         }
         let bundled = BufReader::new(GzDecoder::new(CLIP_GZ));
         let count = vocabulary - FIXED_ENTRIES;
-        let mut merges = parse(bundled, Path::new("the bundled vocabulary"), count)?;
-        merges.shrink_to_fit();
-        Ok(Merges(merges))
+        let rules = parse(bundled, Path::new("the bundled vocabulary"), count)?;
+        Ok(Merges(rules.into_iter().map(|(_, rule)| rule).collect()))
+    }
+
+    /// Whether these are the rules of the whole CLIP vocabulary.
+    pub fn is_clip(&self) -> bool {
+        self.0.len() == CLIP_RULES && Merges::clip(FULL_VOCABULARY).is_ok_and(|clip| clip == *self)
     }
 
     /// Reads `merges.txt` as transformers writes it, or a vocabulary of the original's
-    /// (`bpe_path`), also compressed with gzip: a title line, then a rule a line.
+    /// (`bpe_path`), also compressed with gzip: a title line, then a rule a line. Blank
+    /// lines are skipped. Of a file that goes on behind CLIP's rules, as OpenAI's does,
+    /// these are taken, as the original does.
     ///
     /// # Errors
     ///
-    /// An unreadable file; a line that is not two earlier entries with a space between.
+    /// An unreadable file; a line that is not two earlier entries with a space between;
+    /// more than such a file ever holds.
     pub fn read(path: &Path) -> Result<Self, MergesError> {
-        let io = |source| MergesError::Io {
-            path: path.to_path_buf(),
-            source,
-        };
-        let mut file = BufReader::new(File::open(path).map_err(io)?);
-        let compressed = file.fill_buf().map_err(io)?.starts_with(&[0x1f, 0x8b]);
-        let text: Box<dyn Read> = match compressed {
+        let mut file = BufReader::new(files::open(path)?);
+        let start = file.fill_buf().map_err(FileError::reading(path))?;
+        let text: Box<dyn Read> = match start.starts_with(&[0x1f, 0x8b]) {
             true => Box::new(GzDecoder::new(file)),
             false => Box::new(file),
         };
-        let merges = parse(BufReader::new(text), path, usize::MAX)?;
-        let mut entries: HashSet<String> = symbols().into_iter().collect();
-        for (index, (left, right)) in merges.iter().enumerate() {
-            let problem = [left, right]
-                .into_iter()
-                .find(|part| !entries.contains(*part))
-                .map(|part| format!("'{part}' is neither a byte symbol nor made by a rule above"));
-            let new = problem.is_some() || entries.insert(format!("{left}{right}"));
-            let problem =
-                problem.or((!new).then(|| format!("a rule above makes '{left}{right}' already")));
-            if let Some(problem) = problem {
-                return Err(MergesError::Line {
-                    path: path.to_path_buf(),
-                    line: index + 2,
-                    problem,
-                });
-            }
+        let numbered = parse(BufReader::new(text), path, MOST_RULES + 1)?;
+        let (lines, mut rules): (Vec<usize>, Vec<_>) = numbered.into_iter().unzip();
+        if rules.len() > CLIP_RULES && Merges::clip(FULL_VOCABULARY)?.0 == rules[..CLIP_RULES] {
+            rules.truncate(CLIP_RULES);
         }
-        Ok(Merges(merges))
+        Merges::from_rules(rules).map_err(|e| match e {
+            MergesError::Rule { rule, problem } => MergesError::Line {
+                path: path.to_path_buf(),
+                line: lines[rule - 1],
+                problem,
+            },
+            e => e,
+        })
+    }
+
+    /// From the two entries that each rule joins.
+    ///
+    /// # Errors
+    ///
+    /// [`MergesError::Rule`]: an entry that is no earlier one, a rule that makes one again;
+    /// more rules, or longer ones, than any vocabulary has.
+    pub fn from_rules(rules: Vec<(String, String)>) -> Result<Self, MergesError> {
+        let mut entries: HashSet<String> = symbols().into_iter().collect();
+        let mut size = 0;
+        for (index, (left, right)) in rules.iter().enumerate() {
+            let bad = |problem: String| {
+                let rule = index + 1;
+                Err(MergesError::Rule { rule, problem })
+            };
+            if let Some(part) = [left, right].into_iter().find(|p| !entries.contains(*p)) {
+                let part = shown(part);
+                return bad(format!(
+                    "'{part}' is neither a byte symbol nor made by a rule above"
+                ));
+            }
+            let length = left.len() + right.len();
+            size += length;
+            if let Some(problem) = too_large(index + 1, length, size) {
+                return bad(problem);
+            }
+            let entry = format!("{left}{right}");
+            if entries.contains(&entry) {
+                return bad(format!("a rule above makes '{}' already", shown(&entry)));
+            }
+            entries.insert(entry);
+        }
+        Ok(Merges(rules))
     }
 
     /// Learns up to `vocabulary` − 514 rules from `words`, each the byte symbols of a
@@ -135,7 +189,7 @@ impl Merges {
             return Err(MergesError::Size {
                 requested: vocabulary,
                 min: FIXED_ENTRIES + 1,
-                max: super::tokenizer::FULL_VOCABULARY,
+                max: FULL_VOCABULARY,
             });
         }
         // Entered as special tokens the symbols have fixed ids, which decide between
@@ -147,6 +201,7 @@ impl Merges {
             .show_progress(false)
             .special_tokens(fixed.collect())
             .end_of_word_suffix(WORD_END.to_owned())
+            .max_token_length(Some(LONGEST_LEARNED))
             .build();
         trainer
             .feed(words, |word| Ok(vec![word.to_string()]))
@@ -167,7 +222,8 @@ impl Merges {
     /// An id that is not of an earlier entry.
     pub fn from_ids(ids: &[[i64; 2]]) -> Result<Self, MergesError> {
         let mut entries = symbols();
-        let mut merges = Vec::with_capacity(ids.len());
+        let mut merges = Vec::new();
+        let mut size = 0;
         for (rule, &[left, right]) in ids.iter().enumerate() {
             let entry = |id: i64| usize::try_from(id).ok().and_then(|id| entries.get(id));
             let (Some(first), Some(second)) = (entry(left), entry(right)) else {
@@ -179,6 +235,12 @@ impl Merges {
                     last,
                 });
             };
+            let length = first.len() + second.len();
+            size += length;
+            if let Some(problem) = too_large(rule + 1, length, size) {
+                let rule = rule + 1;
+                return Err(MergesError::Rule { rule, problem });
+            }
             let (first, second) = (first.clone(), second.clone());
             entries.push(format!("{first}{second}"));
             merges.push((first, second));
@@ -224,31 +286,71 @@ impl Merges {
     }
 }
 
-/// Up to `count` rules behind the title line of `text`.
+/// What is too much about `rules` rules of which the last makes an entry of `length` bytes,
+/// and all together entries of `size` bytes.
+fn too_large(rules: usize, length: usize, size: usize) -> Option<String> {
+    let (found, most, what) = match () {
+        () if rules > MOST_RULES => (rules, MOST_RULES, "rules"),
+        () if length > LONGEST => (length, LONGEST, "bytes in one entry"),
+        () if size > LARGEST => (size, LARGEST, "bytes in all entries"),
+        () => return None,
+    };
+    Some(format!("{found} {what}, expected at most {most}"))
+}
+
+/// The beginning of `text`.
+fn shown(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+/// Up to `count` rules behind the title line of `text`, with the numbers of their lines.
 fn parse(
-    text: impl BufRead,
+    mut text: impl BufRead,
     path: &Path,
     count: usize,
-) -> Result<Vec<(String, String)>, MergesError> {
-    let rules = text.lines().zip(1..).skip(1).take(count);
-    rules
-        .map(|(rule, line)| {
-            let rule = rule.map_err(|source| MergesError::Io {
-                path: path.to_path_buf(),
-                source,
-            })?;
-            match rule.split_once(' ') {
-                Some((left, right)) if !left.is_empty() && !right.is_empty() => {
-                    Ok((left.to_owned(), right.to_owned()))
-                }
-                _ => Err(MergesError::Line {
-                    path: path.to_path_buf(),
-                    line,
-                    problem: format!("'{rule}' is not two symbols with a space between"),
-                }),
+) -> Result<Vec<(usize, Rule)>, MergesError> {
+    let mut rules = Vec::new();
+    let mut has_title = false;
+    let (mut number, mut size) = (0, 0);
+    let mut line = Vec::new();
+    while rules.len() < count {
+        line.clear();
+        let limit = LONGEST as u64 + 1;
+        let read = (&mut text).take(limit).read_until(b'\n', &mut line);
+        if read.map_err(FileError::reading(path))? == 0 {
+            break;
+        }
+        number += 1;
+        size += line.len();
+        let bad = |problem: String| MergesError::Line {
+            path: path.to_path_buf(),
+            line: number,
+            problem,
+        };
+        if line.len() > LONGEST || size > LARGEST {
+            return Err(bad(format!(
+                "more than {LONGEST} bytes in a line or {LARGEST} in all, which are no merge rules"
+            )));
+        }
+        let Ok(rule) = std::str::from_utf8(&line) else {
+            return Err(bad("is not text in UTF-8".into()));
+        };
+        let mut parts = rule.split_whitespace();
+        match (parts.next(), parts.next(), parts.next()) {
+            (None, ..) => {}
+            _ if !has_title => has_title = true,
+            (Some(left), Some(right), None) => {
+                rules.push((number, (left.to_owned(), right.to_owned())));
             }
-        })
-        .collect()
+            _ => {
+                let rule = shown(rule.trim());
+                return Err(bad(format!(
+                    "'{rule}' is not two symbols with a space between"
+                )));
+            }
+        }
+    }
+    Ok(rules)
 }
 
 /// The byte symbols, then the same with [`WORD_END`], in the order of their ids: bytes

@@ -1,9 +1,10 @@
 //! CLIP: the text condition of VQ-Diffusion.
 
 mod cleaning;
+mod html;
 pub mod merges;
+mod repair;
 pub mod text;
-mod text_repair;
 mod token_rule;
 pub mod tokenizer;
 

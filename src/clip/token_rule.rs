@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Id that the official rule writes after the end marker.
+pub const PAD_ID: i64 = 0;
+
 /// How a text becomes ids. The byte pairs are the same; cleaning, padding and what
 /// happens to a long text differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +29,7 @@ impl TokenRule {
     pub fn pad_id(&self, size: i64) -> i64 {
         match self {
             TokenRule::DiffusersEndPadding => size - 1,
-            TokenRule::Official | TokenRule::Diffusers => super::tokenizer::PAD_ID,
+            TokenRule::Official | TokenRule::Diffusers => PAD_ID,
         }
     }
 

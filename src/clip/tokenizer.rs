@@ -17,17 +17,16 @@ use tokenizers::Model;
 
 use super::cleaning;
 use super::merges::{byte_symbols, Merges, MergesError, WORD_END};
-use super::token_rule::TokenRule;
+use super::token_rule::{TokenRule, PAD_ID};
 
-/// Entries of the vocabulary that the released CLIP towers were trained with.
-pub const FULL_VOCABULARY: usize = 49_408;
+pub use super::merges::FULL_VOCABULARY;
+
 /// Positions of the CLIP text tower.
 pub const CONTEXT_LENGTH: usize = 77;
-/// Id written after the end marker.
-pub const PAD_ID: i64 = 0;
 
-const START_MARKER: &str = "<|startoftext|>";
-const END_MARKER: &str = "<|endoftext|>";
+/// The markers around every text.
+pub const START_MARKER: &str = "<|startoftext|>";
+pub const END_MARKER: &str = "<|endoftext|>";
 
 /// The pieces that byte-pair merging never crosses: markers, English clitics,
 /// runs of letters, single digits, runs of other symbols.

@@ -7,6 +7,9 @@ use crate::transformer::Conditioning;
 /// Names of every class, a line each, synonyms separated by ", ".
 const IMAGENET: &str = include_str!("imagenet/classes.txt");
 
+/// Most characters of a name that are looked at.
+const LONGEST: usize = 100;
+
 /// Why a name does not say which class is meant.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ClassNameError {
@@ -55,7 +58,9 @@ pub fn class_named(name: &str, classes: i64) -> Result<i64, ClassNameError> {
             classes,
         });
     }
-    let wanted = name.trim().to_lowercase();
+    // Longer than every name; what it is compared with takes time by its length.
+    let name: &str = &name.trim().chars().take(LONGEST + 1).collect::<String>();
+    let wanted = name.to_lowercase();
     let is_wanted = |line: &str| line.split(", ").any(|n| n.to_lowercase() == wanted);
     let found: Vec<(usize, &str)> = IMAGENET
         .lines()

@@ -152,6 +152,9 @@ impl Conditioner {
     }
 }
 
+/// How many characters of a prompt a warning shows.
+const SHOWN: usize = 80;
+
 impl TextSource {
     fn new(root: &Params, config: &TextCondition, tokenizer: ClipTokenizer) -> Self {
         let TextCondition { tower, null } = config;
@@ -173,7 +176,17 @@ impl TextSource {
         for prompt in prompts {
             let encoding = self.tokenizer.encode(prompt)?;
             if encoding.truncated {
-                log::warn!("the end of this prompt does not fit the text context: {prompt:?}");
+                let start: String = prompt.chars().take(SHOWN).collect();
+                let more = if start.len() < prompt.len() {
+                    "…"
+                } else {
+                    ""
+                };
+                log::warn!(
+                    "the end of this prompt does not fit the text context of {} positions: \
+                     {start:?}{more}",
+                    self.tokenizer.context_length()
+                );
             }
             ids.extend(encoding.ids);
         }

@@ -4,12 +4,13 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::super::error::LoadError;
-use super::layout::{format_error, read_json, Component, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
+use super::layout::{format_error, read_json, Component, SCHEDULER};
+use super::tokenizer::token_rule;
+use crate::clip::merges::FULL_VOCABULARY;
 use crate::clip::text::MergeSource;
-use crate::clip::{TextConfig, TokenRule};
+use crate::clip::TextConfig;
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
@@ -21,9 +22,6 @@ use crate::transformer::{Conditioning, DenoiserConfig};
 pub const ACTIVATION: &str = "geglu-approximate";
 /// diffusers' feed-forward parts have no other expansion.
 pub const EXPANSION: i64 = 4;
-/// The entry of tokenizer_config.json that names one of our token rules; other readers
-/// ignore it.
-pub const TOKEN_RULE: &str = "vqdiffusion_token_rule";
 
 #[derive(Deserialize)]
 struct Transformer {
@@ -64,7 +62,9 @@ struct Vqvae {
     norm_type: Option<String>,
 }
 
+/// What transformers leaves out of a file has its default.
 #[derive(Deserialize)]
+#[serde(default)]
 struct Text {
     hidden_act: String,
     hidden_size: i64,
@@ -74,6 +74,22 @@ struct Text {
     num_attention_heads: i64,
     num_hidden_layers: i64,
     vocab_size: i64,
+}
+
+impl Default for Text {
+    /// `CLIPTextConfig` of transformers.
+    fn default() -> Self {
+        Text {
+            hidden_act: "quick_gelu".into(),
+            hidden_size: 512,
+            intermediate_size: 2048,
+            layer_norm_eps: 1e-5,
+            max_position_embeddings: 77,
+            num_attention_heads: 8,
+            num_hidden_layers: 12,
+            vocab_size: FULL_VOCABULARY as i64,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -166,6 +182,12 @@ impl Text {
         let divides = self.hidden_size % heads == 0;
         expect(divides, "num_attention_heads", &heads, &wanted)
     }
+}
+
+/// Whether the text encoder in `folder` has as many entries as CLIP's vocabulary.
+pub fn has_clip_vocabulary(folder: &Path) -> bool {
+    let text: Result<Text, _> = read_json(&folder.join(Component::TextEncoder.config()));
+    text.is_ok_and(|text| text.vocab_size == FULL_VOCABULARY as i64)
 }
 
 /// Reads the configurations in `folder`.
@@ -348,34 +370,4 @@ fn codec(vqvae: &Vqvae, side: i64) -> Result<CodecConfig, String> {
         quantizer: QuantizerKind::Ema,
         norm_groups: v.norm_num_groups,
     })
-}
-
-/// How the folder's tokenizer makes ids.
-fn token_rule(folder: &Path) -> Result<TokenRule, LoadError> {
-    let path = folder.join(TOKENIZER);
-    let config: Value = read_json(&path)?;
-    if let Some(rule) = config.get(TOKEN_RULE) {
-        return serde_json::from_value(rule.clone())
-            .map_err(|e| format_error(&path, format!("{TOKEN_RULE}: {e}")));
-    }
-    // Older tokenizers keep it in the other file only; a token is a string or an object.
-    let content = |pad: &Value| {
-        let text = pad.as_str().or_else(|| pad["content"].as_str());
-        text.map(str::to_string)
-    };
-    let pad = match content(&config["pad_token"]) {
-        Some(pad) => Some(pad),
-        None => {
-            let special: Value = read_json(&folder.join(SPECIAL_TOKENS))?;
-            content(&special["pad_token"])
-        }
-    };
-    match pad.as_deref() {
-        Some("!") => Ok(TokenRule::Diffusers),
-        Some("<|endoftext|>") => Ok(TokenRule::DiffusersEndPadding),
-        other => Err(format_error(
-            &path,
-            format!("pad_token is {other:?}, expected \"!\" or \"<|endoftext|>\""),
-        )),
-    }
 }

@@ -2,8 +2,9 @@
 
 use serde_json::{json, Value};
 
-use super::config::{ACTIVATION, DOWN, EXPANSION, TOKEN_RULE, UP};
-use super::layout::{Component, INDEX, SCHEDULER, SPECIAL_TOKENS, TOKENIZER};
+use super::config::{ACTIVATION, DOWN, EXPANSION, UP};
+use super::layout::{Component, INDEX, SCHEDULER};
+use super::tokenizer::{self, SPECIAL_TOKENS, TOKEN_RULE};
 use crate::clip::TokenRule;
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
@@ -69,7 +70,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition) -> Vec<(String, Value)> 
         TokenRule::DiffusersEndPadding => end,
         TokenRule::Official | TokenRule::Diffusers => "!",
     };
-    let mut tokenizer = json!({
+    let mut settings = json!({
         "tokenizer_class": "CLIPTokenizer",
         "model_max_length": tower.context,
         "bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pad,
@@ -77,7 +78,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition) -> Vec<(String, Value)> 
         "clean_up_tokenization_spaces": false,
     });
     if tower.tokens == TokenRule::Official {
-        tokenizer[TOKEN_RULE] = json!(tower.tokens);
+        settings[TOKEN_RULE] = json!(tower.tokens);
     }
     let component = |component: Component, value: Value| (component.config(), value);
     vec![
@@ -171,7 +172,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition) -> Vec<(String, Value)> 
                 "gamma_cum_start": gamma[0], "gamma_cum_end": gamma[1],
             }),
         ),
-        (TOKENIZER.to_string(), tokenizer),
+        (tokenizer::CONFIG.to_string(), settings),
         (
             SPECIAL_TOKENS.to_string(),
             json!({ "bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pad }),

@@ -13,16 +13,13 @@ use super::super::vocabulary;
 use super::config::has_learned_null;
 use super::describe::{files, representable};
 use super::key_map::{to_theirs, Form};
-use super::layout::{
-    read_json, Component, INDEX, MERGES, NOTICE, SCHEDULER, SPECIAL_TOKENS, TOKENIZER,
-};
+use super::layout::{read_json, Component, INDEX, NOTICE, SCHEDULER};
+use super::tokenizer::{self, MERGES, SPECIAL_TOKENS, VOCABULARY};
 use crate::clip::ClipTokenizer;
 use crate::codec::image_codec::CodeMapping;
 use crate::codec::QuantizerKind;
 use crate::files::{FileError, NewFolder};
 use crate::model::ModelConfig;
-
-const VOCABULARY: &str = "tokenizer/vocab.json";
 
 /// The layout's name in messages.
 const LAYOUT: &str = "diffusers";
@@ -91,7 +88,7 @@ pub fn is_replaceable(folder: &Path) -> bool {
         INDEX,
         NOTICE,
         SCHEDULER,
-        TOKENIZER,
+        tokenizer::CONFIG,
         SPECIAL_TOKENS,
         VOCABULARY,
         MERGES,

@@ -8,8 +8,14 @@ use super::super::state_dict::{Entry, StateDict};
 use super::super::vocabulary;
 use super::config;
 use super::key_map::{to_ours, Form};
-use super::layout::{check_index, format_error, read_weights, Component, MERGES, NOTICE};
+use super::layout::{check_index, format_error, read_weights, Component, NOTICE};
+use super::tokenizer;
+use crate::clip::merges::FULL_VOCABULARY;
+use crate::files;
 use crate::model::ModelConfig;
+
+/// Bound in bytes on a notice.
+const LARGEST_NOTICE: u64 = 1 << 20;
 
 /// Reads configuration, tensors (by canonical name) and notice of the pipeline in `folder`.
 ///
@@ -22,9 +28,24 @@ pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict, Option<String>), L
     check_index(folder)?;
     let mut model = config::read(folder)?;
     let mut state = StateDict::default();
-    let merges = folder.join(MERGES);
-    if let Some(text) = model.text.as_mut().filter(|_| merges.is_file()) {
-        vocabulary::add_file(&merges, &mut text.tower, &mut state)?;
+    if let Some(text) = &mut model.text {
+        let tower = &mut text.tower;
+        let lacks = format!(
+            "holds no merge rules of its text vocabulary ({} or {})",
+            tokenizer::MERGES,
+            tokenizer::WHOLE
+        );
+        match tokenizer::merges(folder)? {
+            Some(merges) => vocabulary::insert(&merges, tower, &mut state)?,
+            None if tower.vocabulary == FULL_VOCABULARY as i64 => log::warn!(
+                "{}: {lacks}; its text tower has as many entries as CLIP's, whose rules are taken",
+                folder.display()
+            ),
+            None => return Err(format_error(folder, lacks)),
+        }
+        if let Some(problem) = vocabulary::misfit(tower, &state) {
+            return Err(format_error(&folder.join("tokenizer"), problem));
+        }
     }
     for component in Component::ALL {
         if component == Component::NullText && !config::has_learned_null(&model) {
@@ -43,10 +64,9 @@ pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict, Option<String>), L
         )?;
     }
     let notice = folder.join(NOTICE);
-    let notice = match std::fs::read_to_string(&notice) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(format_error(&notice, e.to_string())),
+    let notice = match notice.exists() {
+        true => Some(files::read_text(&notice, LARGEST_NOTICE)?),
+        false => None,
     };
     Ok((model, state, notice))
 }
@@ -60,7 +80,9 @@ pub fn rename(
 ) -> Result<(), LoadError> {
     let mut thirds: BTreeMap<String, [Option<Entry>; 3]> = BTreeMap::new();
     for (key, entry) in tensors.iter() {
-        if key.ends_with("position_ids") {
+        let is_unused = component == Component::TextEncoder
+            && (key.ends_with("position_ids") || key == "text_projection.weight");
+        if is_unused {
             continue;
         }
         match to_ours(component, key, levels) {

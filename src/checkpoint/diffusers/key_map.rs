@@ -148,6 +148,10 @@ const OLD_ATTENTION: [(&str, &str); 4] = [
     ("proj_attn", "to_out.0"),
 ];
 
+/// What every name of a text encoder begins with, except where transformers 5 saves the
+/// encoder alone.
+const TEXT_MODEL: &str = "text_model.";
+
 /// The canonical name of `theirs` in `component`; `levels` is the number of levels of
 /// the codec. `None` if the layout has no such tensor.
 pub fn to_ours(component: Component, theirs: &str, levels: usize) -> Option<(String, Form)> {
@@ -156,6 +160,9 @@ pub fn to_ours(component: Component, theirs: &str, levels: usize) -> Option<(Str
         for (old, new) in OLD_ATTENTION {
             theirs = theirs.replace(&format!(".{old}."), &format!(".{new}."));
         }
+    }
+    if component == Component::TextEncoder && !theirs.starts_with(TEXT_MODEL) {
+        theirs.insert_str(0, TEXT_MODEL);
     }
     RULES
         .iter()

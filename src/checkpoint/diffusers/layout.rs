@@ -8,18 +8,30 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::error::LoadError;
+use super::super::keys::unwrapped;
 use super::super::official::collect;
-use super::super::pytorch::TorchFile;
+use super::super::pytorch::{kind, TorchFile};
 use super::super::state_dict::{read_safetensors, StateDict};
+use super::tokenizer;
+use crate::files;
 
 /// The file that says which components a folder has.
 pub const INDEX: &str = "model_index.json";
 /// What the weights' authors want to be said with them.
 pub const NOTICE: &str = "NOTICE";
 pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
-pub const TOKENIZER: &str = "tokenizer/tokenizer_config.json";
-pub const MERGES: &str = "tokenizer/merges.txt";
-pub const SPECIAL_TOKENS: &str = "tokenizer/special_tokens_map.json";
+
+/// Bound in bytes on a JSON file: several times a tokenizer's.
+const LARGEST_JSON: u64 = 16 << 20;
+
+/// The files of the tokenizer, as far as there are.
+const TOKENIZER: [&str; 5] = [
+    tokenizer::CONFIG,
+    tokenizer::SPECIAL_TOKENS,
+    tokenizer::MERGES,
+    tokenizer::VOCABULARY,
+    tokenizer::WHOLE,
+];
 
 /// A component with weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,8 +101,9 @@ pub fn is_folder(path: &Path) -> bool {
 /// component the best weights.
 pub fn wanted_files<'a>(files: &'a [String]) -> Vec<&'a str> {
     let exists = |name: &str| files.iter().find(|file| *file == name);
-    let mut wanted: Vec<&'a str> = [INDEX, SCHEDULER, TOKENIZER, SPECIAL_TOKENS]
+    let mut wanted: Vec<&'a str> = [INDEX, NOTICE, SCHEDULER]
         .into_iter()
+        .chain(TOKENIZER)
         .filter_map(|name| exists(name).map(String::as_str))
         .collect();
     for component in Component::ALL {
@@ -132,15 +145,24 @@ pub fn wanted_files<'a>(files: &'a [String]) -> Vec<&'a str> {
 pub fn missing_file(folder: &Path) -> Option<String> {
     let lacks = |name: &String| !folder.join(name).is_file();
     let configs = Component::ALL.map(Component::config);
-    let fixed = [INDEX, SCHEDULER, TOKENIZER].map(str::to_string);
+    let fixed = [INDEX, SCHEDULER, tokenizer::CONFIG].map(str::to_string);
+    let rules = [tokenizer::MERGES, tokenizer::WHOLE];
     let without_weights = |component: &Component| {
         let weights = |name: &String| folder.join(component.name()).join(name).is_file();
         !component.candidates().iter().any(weights)
     };
-    fixed.into_iter().chain(configs).find(lacks).or_else(|| {
-        let component = Component::ALL.into_iter().find(without_weights)?;
-        Some(component.safetensors())
-    })
+    let lacking = fixed.into_iter().chain(configs).find(lacks);
+    lacking
+        .or_else(|| {
+            let component = Component::ALL.into_iter().find(without_weights)?;
+            Some(component.safetensors())
+        })
+        .or_else(|| {
+            // Without its own rules, a folder may still be for CLIP's vocabulary.
+            let is_clip = super::config::has_clip_vocabulary(folder);
+            let lacks_rules = rules.iter().all(|name| !folder.join(name).is_file());
+            (lacks_rules && !is_clip).then(|| tokenizer::MERGES.to_string())
+        })
 }
 
 pub fn format_error(path: &Path, problem: impl Into<String>) -> LoadError {
@@ -152,11 +174,18 @@ pub fn format_error(path: &Path, problem: impl Into<String>) -> LoadError {
 
 /// Reads a JSON file of the folder.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|e| format_error(path, e.to_string()))
+    let text = files::read_text(path, LARGEST_JSON)?;
+    serde_json::from_str(&text).map_err(|e| {
+        let is_json = text.trim_start().starts_with(['{', '[']);
+        let head = &text.as_bytes()[..text.len().min(512)];
+        format_error(
+            path,
+            match is_json {
+                true => e.to_string(),
+                false => format!("not JSON: {}", kind(head)),
+            },
+        )
+    })
 }
 
 /// Checks that `folder` is a saved `VQDiffusionPipeline` with all its components.
@@ -200,17 +229,26 @@ struct ShardIndex {
 /// The tensors of `component` by the names they have there; nothing if no file holds
 /// them.
 pub fn read_weights(folder: &Path, component: Component) -> Result<Option<StateDict>, LoadError> {
-    let folder = folder.join(component.name());
+    read_component(&folder.join(component.name()), component)
+}
+
+/// As [`read_weights`], where `folder` is the component's own.
+pub fn read_component(folder: &Path, component: Component) -> Result<Option<StateDict>, LoadError> {
     let found = component
         .candidates()
         .into_iter()
         .map(|name| folder.join(name))
-        .find(|path| path.is_file());
-    let Some(path) = found else { return Ok(None) };
+        .find(|path| path.exists());
+    found.map(|path| read_weight_file(&path)).transpose()
+}
+
+/// The tensors of a weight file, or of the shards that an index (`….index.json`) names.
+pub fn read_weight_file(path: &Path) -> Result<StateDict, LoadError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
     if path.extension().is_none_or(|ending| ending != "json") {
-        return read_file(&path).map(Some);
+        return read_file(path);
     }
-    let index: ShardIndex = read_json(&path)?;
+    let index: ShardIndex = read_json(path)?;
     let mut state = StateDict::default();
     for shard in index.weight_map.values().collect::<BTreeSet<_>>() {
         let mut parts = Path::new(shard).components();
@@ -219,22 +257,30 @@ pub fn read_weights(folder: &Path, component: Component) -> Result<Option<StateD
             (Some(PathPart::Normal(_)), None)
         ) {
             let problem = format!("weight_map names {shard:?}, expected a file beside the index");
-            return Err(format_error(&path, problem));
+            return Err(format_error(path, problem));
         }
         for (name, entry) in read_file(&folder.join(shard))?.iter() {
             state.insert(name, entry.clone());
         }
     }
-    if let Some((name, shard)) = index.weight_map.iter().find(|(n, _)| !state.contains(n)) {
+    if let Some((name, shard)) = index
+        .weight_map
+        .iter()
+        .find(|(n, _)| !state.contains(&unwrapped(n)))
+    {
         let problem = format!("weight_map says that {name:?} is in {shard:?}, but it is not");
-        return Err(format_error(&path, problem));
+        return Err(format_error(path, problem));
     }
-    Ok(Some(state))
+    Ok(state)
 }
 
 fn read_file(path: &Path) -> Result<StateDict, LoadError> {
     if path.extension().is_some_and(|e| e == "safetensors") {
-        return Ok(read_safetensors(path)?.0);
+        let mut state = StateDict::default();
+        for (name, entry) in read_safetensors(path)?.0.iter() {
+            state.insert(unwrapped(name), entry.clone());
+        }
+        return Ok(state);
     }
     let file = std::sync::Arc::new(TorchFile::open(path)?);
     let mut state = StateDict::default();

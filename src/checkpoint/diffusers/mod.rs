@@ -7,7 +7,10 @@ mod export;
 mod import;
 mod key_map;
 mod layout;
+mod tokenizer;
 
 pub use export::{is_replaceable, write};
 pub use import::{open, rename};
-pub use layout::{is_folder, missing_file, wanted_files, Component, INDEX};
+pub use layout::{
+    is_folder, missing_file, read_component, read_weight_file, wanted_files, Component, INDEX,
+};

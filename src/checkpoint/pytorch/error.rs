@@ -59,16 +59,34 @@ pub enum CheckpointError {
     },
 
     /// A tensor is described in a way that can not be true.
-    #[error("{}: tensor: found {found}, expected {expected}", path.display())]
+    #[error("{}: {entry}: found {found}, expected {expected}", path.display())]
     BadTensor {
         path: PathBuf,
+        /// The tensor's name, as far as it is known.
+        entry: String,
         found: String,
         expected: String,
     },
 
     /// The tensor is of a kind that has no plain dense array behind it.
-    #[error("{}: {what} is not supported, only dense tensors of bool, integers up to 64 bits, float16, bfloat16, float32 and float64 are", path.display())]
-    UnsupportedTensor { path: PathBuf, what: String },
+    #[error("{}: {entry}: {what} is not supported, only dense tensors of bool, integers up to 64 bits, float16, bfloat16, float32 and float64 are", path.display())]
+    UnsupportedTensor {
+        path: PathBuf,
+        /// The tensor's name, as far as it is known.
+        entry: String,
+        what: String,
+    },
+}
+
+impl CheckpointError {
+    /// The same of the tensor called `name`.
+    pub(in crate::checkpoint) fn in_entry(mut self, name: &str) -> Self {
+        if let Self::BadTensor { entry, .. } | Self::UnsupportedTensor { entry, .. } = &mut self {
+            // A name from a file may be of any length.
+            *entry = name.chars().take(200).collect();
+        }
+        self
+    }
 }
 
 /// Why a pickle program could not be decoded. Positions count bytes from the program's start.

@@ -228,6 +228,7 @@ impl Opening<'_> {
             let (element, storage, _) = storage_of(self.pickle, id).map_err(|e| match e {
                 TensorProblem::Unsupported(what) => CheckpointError::UnsupportedTensor {
                     path: self.path.into(),
+                    entry: "a tensor".into(),
                     what,
                 },
                 TensorProblem::Bad { found, expected } => self.bad("saved value", found, &expected),

@@ -21,6 +21,7 @@ pub use dtype::DType;
 pub use error::{CheckpointError, PickleError};
 pub use parts::{PartsError, PartsReader};
 pub use pickle::{Limits, Node, NodeId, Object, Pickle, Source};
+pub(super) use signature::kind;
 pub use tensor_ref::{StorageRef, TensorRef};
 pub use torch_file::{Format, TorchFile};
 pub use write::{Saved, SavedTensor, TorchWriter};

@@ -89,12 +89,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 32 million instructions and 256 MiB: a hundred times what the largest training states
-    /// need, tensors not included, and at most a few gigabytes of memory.
+    /// Two million instructions and 64 MiB: ten times what the largest training states need,
+    /// tensors not included, and at most half a gigabyte of memory.
     fn default() -> Self {
         Limits {
-            instructions: 32_000_000,
-            bytes: 256 << 20,
+            instructions: 2_000_000,
+            bytes: 64 << 20,
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn signature(head: &[u8]) -> Signature {
     if let Some(text) = text_kind(head) {
         return foreign(text);
     }
-    let known: [(&[u8], &str); 6] = [
+    let known: [(&[u8], &str); 12] = [
         (b"\x1f\x8b", "gzip-compressed data; decompress it first"),
         (
             b"\x28\xb5\x2f\xfd",
@@ -49,6 +49,12 @@ pub(super) fn signature(head: &[u8]) -> Signature {
         (b"Rar!", "a RAR archive; extract it first"),
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"\x93NUMPY", "a NumPy array file"),
+        (b"\x89PNG", "a picture (PNG)"),
+        (b"\xff\xd8\xff", "a picture (JPEG)"),
+        (b"GIF8", "a picture (GIF)"),
+        (b"RIFF", "a picture (WebP) or a sound or film file (RIFF)"),
+        (b"%PDF", "a PDF document"),
+        (b"\x7fELF", "a program or library (ELF)"),
     ];
     if let Some((_, text)) = known.iter().find(|(magic, _)| head.starts_with(magic)) {
         return foreign(text);
@@ -61,11 +67,41 @@ pub(super) fn signature(head: &[u8]) -> Signature {
     if head.get(8) == Some(&b'{') && head.get(4..8) == Some(&[0; 4]) {
         return foreign("a safetensors file");
     }
+    if let Some(line) = first_line(head) {
+        return Signature::Foreign(format!("a text that begins with {line:?}"));
+    }
     let shown: Vec<String> = head.iter().take(8).map(|b| format!("{b:02x}")).collect();
     Signature::Foreign(format!(
         "its first bytes are {}, which begin neither a zip archive (50 4b 03 04) nor a pickle (80 02); the file may be damaged",
         shown.join(" ")
     ))
+}
+
+/// What the file that begins with `head` is, where that is not what it should be.
+pub(in crate::checkpoint) fn kind(head: &[u8]) -> String {
+    match signature(head) {
+        Signature::Zip => "a zip archive, as PyTorch's files are".into(),
+        Signature::Pickle => "a pickle, as PyTorch's older files are".into(),
+        Signature::CutOff => format!("{} bytes", head.len()),
+        Signature::Foreign(found) => found,
+    }
+}
+
+/// The beginning of the first line of a text.
+fn first_line(head: &[u8]) -> Option<String> {
+    // A character may be cut at the end.
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(e) if e.valid_up_to() + 4 > head.len() => {
+            std::str::from_utf8(&head[..e.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    let line = text.lines().find(|line| !line.trim().is_empty())?;
+    text.chars()
+        .all(is_text)
+        .then(|| line.chars().take(40).collect())
 }
 
 /// The texts that arrive in place of a checkpoint when a download goes wrong.
@@ -115,7 +151,7 @@ mod tests {
     fn other_files_are_named() {
         let mut tar = [b'x'; 300];
         tar[257..262].copy_from_slice(b"ustar");
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&[u8], &str); 11] = [
             (b"", "empty"),
             (b"\n  <!DOCTYPE HTML><html>", "web page"),
             (
@@ -127,6 +163,8 @@ mod tests {
             (b"\x1f\x8b\x08", "gzip"),
             (b"<?xml version=\"1.0\"?><Error>", "XML"),
             (&tar, "tar archive"),
+            (b"\x89PNG\r\n\x1a\n", "picture (PNG)"),
+            ("model:\n  ä".as_bytes(), "begins with \"model:\""),
             (b"\xde\xad\xbe\xef", "de ad be ef"),
         ];
         for (head, word) in cases {

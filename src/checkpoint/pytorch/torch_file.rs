@@ -249,11 +249,14 @@ impl TorchFile {
     }
 
     fn tensor_error(&self, problem: TensorProblem) -> CheckpointError {
-        let path = self.path.clone();
+        let (path, entry) = (self.path.clone(), "a tensor".to_string());
         match problem {
-            TensorProblem::Unsupported(what) => CheckpointError::UnsupportedTensor { path, what },
+            TensorProblem::Unsupported(what) => {
+                CheckpointError::UnsupportedTensor { path, entry, what }
+            }
             TensorProblem::Bad { found, expected } => CheckpointError::BadTensor {
                 path,
+                entry,
                 found,
                 expected,
             },

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::TrainConfig;
 use super::model::TextTraining;
+use crate::memory;
 use crate::model::ModelConfig;
 use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
@@ -77,7 +78,7 @@ impl Plan<'_> {
     pub fn check_memory(&self) -> Result<(), String> {
         let available = match self.device {
             Device::Cuda(index) => free_memory(index).map(|bytes| bytes as f64),
-            _ => available_memory(),
+            _ => memory::available().map(|bytes| bytes as f64),
         };
         match available {
             Some(available) => self.check_against(available),
@@ -118,14 +119,6 @@ impl Plan<'_> {
             DeviceChoice(self.device)
         ))
     }
-}
-
-/// Bytes that can be allocated without swapping.
-fn available_memory() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024.0)
 }
 
 /// Floating-point operations per second of a large matrix product, measured.

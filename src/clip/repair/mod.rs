@@ -1,24 +1,19 @@
 //! Repair of damaged Unicode text, with the outcome of Python's `ftfy.fix_text`
 //! (6.3.1, default settings).
-//!
-//! The `plsfix` crate finds and undoes wrong encodings; the other steps are here.
-//! Its own versions of those unescape HTML even in marked-up text, let ANSI escapes
-//! pass and cut a long text at a byte that may lie inside a character. It knows one
-//! encoding less than the original (Windows-1257, Baltic), so that mojibake from
-//! there stays.
+
+mod clues;
+mod code_pages;
+mod mojibake;
 
 use std::sync::LazyLock;
 
-use plsfix::TextFixerConfig;
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
-use super::cleaning::{named_reference, unescape_html, WINDOWS_1252_C1};
+use super::html::{capital_reference, named_reference, unescape, WINDOWS_1252_C1};
 
-/// Longest piece, in characters, that is repaired as one. `plsfix` panics on
-/// mojibake of some 300 000 characters, when its search runs out of steps; with the
-/// original's 1 000 000 that could happen.
-const SEGMENT_LENGTH: usize = 50_000;
+/// Longest piece, in characters, that is repaired as one.
+const SEGMENT_LENGTH: usize = 1_000_000;
 
 /// ANSI terminal escape, such as the one that switches to red.
 static TERMINAL_ESCAPE: LazyLock<Regex> =
@@ -26,13 +21,12 @@ static TERMINAL_ESCAPE: LazyLock<Regex> =
 static CHARACTER_REFERENCE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("&#?[0-9A-Za-z]{1,24};").expect("a valid pattern"));
 
-/// Repairs lower-cased `text` line by line: character references, mojibake,
+/// Repairs `text` line by line: character references, mojibake,
 /// ligatures, character widths, curly quotes, line breaks, terminal escapes and
 /// control characters; the result is in Unicode's form NFC.
 ///
 /// A `<` marks the text as HTML from its line on, whose character references are
-/// then left alone. Names of references written in capitals are not repaired, as
-/// lower-cased text has none.
+/// then left alone.
 pub fn repair(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut is_html = false;
@@ -61,7 +55,7 @@ fn repair_segment(segment: &str, is_html: bool) -> String {
         } else {
             unescape_complete_references(&text)
         };
-        let decoded = undo_wrong_encoding(&unescaped);
+        let decoded = mojibake::undo(&unescaped);
         let standard = standard_characters(&decoded).replace("\r\n", "\n");
         let standard = standard.replace('\r', "\n");
         let plain = TERMINAL_ESCAPE.replace_all(&standard, "");
@@ -78,9 +72,11 @@ fn unescape_complete_references(text: &str) -> String {
     let resolve = |found: &regex::Captures| {
         let reference = &found[0];
         if !reference.starts_with("&#") {
-            return named_reference(reference).unwrap_or(reference).to_owned();
+            let named = named_reference(reference).map(str::to_owned);
+            let named = named.or_else(|| capital_reference(reference));
+            return named.unwrap_or_else(|| reference.to_owned());
         }
-        let unescaped = unescape_html(reference);
+        let unescaped = unescape(reference);
         if unescaped.contains(';') {
             reference.to_owned()
         } else {
@@ -88,34 +84,6 @@ fn unescape_complete_references(text: &str) -> String {
         }
     };
     CHARACTER_REFERENCE.replace_all(text, resolve).into_owned()
-}
-
-/// Undoes mojibake: UTF-8 that was read in a one-byte encoding.
-fn undo_wrong_encoding(text: &str) -> String {
-    if text.is_ascii() {
-        return text.to_owned();
-    }
-    // `plsfix` resolves character references unasked. A control character, which
-    // every encoding has at the same place, stands in for the ampersand.
-    const AMPERSAND: char = '\u{1}';
-    let shielded: String = text
-        .chars()
-        .filter(|&c| c != AMPERSAND)
-        .map(|c| if c == '&' { AMPERSAND } else { c })
-        .collect();
-    let config = TextFixerConfig {
-        fix_latin_ligatures: false,
-        fix_character_width: false,
-        uncurl_quotes: false,
-        fix_line_breaks: false,
-        remove_terminal_escapes: false,
-        remove_control_chars: false,
-        normalization: None,
-        ..TextFixerConfig::default()
-    };
-    plsfix::fix_and_explain(&shielded, false, Some(&config))
-        .text
-        .replace(AMPERSAND, "&")
 }
 
 /// Replaces characters that have a more usual equivalent, one by one.
