@@ -13,7 +13,7 @@ use vqdiffusion::codec::{CodecConfig, ImageCodec};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Transition};
+use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Times, Transition};
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
@@ -85,7 +85,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let options = SamplerConfig {
         steps: config.timesteps as usize,
+        times: Times::Even,
         guidance: args.guidance,
+        guidance_span: None,
         truncation: Truncation::TopP(args.truncation),
         revealing: None,
         rule: ReverseRule::Exact,

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{ReverseRule, SamplerConfig};
+use vqdiffusion::diffusion::{ReverseRule, SamplerConfig, Times};
 use vqdiffusion::editing::{Canvas, EditError, Margins};
 use vqdiffusion::picture::{read_picture, Mask, Picture};
 use vqdiffusion::pipeline::{Edits, Origin, Pipeline, Request, Subject};
@@ -67,7 +67,9 @@ fn pipeline() -> Pipeline {
 fn config(rule: ReverseRule, steps: usize, revealing: Option<Revealing>) -> SamplerConfig {
     SamplerConfig {
         steps,
+        times: Times::Even,
         guidance: 2.0,
+        guidance_span: None,
         truncation: Truncation::Off,
         revealing,
         rule,

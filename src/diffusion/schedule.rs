@@ -82,6 +82,11 @@ impl Corruption {
         uniform: 0.0,
         mask: 0.0,
     };
+
+    /// 1 − a: it is replaced or masked.
+    pub fn noised(&self) -> f64 {
+        self.uniform + self.mask
+    }
 }
 
 /// K·b̄ below this is taken for 0.

@@ -57,6 +57,21 @@ pub enum BlockCondition {
     Nothing,
 }
 
+impl BlockCondition {
+    /// Its first `rows` alone.
+    pub fn first(&self, rows: i64) -> Self {
+        let first = |x: &Tensor| x.narrow(0, 0, rows);
+        match self {
+            BlockCondition::Text(KeyValue { key, value }) => BlockCondition::Text(KeyValue {
+                key: first(key),
+                value: first(value),
+            }),
+            BlockCondition::Class(class) => BlockCondition::Class(class.first(rows)),
+            BlockCondition::Nothing => BlockCondition::Nothing,
+        }
+    }
+}
+
 impl Block {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let attention = match config.condition {

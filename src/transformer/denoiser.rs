@@ -16,6 +16,21 @@ pub struct Condition {
     rows: i64,
 }
 
+impl Condition {
+    /// How many samples it is for, twice as many with the null condition's rows.
+    pub fn rows(&self) -> i64 {
+        self.rows
+    }
+
+    /// Its first `rows` alone.
+    pub fn first(&self, rows: i64) -> Condition {
+        Condition {
+            blocks: self.blocks.iter().map(|b| b.first(rows)).collect(),
+            rows,
+        }
+    }
+}
+
 /// The network of `p_θ(x̂_0 | x_t, t, y)`.
 pub struct Denoiser {
     pub(super) content_emb: ContentEmbedding,

@@ -48,6 +48,14 @@ impl Affine {
         normed * self.gain.unsqueeze(1) + self.shift.unsqueeze(1)
     }
 
+    /// The first `rows` alone.
+    pub fn first(&self, rows: i64) -> Self {
+        Affine {
+            gain: self.gain.narrow(0, 0, rows),
+            shift: self.shift.narrow(0, 0, rows),
+        }
+    }
+
     fn row(&self, index: &Tensor) -> Self {
         Affine {
             gain: self.gain.index_select(0, index),

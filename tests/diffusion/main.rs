@@ -10,4 +10,5 @@ mod purity;
 mod run;
 mod sampler;
 mod schedule;
+mod times;
 mod truncation;

@@ -13,7 +13,9 @@ use vqdiffusion::diffusion::purity::{
 use vqdiffusion::diffusion::sampler::times::even;
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, Noise, ReverseRule, SamplerConfig, Schedule, Transition};
+use vqdiffusion::diffusion::{
+    HostNoise, Noise, ReverseRule, SamplerConfig, Schedule, Times, Transition,
+};
 
 use crate::enumeration::{finished, floats, integers, steps, unobserved};
 
@@ -26,7 +28,9 @@ const RULES: [ReverseRule; 3] = [
 fn config(rule: ReverseRule, steps: usize, purity: Option<f64>, limit: usize) -> SamplerConfig {
     SamplerConfig {
         steps,
+        times: Times::Even,
         guidance: 1.0,
+        guidance_span: None,
         truncation: Truncation::Off,
         revealing: Some(Revealing {
             purity,

@@ -75,55 +75,6 @@ fn one_position_recovers_the_data() {
     }
 }
 
-/// The law of x_0 over K^L rows when each step redraws the positions independently
-/// from the mixture of posteriors: `steps` of (network, from, to) over the
-/// (K + 1)^L states, starting from `start[l]` at position l. Positions that are `kept`
-/// stay.
-fn sampler_law(
-    chain: &Chain,
-    steps: &[(i64, i64, i64)],
-    start: &[Vec<f64>],
-    kept: &[bool],
-    p: &dyn Fn(i64, usize, usize) -> Vec<f64>,
-) -> Vec<f64> {
-    let length = start.len();
-    let states = chain.codes + 1;
-    let size = states.pow(length as u32);
-    let mut law: Vec<f64> = (0..size)
-        .map(|x| {
-            let digits = digits(x, states, length);
-            digits.iter().zip(start).map(|(&x, law)| law[x]).product()
-        })
-        .collect();
-    for &(network, from, to) in steps {
-        let mut next = vec![0.0; size];
-        for (x, &weight) in law.iter().enumerate() {
-            if weight == 0.0 {
-                continue;
-            }
-            let each: Matrix = digits(x, states, length)
-                .iter()
-                .enumerate()
-                .map(|(position, &x_t)| match kept[position] {
-                    true => identity(states)[x_t].clone(),
-                    false => chain.mixture(to, from, x_t, &p(network, x, position)),
-                })
-                .collect();
-            for (y, sum) in next.iter_mut().enumerate() {
-                let y = digits(y, states, length);
-                *sum += weight * y.iter().zip(&each).map(|(&y, law)| law[y]).product::<f64>();
-            }
-        }
-        law = next;
-    }
-    (0..chain.codes.pow(length as u32))
-        .map(|y| {
-            let y = digits(y, chain.codes, length);
-            law[y.iter().fold(0, |index, &y| index * states + y)]
-        })
-        .collect()
-}
-
 #[test]
 fn two_positions_have_the_enumerated_law() {
     let (timesteps, codes) = (5, 3);

@@ -13,7 +13,7 @@ use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::noise::Draw;
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
+use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::pipeline::{Pipeline, Subject};
 
 use crate::case::Case;
@@ -188,7 +188,9 @@ fn sampling(case: &mut Case, pipeline: &Pipeline, run: &str) {
     let batch = prompts.len() as i64;
     let config = SamplerConfig {
         steps: number("num_inference_steps") as usize,
+        times: Times::Even,
         guidance: number("guidance_scale"),
+        guidance_span: None,
         truncation: Truncation::TopP(number("truncation_rate")),
         revealing: None,
         rule: ReverseRule::Diffusers,

@@ -10,7 +10,7 @@ use vqdiffusion::diffusion::noise::Draw;
 use vqdiffusion::diffusion::purity::{self, Revealing};
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig};
+use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::model::NullText;
 use vqdiffusion::pipeline::{Pipeline, Subject};
 use vqdiffusion::transformer::Condition;
@@ -107,7 +107,9 @@ impl Settings {
         Settings {
             config: SamplerConfig {
                 steps: official::times(skip, timesteps).len(),
+                times: Times::Even,
                 guidance,
+                guidance_span: None,
                 truncation,
                 revealing,
                 rule: ReverseRule::Official,

@@ -11,7 +11,7 @@ use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::diffusion::compat::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::forward::q_sample;
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{ReverseRule, SamplerConfig};
+use vqdiffusion::diffusion::{ReverseRule, SamplerConfig, Times};
 use vqdiffusion::pipeline::{Pipeline, Request, Subject};
 use vqdiffusion::random::{training_uniform, TrainingDraw};
 use vqdiffusion::torch::device::Precision;
@@ -42,7 +42,9 @@ fn a_tiny_set_is_memorised() {
     let pipeline = Pipeline::load(&checkpoint, Device::Cpu, Precision::F32).expect("a model");
     let config = SamplerConfig {
         steps: 10,
+        times: Times::Even,
         guidance: 1.0,
+        guidance_span: None,
         truncation: Truncation::TopP(0.9),
         revealing: None,
         rule: ReverseRule::Exact,

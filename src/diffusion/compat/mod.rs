@@ -73,8 +73,12 @@ impl Original {
 }
 
 impl Rule for Original {
-    fn steps(&self, steps: usize, timesteps: usize) -> Result<Vec<PlannedStep>, SamplerError> {
-        (self.steps)(steps, timesteps)
+    fn steps(&self, steps: usize, plan: &SamplingPlan) -> Result<Vec<PlannedStep>, SamplerError> {
+        (self.steps)(steps, plan.schedule.timesteps())
+    }
+
+    fn is_exact(&self) -> bool {
+        false
     }
 
     fn asks_null(&self, guidance: f64) -> bool {
@@ -152,7 +156,7 @@ impl Rule for Original {
                 x_t: &x,
                 t: &times.narrow(0, i as i64, 1),
                 positions: None,
-                null: plan.uses_guidance(),
+                null: plan.asks_null(i),
             });
             let log_p = self.log_p(&prediction, plan);
             let next = self.draw(&self.log_posterior(&logs, step, log_p, &x), noise, i);

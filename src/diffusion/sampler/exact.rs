@@ -13,19 +13,23 @@ use tch::{Device, Kind, Tensor};
 use super::error::{SamplerError, Stopped};
 use super::plan::{Rule, SamplingPlan};
 use super::run::{unasked, Denoise, Observe, Query, Reporter, Start};
-use super::times::{even, PlannedStep};
+use super::times::PlannedStep;
 use crate::diffusion::guidance::{entropy, Prediction};
 use crate::diffusion::noise::{Draw, Noise};
 use crate::diffusion::posterior::{inverse_cdf, reverse_step, Posterior, StepNoise};
 use crate::diffusion::schedule::Schedule;
 use crate::torch::host::values;
 
-/// The rule of the paper: even times, exact posteriors.
+/// The rule of the paper: exact posteriors between any times.
 pub struct Exact;
 
 impl Rule for Exact {
-    fn steps(&self, steps: usize, timesteps: usize) -> Result<Vec<PlannedStep>, SamplerError> {
-        Ok(even(steps, timesteps))
+    fn steps(&self, steps: usize, plan: &SamplingPlan) -> Result<Vec<PlannedStep>, SamplerError> {
+        Ok(plan.times.of(steps, &plan.schedule))
+    }
+
+    fn is_exact(&self) -> bool {
+        true
     }
 
     fn asks_null(&self, guidance: f64) -> bool {
@@ -127,7 +131,7 @@ pub fn sample(
                 x_t: &x,
                 t: &times.narrow(0, i as i64, 1),
                 positions: Some(positions),
-                null: plan.uses_guidance(),
+                null: plan.asks_null(i),
             });
             let p = plan.rule.p(&prediction, plan); // [B, A, K]
             let x_t = x.gather(1, positions, false); // [B, A]

@@ -37,7 +37,7 @@ pub fn sample(
             x_t: x,
             t: &times.narrow(0, i as i64, 1),
             positions: None,
-            null: plan.uses_guidance(),
+            null: plan.asks_null(i),
         })
     };
     let steps = &plan.steps;

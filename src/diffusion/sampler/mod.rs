@@ -26,7 +26,7 @@ pub use plan::{Rule, SamplingPlan};
 pub(in crate::diffusion) use run::Reporter;
 pub use run::{Denoise, Observe, Progress, Query, Start};
 pub use start::{start, start_from};
-pub use times::PlannedStep;
+pub use times::{PlannedStep, Times};
 
 /// Runs the reverse process of `plan` from `start` (a tensor of tokens alone keeps none)
 /// to x_0 int64 `[B, L]` below K. `observe` is shown every step.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::SamplerError;
 use super::exact::Exact;
 use super::plan::{Rule, SamplingPlan};
+use super::times::Times;
 use crate::diffusion::compat::{DIFFUSERS, OFFICIAL};
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::schedule::Schedule;
@@ -41,8 +42,15 @@ impl ReverseRule {
 pub struct SamplerConfig {
     /// Reverse steps, 1…T.
     pub steps: usize,
+    /// Which times they visit; an original's rule has its own.
+    #[serde(default)]
+    pub times: Times,
     /// Guidance scale w; 1 is no guidance (w = s + 1 of arXiv 2205.16007).
     pub guidance: f64,
+    /// Apply guidance only while the visible share ā of the tokens is from the first to the
+    /// second number; at other steps the null text is not evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_span: Option<[f64; 2]>,
     pub truncation: Truncation,
     /// Fixed-count revealing instead of the schedule's own course.
     pub revealing: Option<Revealing>,
@@ -66,14 +74,17 @@ impl SamplerConfig {
             rule,
             schedule: schedule.clone(),
             steps: Vec::new(),
+            times: self.times,
             guidance: self.guidance,
+            guidance_span: self.guidance_span.unwrap_or([0.0, 1.0]),
             truncation: self.truncation,
             revealing: self.revealing,
             counts: Vec::new(),
             partial: false,
             tokens,
         };
-        Ok(plan.with_steps(rule.steps(self.steps, timesteps)?))
+        let steps = rule.steps(self.steps, &plan)?;
+        Ok(plan.with_steps(steps))
     }
 
     /// Whether the network must also be asked about the null text.
@@ -94,6 +105,25 @@ impl SamplerConfig {
         if !(-1e6..=1e6).contains(&self.guidance) {
             let found = self.guidance.to_string();
             return option("guidance", found, "a number from -1e6 to 1e6");
+        }
+        if let Some([from, to]) = self.guidance_span {
+            if !((0.0..=1.0).contains(&from) && (from..=1.0).contains(&to)) {
+                let expected = "two shares from 0 to 1, the first not above the second";
+                return option("guidance span", format!("{from}..{to}"), expected);
+            }
+        }
+        if !self.rule.rule().is_exact() {
+            let expected = "the exact rule: an original's has times and guidance of its own";
+            if self.times != Times::Even {
+                return option(
+                    "times",
+                    format!("{:?}", self.times).to_lowercase(),
+                    expected,
+                );
+            }
+            if let Some([from, to]) = self.guidance_span {
+                return option("guidance span", format!("{from}..{to}"), expected);
+            }
         }
         match self.truncation {
             Truncation::TopP(r) if !(r > 0.0 && r <= 1.0) => {

@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use super::error::{SamplerError, Stopped};
 use super::run::{Denoise, Observe, Start};
-use super::times::PlannedStep;
+use super::times::{stepping, PlannedStep, Times};
 use crate::diffusion::guidance::{entropy, Prediction};
 use crate::diffusion::noise::Noise;
 use crate::diffusion::purity::{reveal_counts, Revealing};
@@ -13,8 +13,12 @@ use crate::diffusion::truncation::Truncation;
 
 /// Whose reverse process a run follows: the exact one or an original's.
 pub trait Rule: Sync {
-    /// The steps of a run of `steps` network evaluations over `timesteps` times.
-    fn steps(&self, steps: usize, timesteps: usize) -> Result<Vec<PlannedStep>, SamplerError>;
+    /// The steps of a run of `steps` network evaluations, 1…T.
+    fn steps(&self, steps: usize, plan: &SamplingPlan) -> Result<Vec<PlannedStep>, SamplerError>;
+
+    /// Whether the paper's process is followed, which holds between any two times and with
+    /// any prediction of x̂_0.
+    fn is_exact(&self) -> bool;
 
     /// Whether guidance of scale w asks about the null condition at all.
     fn asks_null(&self, guidance: f64) -> bool;
@@ -71,8 +75,11 @@ pub struct SamplingPlan {
     pub(in crate::diffusion) rule: &'static dyn Rule,
     pub(in crate::diffusion) schedule: Schedule,
     pub(in crate::diffusion) steps: Vec<PlannedStep>,
+    pub(in crate::diffusion) times: Times,
     /// Guidance scale w.
     pub(in crate::diffusion) guidance: f64,
+    /// Visible shares ā from which to which guidance is applied.
+    pub(in crate::diffusion) guidance_span: [f64; 2],
     pub(in crate::diffusion) truncation: Truncation,
     pub(in crate::diffusion) revealing: Option<Revealing>,
     /// Tokens revealed at each step in fixed-count mode, in runs that keep no token.
@@ -89,9 +96,41 @@ impl SamplingPlan {
         &self.steps
     }
 
-    /// Whether the network must also be asked about the null condition.
+    /// Whether the network must also be asked about the null condition, at any step.
     pub fn uses_guidance(&self) -> bool {
-        self.rule.asks_null(self.guidance)
+        (0..self.steps.len()).any(|i| self.asks_null(i))
+    }
+
+    /// Whether step `i` asks the network about the null condition too.
+    pub fn asks_null(&self, i: usize) -> bool {
+        let [from, to] = self.guidance_span;
+        let visible = self.schedule.at(self.steps[i].network).keep;
+        self.rule.asks_null(self.guidance) && (from..=to).contains(&visible)
+    }
+
+    /// The network's times of the run, falling.
+    pub fn visited(&self) -> Vec<i64> {
+        self.steps.iter().map(|step| step.network).collect()
+    }
+
+    /// Replaces the times visited by these: a plan of the exact rule as it was recorded
+    /// ([`visited`](Self::visited)).
+    ///
+    /// # Errors
+    ///
+    /// Times that do not fall strictly within T−1…0, and another rule.
+    pub fn with_visited(self, times: &[i64]) -> Result<Self, SamplerError> {
+        let last = self.schedule.timesteps() as i64 - 1;
+        let falls = times.windows(2).all(|pair| pair[0] > pair[1]);
+        let inside = times.iter().all(|t| (0..=last).contains(t));
+        if !(self.rule.is_exact() && falls && inside) {
+            return Err(SamplerError::Option {
+                option: "plan",
+                found: format!("{times:?}"),
+                expected: "falling times of the exact rule, from T - 1 at most to 0 at least",
+            });
+        }
+        Ok(self.with_steps(stepping(times)))
     }
 
     /// Replaces the times visited. A number of steps does not name every plan of the
@@ -113,8 +152,9 @@ impl SamplingPlan {
         self
     }
 
-    /// The last part of the run alone: its last round(`strength` · steps) steps, at
-    /// least one unless `strength` is 0. A run of less than 1 starts from a
+    /// The last part of the run alone, at least one step unless `strength` is 0: of even
+    /// times the last round(`strength` · steps) steps, of uneven ones those from the time
+    /// on whose noised share is nearest `strength`. A run of less than 1 starts from a
     /// picture ([`start_from`](super::start_from)).
     ///
     /// # Errors
@@ -129,10 +169,7 @@ impl SamplingPlan {
             });
         }
         let steps = self.steps.len();
-        let run = match (strength * steps as f64).round() as usize {
-            0 if strength > 0.0 => 1,
-            run => run,
-        };
+        let run = steps - self.times.skipped(strength, &self.steps, &self.schedule);
         if self.revealing.is_some() && run > 0 && run < steps {
             return Err(SamplerError::Option {
                 option: "strength",
