@@ -71,13 +71,13 @@ impl Trace {
         let mut x = pipeline.start(plan, &[request.seed], edits).tokens; // [1, L]
         let mut steps = Vec::new();
         let mut attention: Option<Tensor> = None; // [L, S], summed over steps
-        for (step, next) in plan.steps().iter().zip(states) {
+        for (i, (step, next)) in plan.steps().iter().zip(states).enumerate() {
             let t = Tensor::from_slice(&[step.network]).to_device(device);
             let query = Query {
                 x_t: &x,
                 t: &t,
                 positions: None,
-                null: plan.uses_guidance(),
+                null: plan.asks_null(i),
             };
             let prediction = pipeline.predict(query, &condition);
             let next = next.to_device(device);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, SamplerConfig};
+use crate::diffusion::{ReverseRule, SamplerConfig, Times};
 use crate::model::ModelConfig;
 use crate::torch::device::Precision;
 
@@ -100,7 +100,9 @@ impl SamplerArgs {
         Options {
             sampler: SamplerConfig {
                 steps: self.steps.unwrap_or(model.usual_steps()),
+                times: Times::Even,
                 guidance,
+                guidance_span: None,
                 truncation,
                 revealing,
                 rule,

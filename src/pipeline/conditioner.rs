@@ -80,6 +80,16 @@ pub struct Conditioner {
     device: Device,
 }
 
+/// What stands for "no text" (arXiv 2205.16007, section 3.1) where it is learned:
+/// `[1, S, C]`, among the weights below `root` (the whole model's).
+pub fn learned_null(root: &Params, config: &TextCondition) -> Option<Tensor> {
+    let TextCondition { tower, null } = config;
+    (*null == NullText::Learned).then(|| {
+        let shape = [tower.context, tower.width];
+        root.get(NULL_TEXT, &shape, Init::Normal(1.0)).unsqueeze(0)
+    })
+}
+
 /// Tokenizer and text tower.
 struct TextSource {
     tokenizer: ClipTokenizer,
@@ -157,16 +167,11 @@ const SHOWN: usize = 80;
 
 impl TextSource {
     fn new(root: &Params, config: &TextCondition, tokenizer: ClipTokenizer) -> Self {
-        let TextCondition { tower, null } = config;
-        let encoder = TextEncoder::new(&root.at(TEXT), tower);
-        let learned_null = (*null == NullText::Learned).then(|| {
-            let shape = [tower.context, tower.width];
-            root.get(NULL_TEXT, &shape, Init::Normal(1.0)).unsqueeze(0)
-        });
+        let encoder = TextEncoder::new(&root.at(TEXT), &config.tower);
         TextSource {
             tokenizer,
             tower: encoder,
-            learned_null,
+            learned_null: learned_null(root, config),
         }
     }
 

@@ -176,6 +176,14 @@ impl Pipeline {
     pub fn predict(&self, query: Query, condition: &Condition) -> Prediction {
         let _no_grad = tch::no_grad_guard();
         let batch = query.x_t.size()[0];
+        let first;
+        let condition = match query.null || condition.rows() == batch {
+            true => condition,
+            false => {
+                first = condition.first(batch);
+                &first
+            }
+        };
         let logits = self
             .denoiser
             .forward(query.x_t, query.t, condition, query.positions);

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::official::{DENOISER, NULL_TEXT, TEXT};
+use crate::checkpoint::official::{DENOISER, TEXT};
 use crate::clip::TextEncoder;
 use crate::data::Batch;
-use crate::model::{ModelConfig, NullText};
-use crate::torch::{Init, Params};
+use crate::model::ModelConfig;
+use crate::pipeline::conditioner::learned_null;
+use crate::torch::Params;
 use crate::train::TrainError;
 use crate::transformer::{Conditioning, Denoiser};
 
@@ -80,14 +81,9 @@ impl TrainingModel {
                         Some(tower) => Tower::Frozen(tower.clone()),
                         None => Tower::Trained(TextEncoder::new(&single.at(TEXT), &text.tower)),
                     };
-                    let learned_null = (text.null == NullText::Learned).then(|| {
-                        let shape = [text.tower.context, text.tower.width];
-                        let embedding = single.get(NULL_TEXT, &shape, Init::Normal(1.0));
-                        embedding.unsqueeze(0)
-                    });
                     TextPart {
                         tower,
-                        learned_null,
+                        learned_null: learned_null(&single, text),
                         empty_prompt: empty_prompt.shallow_clone(),
                     }
                 });

@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, OpenOptions};
 use crate::codec::image_codec::to_bytes;
 use crate::codec::Rounding;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, SamplerConfig};
+use crate::diffusion::{ReverseRule, SamplerConfig, Times};
 use crate::picture::{sheet, Picture, Row};
 use crate::pipeline::class_names::label;
 use crate::pipeline::{Pipeline, Request, SampleError, Subject};
@@ -145,7 +145,9 @@ pub fn preview(
     let guidance = model.usual_guidance();
     let sampler = SamplerConfig {
         steps: config.steps.min(model.denoiser.timesteps as usize),
+        times: Times::Even,
         guidance,
+        guidance_span: None,
         truncation: Truncation::TopP(model.usual_truncation(guidance)),
         revealing: None,
         rule: ReverseRule::Exact,
