@@ -102,8 +102,9 @@ impl Rule for Original {
             .flatten()
     }
 
-    fn skips_idle_end(&self) -> bool {
-        self.skips_idle_end
+    /// In the full sampler, the only one where the original knows counts.
+    fn skips_idle_end(&self, plan: &SamplingPlan) -> bool {
+        self.skips_idle_end && plan.steps.len() == plan.schedule.timesteps()
     }
 
     fn p(&self, prediction: &Prediction, plan: &SamplingPlan) -> Tensor {

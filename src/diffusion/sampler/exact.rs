@@ -45,7 +45,7 @@ impl Rule for Exact {
         None
     }
 
-    fn skips_idle_end(&self) -> bool {
+    fn skips_idle_end(&self, _: &SamplingPlan) -> bool {
         false
     }
 

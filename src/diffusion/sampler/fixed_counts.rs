@@ -59,7 +59,7 @@ pub fn sample(
                 x = reveal(plan, revealing, &prediction, &x, count, noise, call);
                 first.get_or_insert(prediction);
             }
-        } else if counts[i] > 0 || open > 0 || !plan.rule.skips_idle_end() {
+        } else if counts[i] > 0 || open > 0 || !plan.rule.skips_idle_end(plan) {
             let prediction = ask(i, &x);
             let next = plan.rule.reverse(plan, step, &prediction, &x, noise, calls);
             calls += 1;

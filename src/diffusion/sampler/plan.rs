@@ -36,7 +36,7 @@ pub trait Rule: Sync {
     ) -> Option<Vec<usize>>;
 
     /// Whether fixed-count mode makes no call at a last step that has nothing to reveal.
-    fn skips_idle_end(&self) -> bool;
+    fn skips_idle_end(&self, plan: &SamplingPlan) -> bool;
 
     /// p(x̂_0), guided and truncated but not renormalised: `[B, A, K]` or `[B, A, K + 1]`.
     fn p(&self, prediction: &Prediction, plan: &SamplingPlan) -> Tensor;
