@@ -44,7 +44,7 @@ struct Args {
     threads: Option<i32>,
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    #[arg(long, value_enum, default_value = "f32")]
+    #[arg(long, default_value = "f32")]
     dtype: Precision,
     /// Also time the decoding of one batch by the f8 codec.
     #[arg(long)]
@@ -55,8 +55,7 @@ struct Args {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    vqdiffusion::torch::allocator::keep_large_buffers();
-    vqdiffusion::torch::cuda::load();
+    vqdiffusion::torch::runtime::start();
     let args = Args::parse();
     if let Some(threads) = args.threads {
         tch::set_num_threads(threads);

@@ -40,7 +40,7 @@ struct Args {
     threads: Option<i32>,
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    #[arg(long, value_enum, default_value = "f32")]
+    #[arg(long, default_value = "f32")]
     dtype: Precision,
     /// Activation checkpointing.
     #[arg(long)]
@@ -51,8 +51,7 @@ struct Args {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    vqdiffusion::torch::allocator::keep_large_buffers();
-    vqdiffusion::torch::cuda::load();
+    vqdiffusion::torch::runtime::start();
     let args = Args::parse();
     if let Some(threads) = args.threads {
         tch::set_num_threads(threads);

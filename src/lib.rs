@@ -2,12 +2,12 @@
 //! text-to-image generation (arXiv 2111.14822, arXiv 2205.16007).
 
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod clip;
 pub mod codec;
 pub mod data;
 pub mod diffusion;
-pub mod editing;
 pub mod evaluate;
 pub mod experiment;
 pub mod files;
@@ -19,7 +19,13 @@ pub mod pipeline;
 pub mod random;
 pub mod size;
 pub mod torch;
-pub mod trace;
 pub mod train;
 pub mod transformer;
 pub mod yaml;
+
+pub use picture::Picture;
+pub use pipeline::{
+    Edit, Error, MadePicture, Maker, Margins, PictureOptions, Pipeline, PipelineBuilder, Record,
+    Request, SamplingStep, Subject,
+};
+pub use torch::device::{DeviceChoice, Precision};

@@ -6,6 +6,6 @@ use std::process::ExitCode;
 static ALLOCATOR: vqdiffusion::cli::ReportingAllocator = vqdiffusion::cli::ReportingAllocator;
 
 fn main() -> ExitCode {
-    vqdiffusion::torch::allocator::keep_large_buffers();
+    vqdiffusion::torch::runtime::start();
     vqdiffusion::cli::run()
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{json, Value};
 use tempfile::TempDir;
-use vqdiffusion::evaluate::colours::{dominant_hue, object};
-use vqdiffusion::evaluate::pyramid::{features, squared_distances, View};
+use vqdiffusion::evaluate::emoji::colours::{dominant_hue, object};
+use vqdiffusion::evaluate::emoji::pyramid::{features, squared_distances, View};
 use vqdiffusion::evaluate::rate::Rate;
 use vqdiffusion::picture::{read_picture, write_png, Picture};
 

@@ -19,7 +19,7 @@ use vqdiffusion::clip::ClipTokenizer;
 use vqdiffusion::codec::{CodecConfig, ImageCodec};
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::picture::read_png_texts;
-use vqdiffusion::pipeline::conditioner::Conditioner;
+use vqdiffusion::pipeline::Conditioner;
 use vqdiffusion::torch::{Init, Params, WeightSource};
 use vqdiffusion::transformer::config::FeedForwardKind;
 use vqdiffusion::transformer::{Denoiser, DenoiserConfig, NullClass};

@@ -25,7 +25,7 @@ pub const CODEC: &str = "content_codec";
 pub const CODE_MAPPING: &str = "content_codec.full_to_quantize";
 
 /// Which of the two weight sets of a training checkpoint to take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum WeightSet {
     /// The exponential moving average where there is one, else the plain weights.
     #[default]

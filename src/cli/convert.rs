@@ -1,20 +1,17 @@
 //! `vqdiffusion convert`: any readable model to another layout.
 
+use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::choices;
 use super::model_source::ModelSource;
 use super::CliResult;
-use crate::checkpoint::decoder::replace_decoder;
-use crate::checkpoint::infer::RELEASED_HEADS;
-use crate::checkpoint::official_export::mapping_name;
 use crate::checkpoint::pytorch::DType;
-use crate::checkpoint::vocabulary;
-use crate::checkpoint::{diffusers, native, official_export, Checkpoint};
-use crate::pipeline::check_weights;
+use crate::pipeline::convert::{Conversion, ConvertError, Target};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -34,12 +31,12 @@ pub struct ConvertArgs {
 
     /// Layout to write [default: by the output's name: native for .safetensors,
     /// official for .pth].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::target())]
     to: Option<Target>,
 
     /// Number format of the weights [default: as they are, bit by bit].
-    #[arg(long, value_enum)]
-    dtype: Option<StoredKind>,
+    #[arg(long, value_parser = choices::stored_format())]
+    dtype: Option<DType>,
 
     /// Codec file to take the decoder from: the model's own codec, whose decoder was
     /// trained further (train-codec with train.trained: decoder).
@@ -56,94 +53,25 @@ pub struct ConvertArgs {
     overwrite: bool,
 }
 
-/// A layout to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Target {
-    /// One safetensors file that holds everything.
-    Native,
-    /// A PyTorch file for the original code; a code mapping goes to a file beside it.
-    Official,
-    /// A folder for diffusers' VQDiffusionPipeline.
-    Diffusers,
-}
-
-/// A number format of stored weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum StoredKind {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl StoredKind {
-    fn dtype(self) -> DType {
-        match self {
-            StoredKind::F32 => DType::F32,
-            StoredKind::F16 => DType::F16,
-            StoredKind::Bf16 => DType::BF16,
-        }
-    }
-}
-
 pub fn run(args: &ConvertArgs) -> CliResult {
-    let target = target(args)?;
-    refuse_output(args, &args.output)?;
-    let notice = args.notice.as_deref().map(read_notice).transpose()?;
-    if notice.is_some() && target == Target::Official {
-        return Err("--notice: an official file has no place for it".into());
-    }
-    let mut checkpoint = args.model.open(&args.input)?;
-    if target == Target::Official && checkpoint.config.needs_code_mapping() {
-        refuse_output(args, &mapping_file(args, &checkpoint))?;
-    }
-    let text = checkpoint.config.text.as_ref();
-    if let Some(text) = text.filter(|t| target == Target::Official && !t.tower.merges.is_clip()) {
-        let file = vocabulary::file_name(&text.tower);
-        refuse_output(args, &args.output.with_file_name(file))?;
-    }
-    if let Some(decoder) = &args.decoder {
-        replace_decoder(&mut checkpoint, decoder)?;
-    }
-    let report = check_weights(&checkpoint)?;
-    if let Some(kind) = args.dtype {
-        checkpoint.state = checkpoint.state.map(|entry| entry.cast(kind.dtype()));
-    }
-    let (model, state) = (&checkpoint.config, &checkpoint.state);
-    let notice = notice.as_deref().or(checkpoint.notice.as_deref());
+    let conversion = Conversion {
+        to: Target::of(&args.output, args.to).map_err(with_flags)?,
+        dtype: args.dtype,
+        decoder: args.decoder.clone(),
+        notice: args.notice.as_deref().map(read_notice).transpose()?,
+        overwrite: args.overwrite,
+    };
+    conversion.check(&args.output).map_err(with_flags)?;
+    let checkpoint = args.model.open(&args.input)?;
+    let written = conversion.write(checkpoint, &args.output);
+    let written = written.map_err(with_flags)?;
     let mut out = std::io::stdout();
-    match target {
-        Target::Native => {
-            native::write(&args.output, model, state, notice)?;
-            writeln!(out, "{report}")?;
-        }
-        Target::Official => {
-            let beside = official_export::write(&args.output, model, state)?;
-            writeln!(out, "{report}")?;
-            let heads = model.denoiser.heads;
-            if heads != RELEASED_HEADS {
-                writeln!(
-                    out,
-                    "left out: the number of attention heads, {heads}; whoever reads the file needs \
-                     a configuration that says it (n_head)"
-                )?;
-            }
-            for what in official_export::left_out(model) {
-                writeln!(out, "left out: {what}")?;
-            }
-            if notice.is_some() {
-                writeln!(out, "left out: the notice (shown by vqdiffusion inspect)")?;
-            }
-            for (file, what) in beside {
-                writeln!(out, "wrote {} ({what})", file.display())?;
-            }
-        }
-        Target::Diffusers => {
-            let left_out = diffusers::write(&args.output, model, state, notice)?;
-            writeln!(out, "{report}")?;
-            for tensor in left_out {
-                writeln!(out, "left out: {tensor}")?;
-            }
-        }
+    writeln!(out, "{}", written.report)?;
+    for what in written.left_out {
+        writeln!(out, "left out: {what}")?;
+    }
+    for (file, what) in written.beside {
+        writeln!(out, "wrote {} ({what})", file.display())?;
     }
     writeln!(out, "wrote {}", args.output.display())?;
     Ok(ExitCode::SUCCESS)
@@ -158,64 +86,13 @@ fn read_notice(path: &Path) -> Result<String, String> {
     }
 }
 
-/// The wanted layout, checked against the output's name.
-fn target(args: &ConvertArgs) -> Result<Target, String> {
-    let ending = args.output.extension().and_then(|e| e.to_str());
-    let output = args.output.display();
-    let named = match ending {
-        Some("safetensors") => Some(Target::Native),
-        Some("pth") => Some(Target::Official),
-        _ => None,
-    };
-    match (args.to, named) {
-        (None, Some(target)) => Ok(target),
-        (None, None) => Err(format!(
-            "{output}: expected a name ending in .safetensors (native) or .pth (official), or --to"
-        )),
-        (Some(Target::Native), Some(Target::Native)) => Ok(Target::Native),
-        (Some(Target::Native), _) => {
-            Err(format!("{output}: expected a name ending in .safetensors"))
-        }
-        (Some(Target::Official), named) if named != Some(Target::Native) => Ok(Target::Official),
-        (Some(Target::Diffusers), None) => Ok(Target::Diffusers),
-        (Some(target), _) => Err(format!(
-            "{output}: the name is not that of the {target:?} layout given with --to"
-        )),
+/// `error` with the flags that it is about.
+fn with_flags(error: ConvertError) -> Box<dyn Error> {
+    match error {
+        ConvertError::Unnamed { .. } => format!("{error}, or --to").into(),
+        ConvertError::OtherName { .. } => format!("{error} given with --to").into(),
+        ConvertError::Exists { .. } => format!("{error}; give another name or --overwrite").into(),
+        ConvertError::Notice => "--notice: an official file has no place for it".into(),
+        error => error.into(),
     }
-}
-
-/// Refuses an output that is there, or has no folder to be in.
-fn refuse_output(args: &ConvertArgs, path: &Path) -> Result<(), String> {
-    if !path.exists() {
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        return match folder {
-            Some(folder) if !folder.is_dir() => {
-                Err(format!("{}: no such folder", folder.display()))
-            }
-            _ => Ok(()),
-        };
-    }
-    let path_name = path.display();
-    if !args.overwrite {
-        return Err(format!(
-            "{path_name}: exists already; give another name or --overwrite"
-        ));
-    }
-    // Nothing but what this command writes is ever replaced.
-    let is_pipeline = diffusers::is_replaceable(path);
-    if path.is_dir() && (args.to != Some(Target::Diffusers) || !is_pipeline) {
-        return Err(format!(
-            "{path_name}: is a folder, and no diffusers pipeline written by this command to replace"
-        ));
-    }
-    if path.is_file() && args.to == Some(Target::Diffusers) {
-        return Err(format!("{path_name}: is a file, expected a folder"));
-    }
-    Ok(())
-}
-
-fn mapping_file(args: &ConvertArgs, checkpoint: &Checkpoint) -> PathBuf {
-    args.output.with_file_name(mapping_name(&checkpoint.config))
 }

@@ -6,6 +6,7 @@
 //! A reader that stops reading (a broken pipe) is success.
 
 mod arguments;
+mod choices;
 mod code_usage;
 mod codec_run;
 mod compute;
@@ -36,7 +37,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use failure::ReportingAllocator;
 
 use self::progress::say;
-use crate::torch::cuda::{self, CudaLibrary};
+use crate::torch::cuda::CudaLibrary;
+use crate::torch::runtime;
 use crate::torch::terminate::on_terminate;
 
 /// Text-to-image generation with VQ-Diffusion.
@@ -114,15 +116,15 @@ pub fn run() -> ExitCode {
         .init();
     std::panic::set_hook(Box::new(failure::remember));
     on_terminate(failure::on_terminate);
-    let cuda = cuda::load();
+    let cuda = runtime::start();
     let matches = arguments::prepared(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if let CudaLibrary::Failed { path, reason } = &cuda {
+    if let CudaLibrary::Failed { path, reason } = cuda {
         log::warn!("{} could not be loaded: {reason}", path.display());
     }
     let (work, remedy) = cli.command.told();
     failure::command(work, remedy);
-    match std::panic::catch_unwind(|| dispatch(cli.command, &cuda)) {
+    match std::panic::catch_unwind(|| dispatch(cli.command, cuda)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) if failure::is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Ok(Err(error)) => {

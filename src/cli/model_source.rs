@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::choices;
 use crate::checkpoint::{Checkpoint, CodecFile, LoadError, OpenOptions, WeightSet};
 
 /// Which model, and where the things are that a checkpoint cannot hold.
@@ -14,7 +15,7 @@ pub struct ModelSource {
     pub config: Option<PathBuf>,
 
     /// Which weights of a training checkpoint to take.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = choices::weight_set(), default_value = "ema")]
     pub weights: WeightSet,
 
     /// Code mapping file, where the model uses a subset of the codec's codes

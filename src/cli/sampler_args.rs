@@ -1,13 +1,15 @@
 //! Arguments that say how a picture is sampled.
 
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use tch::Device;
 
+use super::choices;
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, SamplerConfig, Times};
+use crate::diffusion::ReverseRule;
 use crate::model::ModelConfig;
+use crate::pipeline::PictureOptions;
 use crate::torch::device::Precision;
 
 #[derive(Args)]
@@ -47,7 +49,7 @@ pub struct SamplerArgs {
     compat: Option<Compat>,
 
     /// Number format of the network [default: bf16 where the device computes in it natively, else f32].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::precision())]
     dtype: Option<Precision>,
 }
 
@@ -60,55 +62,46 @@ enum Compat {
     Diffusers,
 }
 
-/// Everything in a PNG that repeats it, besides prompt, seed and model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    pub sampler: SamplerConfig,
-    pub rounding: Rounding,
-    pub dtype: Precision,
-}
-
 impl SamplerArgs {
-    /// Every choice made for `model` on `device`.
-    pub fn options(&self, model: &ModelConfig, device: tch::Device) -> Options {
-        let usual = model.usual_guidance();
-        let (rule, rounding, guidance) = match self.compat {
-            None => (ReverseRule::Exact, Rounding::Nearest, usual),
-            Some(Compat::Official) => (ReverseRule::Official, Rounding::Truncate, usual),
-            Some(Compat::Diffusers) => {
-                let guidance = if model.text.is_some() { 5.0 } else { usual };
-                (ReverseRule::Diffusers, Rounding::Nearest, guidance)
+    /// How pictures of `model` are made: what is asked for, else as usual.
+    pub fn options(&self, model: &ModelConfig) -> PictureOptions {
+        let mut options = PictureOptions::usual(model);
+        match self.compat {
+            None => {}
+            Some(Compat::Official) => {
+                options.rule = ReverseRule::Official;
+                options.rounding = Rounding::Truncate;
             }
-        };
-        let guidance = self.guidance.unwrap_or(guidance);
-        let rate = match self.compat {
-            Some(Compat::Diffusers) => 1.0,
-            _ => model.usual_truncation(guidance),
-        };
-        let truncation = match (self.top_k, self.truncation.unwrap_or(rate)) {
-            (Some(k), _) => Truncation::TopK(k),
-            // The official top1.0r drops codes by rounding alone; it is kept as it is.
-            (None, 1.0) if rule != ReverseRule::Official => Truncation::Off,
-            (None, rate) => Truncation::TopP(rate),
-        };
-        let revealing =
-            (self.purity.is_some() || self.tokens_per_step.is_some()).then(|| Revealing {
+            Some(Compat::Diffusers) => {
+                options.rule = ReverseRule::Diffusers;
+                options.truncation = Some(Truncation::Off);
+                if model.text.is_some() {
+                    options.guidance = 5.0;
+                }
+            }
+        }
+        if let Some(steps) = self.steps {
+            options.steps = steps;
+        }
+        if let Some(guidance) = self.guidance {
+            options.guidance = guidance;
+        }
+        match (self.top_k, self.truncation) {
+            (Some(k), _) => options.truncation = Some(Truncation::TopK(k)),
+            (None, Some(rate)) => options.truncation = Some(Truncation::TopP(rate)),
+            (None, None) => {}
+        }
+        if self.purity.is_some() || self.tokens_per_step.is_some() {
+            options.revealing = Some(Revealing {
                 purity: self.purity,
                 tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
             });
-        Options {
-            sampler: SamplerConfig {
-                steps: self.steps.unwrap_or(model.usual_steps()),
-                times: Times::Even,
-                guidance,
-                guidance_span: None,
-                truncation,
-                revealing,
-                rule,
-            },
-            rounding,
-            dtype: self.dtype.unwrap_or_else(|| Precision::native(device)),
         }
+        options
+    }
+
+    /// Number format of the network on `device`.
+    pub fn dtype(&self, device: Device) -> Precision {
+        self.dtype.unwrap_or_else(|| Precision::native(device))
     }
 }

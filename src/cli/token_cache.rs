@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 
+use super::choices;
 use super::codec_run::CodecArgs;
 use super::progress::{say, Progress};
 use super::signals::{stop_on_signals, STOPPED};
@@ -23,7 +24,7 @@ pub struct CacheArgs {
     views: Option<u32>,
 
     /// Data sets: which squares [default: random].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::crop_rule())]
     crop: Option<CropRule>,
 
     /// Data sets: mirror every other square.
@@ -31,7 +32,7 @@ pub struct CacheArgs {
     flip: bool,
 
     /// Data sets with parts: which one [default: train].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::split())]
     split: Option<Split>,
 
     /// Data sets: stop at the first item that cannot be used instead of skipping it.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::choices;
 use super::CliResult;
 use crate::clip::merges::FIXED_ENTRIES;
 use crate::clip::tokenizer::{train_vocabulary, FULL_VOCABULARY};
@@ -35,7 +36,7 @@ pub struct TrainVocabularyArgs {
     out: PathBuf,
 
     /// Data sets with parts: which one [default: train].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::split())]
     split: Option<Split>,
 
     /// Replace the file if it exists.

@@ -12,7 +12,7 @@ use super::quantizer::Quantizer;
 use crate::torch::Params;
 
 /// How a channel value in 0…255 becomes 8 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rounding {
     /// To the nearest integer (diffusers).

@@ -7,7 +7,7 @@ use crate::picture::Picture;
 use crate::random::{sample_generator, unit, TrainingDraw};
 
 /// Which square of a picture is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropRule {
     /// The original's training rule: the largest square, at a random place near the

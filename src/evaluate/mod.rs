@@ -1,9 +1,16 @@
-//! Measures of pictures against real ones: whether the nearest real picture is the wanted
-//! one, whether object and colour are, and what the image codec loses.
+//! Models, or pictures of any origin, measured against real pictures.
+//!
+//! [`run`] makes a model's pictures of one set and keeps them, [`protocol`] says where
+//! measured pictures are from, [`report`] writes what any measure finds; the measures
+//! themselves are users of these: [`emoji`] (is the picture the one asked for?), and
+//! [`codec`] (what does the image codec lose?).
 
 pub mod codec;
-pub mod colours;
-pub mod labelled;
-pub mod pyramid;
+pub mod emoji;
+mod error;
+pub mod protocol;
 pub mod rate;
-pub mod retrieval;
+pub mod report;
+pub mod run;
+
+pub use error::EvaluateError;

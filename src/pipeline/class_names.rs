@@ -1,6 +1,6 @@
 //! Classes by name: ImageNet's 1000, in the order of their index.
 
-use super::conditioner::Subject;
+use super::subject::Subject;
 use crate::model::ModelConfig;
 use crate::transformer::Conditioning;
 

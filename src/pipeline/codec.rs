@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind};
 
-use super::code_mapping;
+use super::load::code_mapping;
 use crate::checkpoint::official::{known_and_ignored, CODEC};
 use crate::checkpoint::{CodecFile, LoadError, Loader};
 use crate::codec::ImageCodec;
@@ -25,7 +25,7 @@ impl LoadedCodec {
     ///
     /// # Errors
     ///
-    /// As [`Pipeline::load`], for the codec's weights.
+    /// As [`Pipeline::load`](super::Pipeline::load), for the codec's weights.
     pub fn load(file: &CodecFile, device: Device) -> Result<Self, LoadError> {
         let _no_grad = tch::no_grad_guard();
         let mapping = match file.needs_code_mapping() {

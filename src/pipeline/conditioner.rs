@@ -1,76 +1,15 @@
 //! From what pictures should show to the condition y that the denoiser takes.
 
-use std::fmt;
 use std::ops::Range;
 
 use tch::{Device, Tensor};
 
+use super::subject::{ConditionError, Subject};
 use crate::checkpoint::official::{NULL_TEXT, TEXT};
 use crate::clip::{ClipTokenizer, TextEncoder, TokenizerError};
 use crate::model::{ModelConfig, NullText, TextCondition};
 use crate::torch::{Init, Params};
 use crate::transformer::Conditioning;
-
-/// What a picture should show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// What a text says.
-    Text(String),
-    /// A class by its index.
-    Class(i64),
-    /// Anything: for unconditional models.
-    Anything,
-}
-
-impl Subject {
-    /// Whether a model conditioned like this can show it.
-    ///
-    /// # Errors
-    ///
-    /// A subject of another kind than the model takes, or a class it does not have.
-    pub fn check(&self, condition: &Conditioning) -> Result<(), ConditionError> {
-        let takes = match (condition, self) {
-            (Conditioning::Text { .. }, Subject::Text(_))
-            | (Conditioning::Unconditional, Subject::Anything) => return Ok(()),
-            (&Conditioning::Class { classes, .. }, &Subject::Class(class)) => {
-                return match (0..classes).contains(&class) {
-                    true => Ok(()),
-                    false => Err(ConditionError::Class { class, classes }),
-                };
-            }
-            (Conditioning::Text { .. }, _) => "a prompt".into(),
-            (Conditioning::Class { classes, .. }, _) => {
-                format!("a class from 0 to {}", classes - 1)
-            }
-            (Conditioning::Unconditional, _) => "neither prompt nor class".into(),
-        };
-        let given = self.to_string();
-        Err(ConditionError::Kind { takes, given })
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Subject::Text(_) => f.write_str("a prompt"),
-            Subject::Class(class) => write!(f, "class {class}"),
-            Subject::Anything => f.write_str("neither prompt nor class"),
-        }
-    }
-}
-
-/// Why a model cannot show a subject.
-#[derive(Debug, thiserror::Error)]
-pub enum ConditionError {
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    #[error("the model takes {takes}, but was given {given}")]
-    Kind { takes: String, given: String },
-    #[error("class {class} is not one of the model's {classes} classes (0 to {})", classes - 1)]
-    Class { class: i64, classes: i64 },
-    #[error("an unconditional model has no condition that guidance could strengthen")]
-    Guidance,
-}
 
 /// The part of a model that makes the condition.
 pub struct Conditioner {

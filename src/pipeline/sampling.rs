@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 
 use tch::{Device, Tensor};
 
-use super::conditioner::{ConditionError, Subject};
-use super::{Pipeline, Request};
+use super::load::Pipeline;
+use super::subject::{ConditionError, Request, Subject};
 use crate::diffusion::guidance::Prediction;
 use crate::diffusion::sampler::{self, Observe, Progress, Query, Stopped};
 use crate::diffusion::{HostNoise, SamplingPlan, Start};
 use crate::model::ModelConfig;
+use crate::torch::runtime;
 use crate::transformer::Condition;
 
 /// What a run starts from besides noise, and what it leads away from.
@@ -46,7 +47,7 @@ const FLOPS_PER_THREAD: f64 = 2e9;
 pub fn useful_threads(model: &ModelConfig) -> i32 {
     let evaluation = 2.0 * model.denoiser.flops(); // with guidance
     let useful = (evaluation / FLOPS_PER_THREAD).ceil();
-    f64::from(tch::get_num_threads()).min(useful) as i32
+    f64::from(runtime::threads()).min(useful) as i32
 }
 
 impl Pipeline {
@@ -58,7 +59,7 @@ impl Pipeline {
         guidance: bool,
     ) -> Result<Condition, ConditionError> {
         let _no_grad = tch::no_grad_guard();
-        let null = guidance.then(|| self.conditioner.null()).transpose()?;
+        let null = guidance.then(|| self.conditioner().null()).transpose()?;
         self.condition_against(subjects, null.as_ref())
     }
 
@@ -73,7 +74,7 @@ impl Pipeline {
         match &edits.negative_prompt {
             Some(negative) if plan.uses_guidance() => {
                 let negative = Subject::Text(negative.clone());
-                let null = self.conditioner.encode(std::slice::from_ref(&negative))?;
+                let null = self.conditioner().encode(std::slice::from_ref(&negative))?;
                 self.condition_against(subjects, Some(&null))
             }
             _ => self.condition(subjects, plan.uses_guidance()),
@@ -86,11 +87,11 @@ impl Pipeline {
         subjects: &[Subject],
         null: Option<&Tensor>,
     ) -> Result<Condition, ConditionError> {
-        let mut y = self.conditioner.encode(subjects)?; // [B, S, C] or [B]
+        let mut y = self.conditioner().encode(subjects)?; // [B, S, C] or [B]
         if let Some(null) = null {
             y = Tensor::cat(&[&y, &null.expand_as(&y)], 0); // [2B, S, C] or [2B]
         }
-        Ok(self.denoiser.condition(&y))
+        Ok(self.denoiser().condition(&y))
     }
 
     /// Tokens of one picture per request: `[B, L]` int64 below K.
@@ -122,7 +123,7 @@ impl Pipeline {
         edits: &Edits,
         observe: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
     ) -> Result<Tensor, SampleError> {
-        let group = match self.device {
+        let group = match self.device() {
             Device::Cpu => 1,
             _ => requests.len().max(1),
         };
@@ -136,13 +137,19 @@ impl Pipeline {
             };
             let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
             let mut observe = |progress: Progress| observe(i * group, progress);
-            parts.push(self.sample_group(plan, &seeds, edits, &condition, &mut observe)?);
+            parts.push(self.sample_batch(plan, &seeds, edits, &condition, &mut observe)?);
             known = Some((subjects, condition));
         }
         Ok(Tensor::cat(&parts, 0))
     }
 
-    fn sample_group(
+    /// Tokens of one batch: `[B, L]` int64 below K for B `seeds`, with a `condition` made
+    /// for the same `plan` and `edits`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if `observe` breaks.
+    pub fn sample_batch(
         &self,
         plan: &SamplingPlan,
         seeds: &[u64],
@@ -168,7 +175,7 @@ impl Pipeline {
                 sampler::start_from(plan, &rows(&origin.tokens), redrawn.as_ref(), &mut noise)
             }
         };
-        start.to_device(self.device)
+        start.to_device(self.device())
     }
 
     /// What the network says at a `query`; a `condition` with the null condition's rows
@@ -185,7 +192,7 @@ impl Pipeline {
             }
         };
         let logits = self
-            .denoiser
+            .denoiser()
             .forward(query.x_t, query.t, condition, query.positions);
         Prediction {
             conditional: logits.narrow(0, 0, batch),

@@ -20,6 +20,8 @@ pub enum DeviceError {
     NoCuda(String),
     #[error("device 'cuda:{index}' does not exist: {count} CUDA device(s) are visible")]
     OutOfRange { index: usize, count: i64 },
+    #[error("number format '{0}' is not known (expected f32, bf16 or f16)")]
+    Precision(String),
 }
 
 impl FromStr for DeviceChoice {
@@ -82,9 +84,7 @@ pub fn use_deterministic_operators() {
 }
 
 /// Number format of the denoiser's weights and activations.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floating point.
@@ -112,6 +112,17 @@ impl Precision {
             _ if cpu_has_bf16() => Precision::Bf16,
             _ => Precision::F32,
         }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        [Precision::F32, Precision::Bf16, Precision::F16]
+            .into_iter()
+            .find(|precision| precision.to_string() == text)
+            .ok_or_else(|| DeviceError::Precision(text.into()))
     }
 }
 

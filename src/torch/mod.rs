@@ -9,6 +9,7 @@ pub mod foreach;
 pub mod host;
 pub mod linear;
 pub mod params;
+pub mod runtime;
 mod shim;
 pub mod terminate;
 pub mod version;

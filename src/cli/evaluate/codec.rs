@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::cli::choices;
 use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::progress::Progress;
@@ -34,7 +35,7 @@ pub struct CodecArgs {
     data: PathBuf,
 
     /// Part of a data set that has parts.
-    #[arg(long, value_enum, default_value_t = Split::Val)]
+    #[arg(long, value_parser = choices::split(), default_value = "val")]
     split: Split,
 
     #[command(flatten)]

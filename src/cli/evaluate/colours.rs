@@ -3,14 +3,16 @@
 use std::io::Write;
 
 use clap::Args;
-use serde::Serialize;
 
-use super::report::{finish, scored, write_sheet, Real, SplitReport};
-use super::subject::{Split, SubjectArgs};
+use super::emoji_args::{EmojiArgs, Measure};
 use crate::cli::CliResult;
-use crate::evaluate::colours::{ColourAnswer, ColourScores, Objects};
-use crate::evaluate::pyramid::{View, HUELESS_DISTANCE};
-use crate::evaluate::retrieval::Gallery;
+use crate::evaluate::emoji::asked::LabelledSet;
+use crate::evaluate::emoji::colours::{measure, ColourAnswer, ColourScores, Objects};
+use crate::evaluate::emoji::gallery::Gallery;
+use crate::evaluate::emoji::pyramid::{View, HUELESS_DISTANCE};
+use crate::evaluate::emoji::scores::LabelledScores;
+use crate::evaluate::report::{write_sheet, SetReport};
+use crate::evaluate::EvaluateError;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -22,92 +24,65 @@ Examples:
       --gallery data/emoji/train --out colours")]
 pub struct ColoursArgs {
     #[command(flatten)]
-    subject: SubjectArgs,
-}
-
-/// One picture in the report.
-#[derive(Serialize)]
-struct Picture {
-    file: std::path::PathBuf,
-    concept: String,
-    style: String,
-    colour: Option<String>,
-    hue_hit: bool,
-    /// Dominant hue in degrees; null where the picture has none.
-    hue: Option<f64>,
-    shape_hit: bool,
-    /// The real picture of the style that is nearest but for hue.
-    nearest: Real,
+    emoji: EmojiArgs,
 }
 
 pub fn run(args: &ColoursArgs) -> CliResult {
-    let args = &args.subject;
+    let args = &args.emoji;
     let measured = args.open()?;
-    let gallery = Gallery::open(measured.gallery(), View::Hueless)?;
+    let gallery = Gallery::open(&measured.gallery, View::Hueless)?;
     let objects = Objects::new(&gallery);
-    measured.check(|label| objects.check(label))?;
-    let made = measured.pictures()?;
-    let mut splits = Vec::new();
-    for split in made
-        .splits
-        .iter()
-        .filter(|split| !split.pictures.is_empty())
-    {
-        splits.push(measure(args, split, &gallery, &objects)?);
+    measured.asked.check(|label| objects.check(label))?;
+    let (sets, protocol) = args.pictures(measured)?;
+    let mut reports = Vec::new();
+    for set in sets.iter().filter(|set| !set.pictures.is_empty()) {
+        let (answers, scores) = measure(set, &objects)?;
+        sheet(args, set, &answers, &gallery)?;
+        reports.push(set.report(scores));
     }
-    print(&splits, gallery.labels.len())?;
-    let kind = ("colours", HUELESS_DISTANCE);
-    finish(args, kind, gallery.labels.len(), &made, &splits)
+    print(&reports, gallery.labels.len())?;
+    let kind = Measure {
+        measure: "colours",
+        distance: HUELESS_DISTANCE,
+    };
+    args.finish(kind, &protocol, gallery.labels.len(), &reports, &sets)
 }
 
-fn measure(
-    args: &SubjectArgs,
-    split: &Split,
+/// The sheet of `set`: each picture and the nearest real one of its style.
+fn sheet(
+    args: &EmojiArgs,
+    set: &LabelledSet,
+    answers: &[ColourAnswer],
     gallery: &Gallery,
-    objects: &Objects,
-) -> Result<SplitReport<ColourScores, Picture>, Box<dyn std::error::Error>> {
-    let labels = split.labels();
-    let answers = objects
-        .score(&split.pictures, &labels)
-        .map_err(|(n, e)| split.problem(n, e))?;
-    write_sheet(args, split, |n| {
-        let answer = &answers[n];
-        let yes_or_no = |hit: bool| if hit { "hit" } else { "miss" };
-        let label = format!(
+) -> Result<(), EvaluateError> {
+    let yes_or_no = |hit: bool| if hit { "hit" } else { "miss" };
+    let pictures = set.pictures.iter().zip(set.labels()).zip(answers);
+    let rows = pictures.map(|((made, label), answer)| {
+        let text = format!(
             "{}, {}: hue {}, shape {}",
-            labels[n].concept,
-            labels[n].style,
+            label.concept,
+            label.style,
             yes_or_no(answer.hue_hit),
             yes_or_no(answer.shape_hit)
         );
-        (vec![&gallery.pictures[answer.nearest]], label)
-    })?;
-    let scores = scored(split, &answers, |answers: Vec<&ColourAnswer>| {
-        ColourScores::of(answers.into_iter())
+        (made, vec![&gallery.pictures[answer.nearest]], text)
     });
-    let pictures = answers.iter().enumerate().map(|(n, answer)| Picture {
-        file: split.files[n].clone(),
-        concept: labels[n].concept.clone(),
-        style: labels[n].style.clone(),
-        colour: labels[n].colour.clone(),
-        hue_hit: answer.hue_hit,
-        hue: answer.hue,
-        shape_hit: answer.shape_hit,
-        nearest: (&gallery.labels[answer.nearest]).into(),
-    });
-    Ok(SplitReport::new(split, scores, pictures))
+    write_sheet(&args.sheet(&set.folder.name), rows)
 }
 
-fn print(splits: &[SplitReport<ColourScores, Picture>], gallery: usize) -> std::io::Result<()> {
+fn print<P>(
+    reports: &[SetReport<LabelledScores<ColourScores, P>>],
+    gallery: usize,
+) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{gallery} real pictures, with 95 % intervals")?;
-    for split in splits {
-        for (style, scores) in split.by_style() {
+    for report in reports {
+        for (style, scores) in report.scores.by_style() {
             writeln!(
                 out,
                 "{} {style}: {} pictures, hue {} (chance {:.1} %), shape {} (chance {:.3} %), \
                  both {}",
-                split.split,
+                report.split,
                 scores.hue.of,
                 scores.hue,
                 100.0 * scores.hue_chance,

@@ -2,10 +2,8 @@
 
 mod codec;
 mod colours;
-mod make;
-mod report;
+mod emoji_args;
 mod retrieval;
-mod subject;
 
 use clap::{Args, Subcommand};
 

@@ -2,11 +2,8 @@
 
 use tch::Tensor;
 
-use crate::codec::image_codec::to_bytes;
-use crate::codec::Rounding;
-use crate::diffusion::sampler::Progress;
 use crate::picture::Picture;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Maker, SamplingStep};
 
 /// The token states of a batch.
 pub struct Film {
@@ -26,11 +23,12 @@ impl Film {
         }
     }
 
-    /// Keeps the state of the pictures from `first` on.
-    pub fn record(&mut self, first: usize, step: &Progress) {
+    /// Keeps the state of the pictures of `step`.
+    pub fn record(&mut self, step: &SamplingStep) {
         if self.wanted {
-            for (i, tokens) in step.tokens.split(1, 0).iter().enumerate() {
-                self.states[first + i].push(tokens.copy());
+            let states = step.progress.tokens.split(1, 0);
+            for (picture, tokens) in step.pictures.clone().zip(&states) {
+                self.states[picture].push(tokens.copy());
             }
         }
     }
@@ -39,26 +37,14 @@ impl Film {
         &self.states[picture]
     }
 
-    /// The picture after step `i`, with masked tokens in grey.
-    pub fn frame(
-        &self,
-        picture: usize,
-        i: usize,
-        pipeline: &Pipeline,
-        rounding: Rounding,
-    ) -> Picture {
-        let decoded = pipeline.decode_partial(&self.states[picture][i]);
-        Picture::from_tensor(&to_bytes(&decoded, rounding).get(0))
-    }
-
     /// Evenly spaced states as pictures, the last one always.
-    pub fn frames(&self, picture: usize, pipeline: &Pipeline, rounding: Rounding) -> Vec<Picture> {
+    pub fn frames(&self, picture: usize, maker: &Maker) -> Vec<Picture> {
         let states = &self.states[picture];
         let every = states.len().div_ceil(Self::FRAMES);
         let shown = |done: usize| done.is_multiple_of(every) || done == states.len();
         (1..=states.len())
             .filter(|&done| shown(done))
-            .map(|done| self.frame(picture, done - 1, pipeline, rounding))
+            .map(|done| maker.unfinished(&states[done - 1]))
             .collect()
     }
 }

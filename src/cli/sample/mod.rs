@@ -1,21 +1,20 @@
 //! `vqdiffusion sample`: text, classes or nothing to PNG files.
 
-mod edit;
+mod edit_args;
 mod film;
-pub(super) mod pictures;
-pub(super) mod plan;
-pub(super) mod repeat;
+mod pictures;
+mod plan;
 mod subject;
 mod trace;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
-use self::edit::EditArgs;
-use self::pictures::{file_name, make_pictures};
-use self::plan::planned;
-use self::repeat::repeated;
+use self::edit_args::EditArgs;
+use self::pictures::{make_pictures, Outputs};
+use self::plan::{planned, repeated, SamplePlan};
 use super::compute::ComputeArgs;
 use super::model_source::ModelSource;
 use super::out_folder;
@@ -124,36 +123,18 @@ pub fn run(args: &SampleArgs) -> CliResult {
     let checkpoint = args.model.open(&args.checkpoint)?;
     args.compute.limit_threads(&checkpoint.config);
     let plan = match &args.from_image {
-        Some(png) => repeated(png, &args.edit, &checkpoint.config)?,
+        Some(png) => repeated(png, &args.edit)?,
         None => planned(args, &checkpoint.config, device)?,
     };
     // Cheap refusals first: the options, then the folder, then the weights.
-    let sampler = plan.sampler(&checkpoint.config)?;
-    let names: Vec<PathBuf> = plan
-        .requests
-        .iter()
-        .map(|r| args.out.join(file_name(r)))
-        .collect();
-    let grid = args.grid.then(|| args.out.join("grid.png"));
-    let traces = args.trace.iter().flat_map(|folder| {
-        let stems = names.iter().filter_map(|name| name.file_stem());
-        stems.map(|stem| folder.join(stem))
-    });
-    let films = names.iter().filter(|_| args.animate);
-    let films = films.map(|name| name.with_extension("gif"));
-    let files: Vec<PathBuf> = names
-        .iter()
-        .cloned()
-        .chain(films)
-        .chain(grid)
-        .chain(traces)
-        .collect();
-    out_folder::prepare(&args.out, &files, args.overwrite)?;
+    plan.check(&checkpoint.config)?;
+    let outputs = args.outputs(&plan);
+    out_folder::prepare(&args.out, &outputs.files(), args.overwrite)?;
     if let Some(trace) = &args.trace {
         out_folder::prepare(trace, &[], args.overwrite)?;
     }
 
-    let pipeline = Pipeline::load(&checkpoint, device, plan.options.dtype)?;
+    let pipeline = Pipeline::load(&checkpoint, device, plan.dtype)?;
     log::info!("{}", pipeline.report());
     if let (Some(wanted), Some(png)) = (&plan.wanted_model, &args.from_image) {
         if wanted != pipeline.fingerprint() {
@@ -166,5 +147,18 @@ pub fn run(args: &SampleArgs) -> CliResult {
             .into());
         }
     }
-    make_pictures(args, &plan, &sampler, &pipeline, &names)
+    make_pictures(&plan, &outputs, &pipeline)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl SampleArgs {
+    fn outputs(&self, plan: &SamplePlan) -> Outputs {
+        let names = plan.requests.iter();
+        Outputs {
+            names: names.map(|r| self.out.join(r.file_name())).collect(),
+            animate: self.animate,
+            trace: self.trace.clone(),
+            grid: self.grid.then(|| self.out.join("grid.png")),
+        }
+    }
 }

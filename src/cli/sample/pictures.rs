@@ -1,126 +1,115 @@
 //! Making the pictures of a plan and writing their files.
 
+use std::error::Error;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
-use tch::Tensor;
-
 use super::film::Film;
-use super::plan::Plan;
-use super::repeat::chunks;
-use super::{trace, SampleArgs};
+use super::plan::SamplePlan;
+use super::trace;
 use crate::cli::progress::Progress;
-use crate::cli::CliResult;
-use crate::codec::image_codec::to_bytes;
-use crate::diffusion::SamplingPlan;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
-use crate::pipeline::class_names::label;
-use crate::pipeline::{Edits, Origin, Pipeline, Request, Subject};
-use crate::trace::Trace;
+use crate::pipeline::{label, Maker, Pipeline, Request, Subject, Trace};
 
-/// `SEED-WORDS-OF-THE-PROMPT.png`, `SEED-class-INDEX.png` or `SEED.png`.
-pub fn file_name(request: &Request) -> String {
-    let seed = request.seed;
-    match &request.subject {
-        Subject::Text(prompt) => format!("{seed}-{}.png", slug(prompt)),
-        Subject::Class(class) => format!("{seed}-class-{class}.png"),
-        Subject::Anything => format!("{seed}.png"),
+/// Shown for this long, a frame of an animation.
+const DELAY: Duration = Duration::from_millis(120);
+
+/// What is written.
+pub struct Outputs {
+    /// A PNG of each picture.
+    pub names: Vec<PathBuf>,
+    /// Whether also a GIF beside it.
+    pub animate: bool,
+    /// A folder for a trace of each picture.
+    pub trace: Option<PathBuf>,
+    /// A sheet of all.
+    pub grid: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Everything that must not be there yet.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let films = self.names.iter().filter(|_| self.animate);
+        let films = films.map(|name| name.with_extension("gif"));
+        let traces = self.trace.iter().flat_map(|folder| {
+            let stems = self.names.iter().filter_map(|name| name.file_stem());
+            stems.map(|stem| folder.join(stem))
+        });
+        let names = self.names.iter().cloned();
+        names
+            .chain(films)
+            .chain(self.grid.clone())
+            .chain(traces)
+            .collect()
     }
 }
 
-/// The first words of `text`, joined by hyphens.
-fn slug(text: &str) -> String {
-    let words: String = text
-        .chars()
-        .map(|c| {
-            if c.is_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                ' '
-            }
-        })
-        .collect();
-    let mut slug = words.split_whitespace().collect::<Vec<_>>().join("-");
-    if let Some((end, _)) = slug.char_indices().nth(40) {
-        slug.truncate(end);
-    }
-    slug.trim_end_matches('-').to_string()
-}
-
-/// Samples, decodes and writes all pictures of `plan` under `names`.
+/// Samples, decodes and writes all pictures of `plan`.
 pub fn make_pictures(
-    args: &SampleArgs,
-    plan: &Plan,
-    sampler: &SamplingPlan,
+    plan: &SamplePlan,
+    outputs: &Outputs,
     pipeline: &Pipeline,
-    names: &[PathBuf],
-) -> CliResult {
-    let edits = edits(plan, pipeline);
-    let rounding = plan.options.rounding;
-    let batch = args.batch_size as usize;
-    let mut progress = Progress::new(steps(args, plan, sampler, pipeline), "sampling", false);
+) -> Result<(), Box<dyn Error>> {
+    let mut maker = pipeline.maker(&plan.options)?;
+    let steps = steps(plan, outputs, &maker);
+    let mut progress = Progress::new(steps, "sampling", false);
     let mut pictures = Vec::new();
-    for (requests, names) in plan.requests.chunks(batch).zip(names.chunks(batch)) {
-        let mut film = Film::new(args.animate || args.trace.is_some(), requests.len());
-        let tokens = pipeline.sample_edited(sampler, requests, &edits, &mut |first, step| {
-            film.record(first, &step);
+    let batch = maker.batch();
+    for (requests, names) in plan.requests.chunks(batch).zip(outputs.names.chunks(batch)) {
+        let filmed = outputs.animate || outputs.trace.is_some();
+        let mut film = Film::new(filmed, requests.len());
+        let made = maker.make(requests, &mut |step| {
+            film.record(&step);
             progress.step("sampling");
             ControlFlow::Continue(())
         })?;
-        let decoded = to_bytes(&pipeline.decode(&tokens), rounding);
-        for (i, (request, name)) in requests.iter().zip(names).enumerate() {
-            let picture = composited(plan, Picture::from_tensor(&decoded.get(i as i64)));
-            let texts = chunks(plan, request, pipeline.fingerprint())?;
-            write_png(name, &picture, &texts)?;
-            if args.animate {
-                let frames = film.frames(i, pipeline, rounding).into_iter();
-                let mut frames: Vec<_> = frames.map(|frame| composited(plan, frame)).collect();
+        for (i, (made, name)) in made.into_iter().flatten().zip(names).enumerate() {
+            made.write_png(name)?;
+            if outputs.animate {
+                let mut frames = film.frames(i, &maker);
                 if frames.is_empty() {
-                    frames.push(picture.clone());
+                    frames.push(made.picture.clone());
                 }
-                let delay = Duration::from_millis(120);
-                write_gif(&name.with_extension("gif"), &frames, delay)?;
+                write_gif(&name.with_extension("gif"), &frames, DELAY)?;
             }
-            if let (Some(folder), Some(stem)) = (&args.trace, name.file_stem()) {
+            if let (Some(folder), Some(stem)) = (&outputs.trace, name.file_stem()) {
                 let mut step = || progress.step("tracing");
                 let states = film.states(i);
-                let trace = Trace::new(pipeline, sampler, request, &edits, states, &mut step)?;
-                let decode = |step| composited(plan, film.frame(i, step, pipeline, rounding));
-                trace::write(&folder.join(stem), &trace, &picture, pipeline, &decode)?;
+                let trace = Trace::new(&maker, &requests[i], states, &mut step)?;
+                let decode = |step: usize| maker.unfinished(&states[step]);
+                trace::write(&folder.join(stem), &trace, &made.picture, pipeline, &decode)?;
             }
             announce(name);
-            if args.grid {
-                pictures.push(picture);
+            if outputs.grid.is_some() {
+                pictures.push(made.picture);
             }
         }
     }
     progress.finish();
-    if args.grid {
-        if let Some(sheet) = labelled(plan, args.count as usize, &pictures, pipeline) {
-            let path = args.out.join("grid.png");
-            write_png(&path, &sheet, &[])?;
-            announce(&path);
+    if let Some(path) = &outputs.grid {
+        if let Some(sheet) = labelled(&plan.requests, plan.options.count, &pictures, pipeline) {
+            write_png(path, &sheet, &[])?;
+            announce(path);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// All pictures with what they were to show: a row for each subject, or where there is but
 /// one picture of each, as many side by side as there are rows.
 fn labelled(
-    plan: &Plan,
+    requests: &[Request],
     count: usize,
     pictures: &[Picture],
     pipeline: &Pipeline,
 ) -> Option<Picture> {
-    let alone = count == 1 || plan.requests.iter().all(|r| r.subject == Subject::Anything);
+    let alone = count == 1 || requests.iter().all(|r| r.subject == Subject::Anything);
     let length = if alone { 1 } else { count };
     let rows: Vec<Row> = pictures
         .chunks(length)
-        .zip(plan.requests.chunks(length))
+        .zip(requests.chunks(length))
         .map(|(pictures, requests)| Row {
             pictures,
             label: label(&requests[0].subject, pipeline.config()),
@@ -134,38 +123,12 @@ fn labelled(
     sheet(&rows, columns)
 }
 
-/// What the runs start from.
-fn edits(plan: &Plan, pipeline: &Pipeline) -> Edits {
-    Edits {
-        origin: plan.edit.as_ref().map(|edit| Origin {
-            tokens: pipeline.encode(&edit.canvas.picture),
-            redrawn: edit
-                .canvas
-                .redrawn
-                .as_deref()
-                .map(|cells| Tensor::from_slice(cells).unsqueeze(0)),
-        }),
-        negative_prompt: plan.negative_prompt.clone(),
-    }
-}
-
-/// `made` with what was kept of the picture it started from.
-fn composited(plan: &Plan, made: Picture) -> Picture {
-    match &plan.edit {
-        Some(edit) => edit.canvas.composite(made),
-        None => made,
-    }
-}
-
-/// Steps of all the work: those of the groups sampled together, and those of traces.
-fn steps(args: &SampleArgs, plan: &Plan, sampler: &SamplingPlan, pipeline: &Pipeline) -> u64 {
+/// Steps of all the work: those of the batches, and those of traces.
+fn steps(plan: &SamplePlan, outputs: &Outputs, maker: &Maker) -> u64 {
     let pictures = plan.requests.len();
-    let groups = match pipeline.device() {
-        tch::Device::Cpu => pictures,
-        _ => pictures.div_ceil(args.batch_size as usize),
-    };
-    let traces = args.trace.as_ref().map_or(0, |_| pictures);
-    ((groups + traces) * sampler.steps().len()) as u64
+    let batches = pictures.div_ceil(maker.batch());
+    let traces = outputs.trace.as_ref().map_or(0, |_| pictures);
+    ((batches + traces) * maker.plan().steps().len()) as u64
 }
 
 /// Prints a file's name. A reader that went away does not stop the work.

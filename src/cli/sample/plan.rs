@@ -1,40 +1,35 @@
 //! What a run will do, with every choice made.
 
 use std::error::Error;
+use std::path::Path;
 
-use super::edit::{self, Edit};
+use super::edit_args::EditArgs;
 use super::subject::subjects;
 use super::SampleArgs;
-use crate::cli::sampler_args::Options;
-use crate::diffusion::sampler::SamplerError;
-use crate::diffusion::SamplingPlan;
 use crate::model::ModelConfig;
-use crate::pipeline::{ConditionError, Request};
-use crate::transformer::Conditioning;
+use crate::pipeline::{ConditionError, OptionsError, PictureOptions, Record, RecordError, Request};
+use crate::torch::device::Precision;
 
 /// Pictures of one run: their names are checked before the first is made, and a grid
 /// must fit the memory.
 const MOST_PICTURES: u64 = 100_000;
 
 /// What will be done, with every choice made.
-pub struct Plan {
+pub struct SamplePlan {
     pub requests: Vec<Request>,
-    pub options: Options,
-    /// The picture to start from.
-    pub edit: Option<Edit>,
-    pub negative_prompt: Option<String>,
+    pub options: PictureOptions,
+    pub dtype: Precision,
     /// The weights that a repeated picture was made with.
     pub wanted_model: Option<String>,
 }
 
-impl Plan {
-    /// The run plan for `model`.
-    pub fn sampler(&self, model: &ModelConfig) -> Result<SamplingPlan, SamplerError> {
-        let tokens = model.denoiser.tokens();
-        let plan = self.options.sampler.plan(&model.schedule(), tokens)?;
-        match &self.edit {
-            Some(edit) => plan.with_strength(edit.record.strength),
-            None => Ok(plan),
+impl SamplePlan {
+    /// Whether `model` can do it.
+    pub fn check(&self, model: &ModelConfig) -> Result<(), Box<dyn Error>> {
+        self.options.plan(model).map_err(with_flags)?;
+        match &self.options.edit {
+            Some(edit) => Ok(edit.canvas(model).map(|_| ())?),
+            None => Ok(()),
         }
     }
 }
@@ -44,16 +39,15 @@ pub fn planned(
     args: &SampleArgs,
     model: &ModelConfig,
     device: tch::Device,
-) -> Result<Plan, Box<dyn Error>> {
+) -> Result<SamplePlan, Box<dyn Error>> {
     let subjects = subjects(args, model)?;
+    let options = args.sampler.options(model);
+    let mut options = options
+        .seed(args.seed)
+        .count(args.count as usize)
+        .batch_size(args.batch_size as usize);
+    options.negative_prompt = args.edit.negative_prompt.clone();
     let pictures = subjects.len() as u64 * u64::from(args.count);
-    if args.seed.checked_add(pictures).is_none() {
-        return Err(format!(
-            "seed is {}, which leaves no room for {pictures} pictures below 2^64",
-            args.seed
-        )
-        .into());
-    }
     if pictures > MOST_PICTURES {
         return Err(format!(
             "--count {} makes {pictures} pictures, expected at most {MOST_PICTURES} in a run",
@@ -61,38 +55,51 @@ pub fn planned(
         )
         .into());
     }
-    let requests = subjects
-        .iter()
-        .flat_map(|subject| std::iter::repeat_n(subject, args.count as usize))
-        .enumerate()
-        .map(|(i, subject)| Request {
-            subject: subject.clone(),
-            seed: args.seed + i as u64,
-        })
-        .collect();
-    let options = args.sampler.options(model, device);
-    let unconditional = model.denoiser.condition == Conditioning::Unconditional;
-    if unconditional && options.sampler.uses_guidance() {
-        let guidance = options.sampler.guidance;
-        return Err(format!("--guidance is {guidance}: {}", ConditionError::Guidance).into());
-    }
-    let negative_prompt = args.edit.negative_prompt.clone();
-    if negative_prompt.is_some() && model.text.is_none() {
-        return Err("--negative-prompt: the model reads no text".into());
-    }
-    if negative_prompt.is_some() && !options.sampler.uses_guidance() {
-        return Err(format!(
-            "--negative-prompt: guidance is {}, which leads away from nothing; give --guidance \
-             above 1",
-            options.sampler.guidance
-        )
-        .into());
-    }
-    Ok(Plan {
-        requests,
+    options.edit = args.edit.edit()?;
+    Ok(SamplePlan {
+        requests: options.requests(&subjects)?,
         options,
-        edit: edit::planned(&args.edit, model)?,
-        negative_prompt,
+        dtype: args.sampler.dtype(device),
         wanted_model: None,
     })
+}
+
+/// The plan that made the picture in `png`; of a picture made from others, with the
+/// files that `args` name again.
+pub fn repeated(png: &Path, args: &EditArgs) -> Result<SamplePlan, Box<dyn Error>> {
+    let record = Record::read(png)?;
+    let files = (args.init_image.as_deref(), args.mask.as_deref());
+    let edit = record.edit(files.0, files.1).map_err(|error| {
+        let hint = match &error {
+            RecordError::NeedsPicture { .. } => "; give it with --init-image",
+            RecordError::NeedsNoPicture => ", so --init-image has no place",
+            RecordError::NeedsMask { .. } => "; give it with --mask",
+            RecordError::NeedsNoMask => ", so --mask has no place",
+            RecordError::OtherPicture { .. } => "",
+            _ => return error.to_string(),
+        };
+        format!("{}: {error}{hint}", png.display())
+    })?;
+    Ok(SamplePlan {
+        options: record.options(edit),
+        dtype: record.settings.dtype,
+        requests: vec![record.request],
+        wanted_model: Some(record.model_sha256),
+    })
+}
+
+/// `error` with the flags that it is about.
+fn with_flags(error: OptionsError) -> Box<dyn Error> {
+    match error {
+        OptionsError::Unconditional { guidance } => {
+            format!("--guidance is {guidance}: {}", ConditionError::Guidance).into()
+        }
+        OptionsError::NegativePrompt => "--negative-prompt: the model reads no text".into(),
+        OptionsError::NothingToLeadFrom { guidance } => format!(
+            "--negative-prompt: guidance is {guidance}, which leads away from nothing; give \
+             --guidance above 1"
+        )
+        .into(),
+        error => error.into(),
+    }
 }

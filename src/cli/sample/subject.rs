@@ -5,8 +5,7 @@ use std::path::Path;
 
 use super::SampleArgs;
 use crate::model::ModelConfig;
-use crate::pipeline::class_names::class_named;
-use crate::pipeline::{ConditionError, Subject};
+use crate::pipeline::{class_named, ConditionError, Subject};
 use crate::transformer::Conditioning;
 
 /// The subjects that `args` name, each to be shown in `--count` pictures.

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use crate::files;
 use crate::picture::{grid, sheet, write_png, Picture, Row};
-use crate::pipeline::Pipeline;
-use crate::trace::Trace;
+use crate::pipeline::{Pipeline, Trace};
 
 /// Writes `trace.json`, one PNG a step or word into `tokens/`, `entropy/`, `changed/`
 /// and `attention/`, and the sheets `steps.png` and `words.png` into `folder`.

@@ -12,7 +12,7 @@ use crate::diffusion::schedule::Schedule;
 use crate::diffusion::truncation::Truncation;
 
 /// Whose rules the reverse step follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReverseRule {
     /// x̂_0 by inverse CDF, then the strided posterior: exact for any times.
@@ -43,7 +43,7 @@ pub struct SamplerConfig {
     /// Reverse steps, 1…T.
     pub steps: usize,
     /// Which times they visit; an original's rule has its own.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Times::is_even")]
     pub times: Times,
     /// Guidance scale w; 1 is no guidance (w = s + 1 of arXiv 2205.16007).
     pub guidance: f64,

@@ -30,6 +30,11 @@ pub enum Times {
 }
 
 impl Times {
+    /// Whether these are the usual times, which records do not name.
+    pub fn is_even(&self) -> bool {
+        *self == Times::Even
+    }
+
     /// The times of `steps` n steps, 1 ≤ n ≤ T, strictly falling from T−1; each steps to
     /// the next and the last to clean.
     pub fn of(self, steps: usize, schedule: &Schedule) -> Vec<PlannedStep> {

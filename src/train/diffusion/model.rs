@@ -9,7 +9,7 @@ use crate::checkpoint::official::{DENOISER, TEXT};
 use crate::clip::TextEncoder;
 use crate::data::Batch;
 use crate::model::ModelConfig;
-use crate::pipeline::conditioner::learned_null;
+use crate::pipeline::learned_null;
 use crate::torch::Params;
 use crate::train::TrainError;
 use crate::transformer::{Conditioning, Denoiser};

@@ -9,13 +9,8 @@ use tch::Device;
 
 use super::MODEL;
 use crate::checkpoint::{Checkpoint, OpenOptions};
-use crate::codec::image_codec::to_bytes;
-use crate::codec::Rounding;
-use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, SamplerConfig, Times};
 use crate::picture::{sheet, Picture, Row};
-use crate::pipeline::class_names::label;
-use crate::pipeline::{Pipeline, Request, SampleError, Subject};
+use crate::pipeline::{label, Pipeline, Subject};
 use crate::torch::device::Precision;
 use crate::train::engine::range::{check_counts, check_most, MOST_STEPS, MOST_TOGETHER};
 use crate::train::TrainError;
@@ -132,39 +127,26 @@ pub fn preview(
     let checkpoint = Checkpoint::open(&saved.join(MODEL), &OpenOptions::default())?;
     let model = &checkpoint.config;
     let subjects = config.subjects(&model.denoiser.condition);
-    let requests: Vec<Request> = subjects
-        .iter()
-        .flat_map(|subject| std::iter::repeat_n(subject, config.columns))
-        .zip(0..)
-        .map(|(subject, seed)| Request {
-            subject: subject.clone(),
-            seed,
-        })
-        .collect();
     let pipeline = Pipeline::load(&checkpoint, device, Precision::F32)?;
-    let guidance = model.usual_guidance();
-    let sampler = SamplerConfig {
-        steps: config.steps.min(model.denoiser.timesteps as usize),
-        times: Times::Even,
-        guidance,
-        guidance_span: None,
-        truncation: Truncation::TopP(model.usual_truncation(guidance)),
-        revealing: None,
-        rule: ReverseRule::Exact,
-    };
-    let plan = pipeline.plan(&sampler).map_err(failed)?;
-    let go_on = || match stop.load(Ordering::Relaxed) {
+    let options = pipeline
+        .usual()
+        .steps(config.steps.min(model.denoiser.timesteps as usize))
+        .count(config.columns)
+        .batch_size(subjects.len() * config.columns);
+    let made = pipeline.pictures_observed(&subjects, &options, &mut |_| match stop
+        .load(Ordering::Relaxed)
+    {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
-    };
-    let tokens = match pipeline.sample_tokens(&plan, &requests, &mut |_, _| go_on()) {
-        Err(SampleError::Stopped(_)) => return Ok(None),
-        tokens => tokens.map_err(failed)?,
-    };
-    let pictures = pipeline.decode(&tokens); // [B, 3, H, W]
-    let pictures: Vec<Picture> = (0..pictures.size()[0])
-        .map(|i| Picture::from_tensor(&to_bytes(&pictures.get(i), Rounding::Nearest)))
+    });
+    let pictures: Vec<Picture> = made
+        .map_err(failed)?
+        .into_iter()
+        .map(|made| made.picture)
         .collect();
+    if pictures.len() < subjects.len() * config.columns {
+        return Ok(None); // stopped
+    }
     let rows: Vec<Row> = pictures
         .chunks(config.columns)
         .zip(&subjects)

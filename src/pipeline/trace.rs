@@ -5,10 +5,11 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
+use super::load::Pipeline;
+use super::maker::Maker;
+use super::subject::{ConditionError, Request};
 use crate::diffusion::sampler::Query;
-use crate::diffusion::SamplingPlan;
 use crate::picture::Picture;
-use crate::pipeline::{ConditionError, Edits, Pipeline, Request};
 
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -54,16 +55,15 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// As [`Pipeline::sample_tokens`].
+    /// A request that the model cannot show.
     pub fn new(
-        pipeline: &Pipeline,
-        plan: &SamplingPlan,
+        maker: &Maker,
         request: &Request,
-        edits: &Edits,
         states: &[Tensor],
         observe: &mut dyn FnMut(),
     ) -> Result<Self, ConditionError> {
         let _no_grad = tch::no_grad_guard();
+        let (pipeline, plan, edits) = (maker.pipeline(), maker.plan(), maker.edits());
         let device = pipeline.device();
         let subject = std::slice::from_ref(&request.subject);
         let condition = pipeline.edited_condition(subject, plan, edits)?;

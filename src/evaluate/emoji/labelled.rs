@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::order::shuffled;
 use crate::data::DataError;
+use crate::evaluate::run::LIST;
 use crate::files;
 use crate::picture::{read_picture, Picture};
 
 /// Bytes of the largest list.
 const MOST_LIST: u64 = 1 << 30;
-/// The list of a folder.
-pub const LIST: &str = "captions.jsonl";
 
 /// A line of the list; other fields are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

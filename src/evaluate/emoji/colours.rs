@@ -1,10 +1,15 @@
 //! Compositions of an object and a colour: whether each of the two is there.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
+use super::asked::LabelledSet;
+use super::gallery::{standing, Gallery};
 use super::labelled::Label;
-use super::rate::Rate;
-use super::retrieval::{standing, Gallery};
+use super::scores::{LabelledScores, Real};
+use crate::data::DataError;
+use crate::evaluate::rate::Rate;
 use crate::picture::Picture;
 
 /// Named colours and their hue angles in degrees.
@@ -223,8 +228,62 @@ impl<'a> Objects<'a> {
     }
 }
 
+/// One picture in the report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ColouredPicture {
+    pub file: PathBuf,
+    pub concept: String,
+    pub style: String,
+    pub colour: Option<String>,
+    pub hue_hit: bool,
+    /// Dominant hue in degrees; null where the picture has none.
+    pub hue: Option<f64>,
+    pub shape_hit: bool,
+    /// The real picture of the style that is nearest but for hue.
+    pub nearest: Real,
+}
+
+/// Scores every picture of `set` by the gallery of `objects`: what became of each, and
+/// the scores.
+///
+/// # Errors
+///
+/// A label that asks for no known colour or object, by its line.
+pub fn measure(
+    set: &LabelledSet,
+    objects: &Objects,
+) -> Result<
+    (
+        Vec<ColourAnswer>,
+        LabelledScores<ColourScores, ColouredPicture>,
+    ),
+    DataError,
+> {
+    let labels = set.labels();
+    let answers = objects
+        .score(&set.pictures, &labels)
+        .map_err(|(n, e)| set.problem(n, e))?;
+    let pictures = answers
+        .iter()
+        .enumerate()
+        .map(|(n, answer)| ColouredPicture {
+            file: set.files[n].clone(),
+            concept: labels[n].concept.clone(),
+            style: labels[n].style.clone(),
+            colour: labels[n].colour.clone(),
+            hue_hit: answer.hue_hit,
+            hue: answer.hue,
+            shape_hit: answer.shape_hit,
+            nearest: (&objects.gallery.labels[answer.nearest]).into(),
+        });
+    let scores = LabelledScores::new(&labels, &answers, pictures.collect(), |answers| {
+        ColourScores::of(answers.iter().copied())
+    });
+    Ok((answers, scores))
+}
+
 /// What became of many pictures.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ColourScores {
     /// The dominant hue bears the colour's name.
     pub hue: Rate,

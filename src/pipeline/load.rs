@@ -1,9 +1,4 @@
-//! Text, a class or nothing to pictures: the parts of a model joined.
-
-pub mod class_names;
-mod codec;
-pub mod conditioner;
-mod sampling;
+//! A whole model ready for inference: its parts read from a checkpoint and joined.
 
 use std::path::Path;
 
@@ -21,27 +16,16 @@ use crate::torch::device::Precision;
 use crate::torch::Params;
 use crate::transformer::Denoiser;
 
-use conditioner::Conditioner;
+use super::conditioner::Conditioner;
 
-pub use codec::LoadedCodec;
-pub use conditioner::{ConditionError, Subject};
-pub use sampling::{useful_threads, Edits, Origin, SampleError};
-
-/// One picture to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    pub subject: Subject,
-    /// Key of all its noise.
-    pub seed: u64,
-}
-
-/// A loaded model, ready for inference.
+/// A loaded model, ready for inference: the front door of this crate.
 pub struct Pipeline {
     config: ModelConfig,
     conditioner: Conditioner,
     denoiser: Denoiser,
     codec: ImageCodec,
     device: Device,
+    precision: Precision,
     fingerprint: String,
     report: LoadReport,
 }
@@ -99,6 +83,7 @@ impl Pipeline {
             denoiser,
             codec,
             device,
+            precision,
             fingerprint,
             report,
         })
@@ -110,6 +95,11 @@ impl Pipeline {
 
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Number format that the denoiser computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn codec(&self) -> &ImageCodec {
@@ -146,6 +136,13 @@ impl Pipeline {
         let _no_grad = tch::no_grad_guard();
         let image = picture.to_tensor().unsqueeze(0).to_device(self.device);
         self.codec.encode(&image).to_device(Device::Cpu)
+    }
+
+    /// Tokens of a picture of any size, scaled to cover the model's, the middle cut out:
+    /// row-major over the token grid, each below K.
+    pub fn tokens(&self, picture: &Picture) -> Vec<i64> {
+        let [height, width] = self.config.picture_size().map(|side| side as u32);
+        integers(&self.encode(&picture.cover(width, height)))
     }
 
     /// Pictures as floats in 0…255: `tokens` `[B, L]` → `[B, 3, H, W]` on the CPU.
@@ -186,7 +183,7 @@ pub fn check_weights(checkpoint: &Checkpoint) -> Result<LoadReport, LoadError> {
     Ok(Pipeline::assemble(checkpoint, Device::Cpu, Precision::F32)?.report)
 }
 
-fn code_mapping(
+pub(super) fn code_mapping(
     state: &StateDict,
     path: &Path,
     codes: i64,
@@ -204,4 +201,12 @@ fn code_mapping(
         key: entry.key.clone(),
         problem,
     })
+}
+
+/// The values of an int64 tensor.
+pub(super) fn integers(tokens: &Tensor) -> Vec<i64> {
+    let tokens = tokens.to_device(Device::Cpu).contiguous();
+    let mut values = vec![0; tokens.numel()];
+    tokens.copy_data(&mut values, tokens.numel());
+    values
 }

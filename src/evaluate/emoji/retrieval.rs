@@ -1,90 +1,16 @@
-//! Nearest real pictures: which of a gallery a picture is closest to.
+//! Retrieval: is the real picture nearest to the made one the one asked for?
+
+use std::path::PathBuf;
 
 use serde::Serialize;
-use tch::{IndexOp, Tensor};
 
-use super::labelled::{Label, LabelledFolder};
-use super::pyramid::{features, squared_distances, View};
-use super::rate::Rate;
+use super::asked::LabelledSet;
+use super::gallery::{standing, Gallery, Standing};
+use super::labelled::Label;
+use super::scores::{LabelledScores, Real};
 use crate::data::DataError;
+use crate::evaluate::rate::Rate;
 use crate::picture::Picture;
-
-/// Queries compared at a time, which bounds the memory.
-const QUERIES: i64 = 256;
-/// Squared distances that differ by less, in squared 8-bit steps, are equal: those of equal
-/// pictures differ by rounding.
-const EQUAL: f64 = 1e-6;
-
-/// Real pictures to look among.
-pub struct Gallery {
-    pub labels: Vec<Label>,
-    pub pictures: Vec<Picture>,
-    /// f64 `[G, D]`
-    features: Tensor,
-    pub view: View,
-}
-
-impl Gallery {
-    /// All pictures of `folders`.
-    pub fn open(folders: &[LabelledFolder], view: View) -> Result<Self, DataError> {
-        let (mut labels, mut pictures) = (Vec::new(), Vec::new());
-        for folder in folders {
-            let all: Vec<usize> = (0..folder.labels.len()).collect();
-            pictures.extend(folder.pictures(&all)?);
-            labels.extend(folder.labels.iter().cloned());
-        }
-        Ok(Gallery {
-            features: features(&pictures, view),
-            labels,
-            pictures,
-            view,
-        })
-    }
-
-    /// Whether some picture has the concept and the style of `label`.
-    pub fn shows(&self, label: &Label) -> bool {
-        let same = |l: &Label| l.concept == label.concept && l.style == label.style;
-        self.labels.iter().any(same)
-    }
-
-    /// Squared distances of every one of `pictures` to all of the gallery, in their order.
-    pub fn distances(&self, pictures: &[Picture], mut each: impl FnMut(usize, &[f64])) {
-        let queries = features(pictures, self.view);
-        for (n, queries) in queries.split(QUERIES, 0).iter().enumerate() {
-            let distances = squared_distances(queries, &self.features); // [≤QUERIES, G]
-            for row in 0..queries.size()[0] {
-                let mut values = vec![0.0; self.labels.len()];
-                let length = values.len();
-                distances.i(row).copy_data(&mut values, length);
-                each(n * QUERIES as usize + row as usize, &values);
-            }
-        }
-    }
-}
-
-/// Where the nearest right one of some candidates stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
-    /// 1 more than the number of candidates that are nearer. Equal distances do not count
-    /// as nearer: two names of one picture are both right.
-    pub rank: usize,
-    /// Place of the nearest right candidate.
-    pub place: usize,
-}
-
-/// The standing of the right ones by their squared `distances`; those of infinite distance
-/// are no candidates. `None` where none is right.
-pub fn standing(distances: &[f64], right: impl Fn(usize) -> bool) -> Option<Standing> {
-    let candidates = || distances.iter().enumerate().filter(|(_, d)| d.is_finite());
-    let (place, wanted) = candidates()
-        .filter(|(place, _)| right(*place))
-        .min_by(|a, b| a.1.total_cmp(b.1))?;
-    let nearer = candidates().filter(|(_, d)| **d < wanted - EQUAL).count();
-    Some(Standing {
-        rank: nearer + 1,
-        place,
-    })
-}
 
 /// What became of one picture.
 #[derive(Clone, Debug)]
@@ -144,9 +70,71 @@ fn answer(distances: &[f64], wanted: &Label, gallery: &Gallery) -> Option<Answer
     })
 }
 
+/// One picture in the report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RetrievedPicture {
+    pub file: PathBuf,
+    pub concept: String,
+    pub style: String,
+    pub hit: bool,
+    /// 1 more than the number of real pictures nearer than the nearest with concept and style.
+    pub rank: usize,
+    pub nearest: Real,
+    pub nearest_distance: f64,
+    pub wanted: Real,
+    pub wanted_distance: f64,
+}
+
+/// Why `label` cannot be looked for.
+pub fn absent(label: &Label) -> String {
+    format!(
+        "the gallery has no picture of {:?} in style {:?}",
+        label.concept, label.style
+    )
+}
+
+/// Looks for every picture of `set` in `gallery`: what became of each, and the scores.
+///
+/// # Errors
+///
+/// A picture that has no counterpart in the gallery, by its line.
+pub fn measure(
+    set: &LabelledSet,
+    gallery: &Gallery,
+) -> Result<
+    (
+        Vec<Answer>,
+        LabelledScores<RetrievalScores, RetrievedPicture>,
+    ),
+    DataError,
+> {
+    let labels = set.labels();
+    let answers =
+        retrieve(&set.pictures, &labels, gallery).map_err(|n| set.problem(n, absent(labels[n])))?;
+    let real = |place: usize| Real::from(&gallery.labels[place]);
+    let pictures = answers
+        .iter()
+        .enumerate()
+        .map(|(n, answer)| RetrievedPicture {
+            file: set.files[n].clone(),
+            concept: labels[n].concept.clone(),
+            style: labels[n].style.clone(),
+            hit: answer.rank == 1,
+            rank: answer.rank,
+            nearest: real(answer.nearest),
+            nearest_distance: answer.nearest_distance,
+            wanted: real(answer.wanted),
+            wanted_distance: answer.wanted_distance,
+        });
+    let scores = LabelledScores::new(&labels, &answers, pictures.collect(), |answers| {
+        RetrievalScores::of(answers.iter().copied())
+    });
+    Ok((answers, scores))
+}
+
 /// What became of many pictures.
-#[derive(Clone, Debug, Serialize)]
-pub struct Scores {
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RetrievalScores {
     /// The nearest real picture has concept and style.
     pub top1: Rate,
     /// One of the five nearest has.
@@ -161,14 +149,14 @@ pub struct Scores {
     pub chance: f64,
 }
 
-impl Scores {
+impl RetrievalScores {
     pub fn of<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> Self {
         let rate = |hit: fn(&Answer) -> bool| Rate::new(answers.clone().map(hit));
         let top1 = rate(|a| a.rank == 1);
         let chances: f64 = answers.clone().map(|a| a.chance).sum();
         let mut ranks: Vec<usize> = answers.clone().map(|a| a.rank).collect();
         ranks.sort_unstable();
-        Scores {
+        RetrievalScores {
             top1,
             top5: rate(|a| a.rank <= 5),
             concept: rate(|a| a.concept),

@@ -1,4 +1,4 @@
-//! Pictures to start from: laid on the model's canvas, with the tokens to redraw.
+//! Pictures to start from, laid on the model's canvas, with the tokens to redraw.
 //!
 //! Everything here is exact to the token: a token of the picture is redrawn or kept
 //! whole, and so are the pixels of its cell.

@@ -1,0 +1,285 @@
+//! Everything that decides how pictures are made, besides the model and what they show.
+
+use serde::{Deserialize, Serialize};
+
+use super::canvas::EditError;
+use super::edit::Edit;
+use super::subject::{ConditionError, Request, Subject};
+use crate::codec::Rounding;
+use crate::diffusion::purity::Revealing;
+use crate::diffusion::sampler::SamplerError;
+use crate::diffusion::truncation::Truncation;
+use crate::diffusion::{ReverseRule, SamplerConfig, SamplingPlan, Times};
+use crate::model::ModelConfig;
+use crate::torch::device::Precision;
+use crate::transformer::Conditioning;
+
+/// How pictures are made. [`PictureOptions::usual`] has the values that suit a model; the
+/// methods change one each.
+#[derive(Clone, Debug)]
+pub struct PictureOptions {
+    /// Seed of the first picture; picture i has seed + i.
+    pub seed: u64,
+    /// Pictures of each subject.
+    pub count: usize,
+    /// Pictures made and decoded together on a GPU, at least 1: it bounds the memory. On
+    /// the CPU they are made one after the other.
+    pub batch_size: usize,
+    /// Reverse steps, 1 to T.
+    pub steps: usize,
+    /// Which times the steps visit.
+    pub times: Times,
+    /// Guidance scale; 1 is none.
+    pub guidance: f64,
+    /// Guidance only while the visible share of the tokens is between these two.
+    pub guidance_span: Option<[f64; 2]>,
+    /// Which codes may be drawn; what suits the guidance scale when `None`.
+    pub truncation: Option<Truncation>,
+    /// Fixed-count revealing instead of the schedule's own course.
+    pub revealing: Option<Revealing>,
+    /// Whose rules the reverse step follows.
+    pub rule: ReverseRule,
+    /// How channel values become 8 bits.
+    pub rounding: Rounding,
+    /// What the pictures should not show: its text takes the place of the null text in
+    /// guidance.
+    pub negative_prompt: Option<String>,
+    /// The picture to start from.
+    pub edit: Option<Edit>,
+    /// Truncation rates that suit the model without guidance, and with it.
+    usual_truncation: [f64; 2],
+}
+
+/// Everything in a PNG that repeats it, besides prompt, seed and model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub sampler: SamplerConfig,
+    pub rounding: Rounding,
+    pub dtype: Precision,
+}
+
+/// Why pictures cannot be made with some options.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum OptionsError {
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error("guidance is {guidance}: {}", ConditionError::Guidance)]
+    Unconditional { guidance: f64 },
+    #[error("negative prompt: the model reads no text")]
+    NegativePrompt,
+    #[error("negative prompt: guidance is {guidance}, which leads away from nothing")]
+    NothingToLeadFrom { guidance: f64 },
+    #[error("seed is {seed}, which leaves no room for {pictures} pictures below 2^64")]
+    Seed { seed: u64, pictures: u64 },
+}
+
+impl PictureOptions {
+    /// What suits `model` ([`ModelConfig::usual_steps`] and its neighbours): one picture
+    /// of each subject by the exact rule, from seed 0.
+    pub fn usual(model: &ModelConfig) -> Self {
+        PictureOptions {
+            seed: 0,
+            count: 1,
+            batch_size: 8,
+            steps: model.usual_steps(),
+            times: Times::Even,
+            guidance: model.usual_guidance(),
+            guidance_span: None,
+            truncation: None,
+            revealing: None,
+            rule: ReverseRule::Exact,
+            rounding: Rounding::Nearest,
+            negative_prompt: None,
+            edit: None,
+            usual_truncation: [model.usual_truncation(1.0), model.usual_truncation(2.0)],
+        }
+    }
+
+    /// What `settings` say.
+    pub(super) fn of(settings: &Settings) -> Self {
+        let SamplerConfig {
+            steps,
+            times,
+            guidance,
+            guidance_span,
+            truncation,
+            revealing,
+            rule,
+        } = settings.sampler.clone();
+        PictureOptions {
+            seed: 0,
+            count: 1,
+            batch_size: 1,
+            steps,
+            times,
+            guidance,
+            guidance_span,
+            truncation: Some(truncation),
+            revealing,
+            rule,
+            rounding: settings.rounding,
+            negative_prompt: None,
+            edit: None,
+            usual_truncation: [1.0; 2],
+        }
+    }
+
+    /// Seed of the first picture; picture i has seed + i.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Pictures of each subject.
+    pub fn count(mut self, count: usize) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// Pictures made and decoded together on a GPU.
+    pub fn batch_size(mut self, pictures: usize) -> Self {
+        self.batch_size = pictures;
+        self
+    }
+
+    /// Reverse steps, 1 to T.
+    pub fn steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// Which times the steps visit.
+    pub fn times(mut self, times: Times) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// Guidance scale; 1 is none.
+    pub fn guidance(mut self, scale: f64) -> Self {
+        self.guidance = scale;
+        self
+    }
+
+    /// Guidance only while the visible share of the tokens is between these two.
+    pub fn guidance_span(mut self, span: [f64; 2]) -> Self {
+        self.guidance_span = Some(span);
+        self
+    }
+
+    /// Which codes may be drawn.
+    pub fn truncation(mut self, truncation: Truncation) -> Self {
+        self.truncation = Some(truncation);
+        self
+    }
+
+    /// Reveals a fixed number of tokens a step (high-quality inference).
+    pub fn revealing(mut self, revealing: Revealing) -> Self {
+        self.revealing = Some(revealing);
+        self
+    }
+
+    /// Whose rules the reverse step follows.
+    pub fn rule(mut self, rule: ReverseRule) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// How channel values become 8 bits.
+    pub fn rounding(mut self, rounding: Rounding) -> Self {
+        self.rounding = rounding;
+        self
+    }
+
+    /// What the pictures should not show.
+    pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.negative_prompt = Some(prompt.into());
+        self
+    }
+
+    /// Starts from a picture.
+    pub fn edit(mut self, edit: Edit) -> Self {
+        self.edit = Some(edit);
+        self
+    }
+
+    /// The sampler's part, with every choice made.
+    pub fn sampler(&self) -> SamplerConfig {
+        let guided = usize::from(self.guidance != 1.0);
+        let usual = Truncation::TopP(self.usual_truncation[guided]);
+        let truncation = match self.truncation.unwrap_or(usual) {
+            // The official top1.0r drops codes by rounding alone; it is kept as it is.
+            Truncation::TopP(1.0) if self.rule != ReverseRule::Official => Truncation::Off,
+            truncation => truncation,
+        };
+        SamplerConfig {
+            steps: self.steps,
+            times: self.times,
+            guidance: self.guidance,
+            guidance_span: self.guidance_span,
+            truncation,
+            revealing: self.revealing,
+            rule: self.rule,
+        }
+    }
+
+    /// What a picture made by a denoiser in `dtype` is repeated with.
+    pub fn settings(&self, dtype: Precision) -> Settings {
+        Settings {
+            sampler: self.sampler(),
+            rounding: self.rounding,
+            dtype,
+        }
+    }
+
+    /// The run plan for `model`, if it can be sampled so.
+    ///
+    /// # Errors
+    ///
+    /// An option outside its range, guidance or a negative prompt that the model has no
+    /// use for. What is asked of a picture to start from is checked by
+    /// [`Edit::canvas`].
+    pub fn plan(&self, model: &ModelConfig) -> Result<SamplingPlan, OptionsError> {
+        let config = self.sampler();
+        let guidance = config.guidance;
+        let unconditional = model.denoiser.condition == Conditioning::Unconditional;
+        if unconditional && config.uses_guidance() {
+            return Err(OptionsError::Unconditional { guidance });
+        }
+        if self.negative_prompt.is_some() && model.text.is_none() {
+            return Err(OptionsError::NegativePrompt);
+        }
+        if self.negative_prompt.is_some() && !config.uses_guidance() {
+            return Err(OptionsError::NothingToLeadFrom { guidance });
+        }
+        let plan = config.plan(&model.schedule(), model.denoiser.tokens())?;
+        Ok(match &self.edit {
+            Some(edit) => plan.with_strength(edit.record().strength)?,
+            None => plan,
+        })
+    }
+
+    /// `count` pictures of each of `subjects`, with seeds that count up.
+    ///
+    /// # Errors
+    ///
+    /// Seeds that would pass 2^64.
+    pub fn requests<S>(&self, subjects: &[S]) -> Result<Vec<Request>, OptionsError>
+    where
+        S: Clone + Into<Subject>,
+    {
+        let pictures = subjects.len() as u64 * self.count as u64;
+        if self.seed.checked_add(pictures).is_none() {
+            let seed = self.seed;
+            return Err(OptionsError::Seed { seed, pictures });
+        }
+        let subjects = subjects.iter().cloned().map(Into::into);
+        Ok(subjects
+            .flat_map(|subject| std::iter::repeat_n(subject, self.count))
+            .zip(self.seed..)
+            .map(|(subject, seed)| Request { subject, seed })
+            .collect())
+    }
+}
