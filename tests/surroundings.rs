@@ -347,6 +347,16 @@ fn a_full_disk_is_told_with_the_file_and_leaves_nothing_half_written() {
         &["convert", s(&model), "full/d", "--to=diffusers"],
         &["full/d", space],
     );
+    experiment(at);
+    let train = ["train", "experiment.yaml", "train.folder=full/run"];
+    for room in [1_000_000, 22_000_000] {
+        full(
+            room,
+            &train,
+            &["full/run/step-00000004", ".safetensors", space],
+        );
+    }
+    std::fs::remove_dir_all(at.join("full/run")).unwrap();
     assert!(files(&at.join("full")).is_empty());
     succeed(at, &["convert", s(&model), "full/m.safetensors"]);
     let before = std::fs::read(at.join("full/m.safetensors")).unwrap();

@@ -6,6 +6,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 
+use safetensors::SafeTensorError;
+
 use super::error::LoadError;
 use super::state_dict::{safetensors_dtype, Entry};
 use crate::files::{self, FileError};
@@ -43,9 +45,9 @@ pub fn write<'a>(
     if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(error);
     }
-    written.map_err(|e| LoadError::Format {
-        path: path.to_path_buf(),
-        problem: format!("could not be written: {e}"),
+    written.map_err(|error| match error {
+        SafeTensorError::IoError(error) => FileError::writing(path)(error).into(),
+        error => FileError::writing(path)(std::io::Error::other(error)).into(),
     })
 }
 

@@ -40,9 +40,10 @@ pub struct FileError {
 }
 
 impl FileError {
-    pub fn new(path: impl Into<PathBuf>, action: Action, source: io::Error) -> Self {
+    /// A file in a workspace is named as the one that it becomes.
+    pub fn new(path: impl AsRef<Path>, action: Action, source: io::Error) -> Self {
         FileError {
-            path: path.into(),
+            path: new::destination(path.as_ref()),
             action,
             source,
         }

@@ -13,7 +13,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
@@ -278,6 +278,12 @@ fn finish(path: &Path, usual: u32) -> io::Result<()> {
         if_supported(fs::set_permissions(path, Permissions::from_mode(usual)))?;
     }
     if_supported(File::open(path)?.sync_all())
+}
+
+/// The place that what is at `path` has, or will have when it leaves its workspace.
+pub(super) fn destination(path: &Path) -> PathBuf {
+    let hidden = |part: &Component| part.as_os_str().as_bytes().starts_with(PREFIX.as_bytes());
+    path.components().filter(|part| !hidden(part)).collect()
 }
 
 /// Removes left-over workspaces the first time that this process writes into `folder`.

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use super::folder::{saved_steps, SavedStep};
 use super::learning_rate::PlateauState;
@@ -48,10 +49,17 @@ pub(super) fn fill(
 ) -> Result<(), String> {
     let mut tensors = tensors(state);
     tensors.extend(contents.tensors);
-    Tensor::write_safetensors(&tensors, path.join(STATE)).map_err(|e| e.to_string())?;
+    Tensor::write_safetensors(&tensors, path.join(STATE)).map_err(|error| {
+        let error = match error {
+            TchError::SafeTensorError { err, .. } => err.to_string(),
+            error => error.to_string(),
+        };
+        FileError::writing(&path.join(STATE))(io::Error::other(error)).to_string()
+    })?;
     let mut names = vec![model, STATE];
     if let Some(window) = contents.window {
-        fs::write(path.join(WINDOW), window + "\n").map_err(|e| format!("{WINDOW}: {e}"))?;
+        let file = path.join(WINDOW);
+        fs::write(&file, window + "\n").map_err(|e| FileError::writing(&file)(e).to_string())?;
         names.push(WINDOW);
     }
     let manifest = Manifest {

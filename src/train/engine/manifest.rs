@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Fingerprint;
-use crate::files::{self, sha256_of_file};
+use crate::files::{self, sha256_of_file, FileError};
 use crate::train::TrainError;
 
 pub(super) const VERSION: u32 = 1;
@@ -41,7 +41,8 @@ impl Manifest {
 
     /// Writes the manifest of a folder in the making.
     pub fn write(&self, folder: &Path) -> Result<(), String> {
-        fs::write(folder.join(MANIFEST), self.text()?).map_err(|e| format!("{MANIFEST}: {e}"))
+        let file = folder.join(MANIFEST);
+        fs::write(&file, self.text()?).map_err(|e| FileError::writing(&file)(e).to_string())
     }
 
     /// Takes the place of the manifest of the checkpoint `path`.
