@@ -60,28 +60,37 @@ pub fn write(
         ])
     };
     let mut beside = Vec::new();
+    // All are whole before the first gets its name, the model last.
+    let mut files = Vec::new();
     if let Some(entry) = state.get(CODE_MAPPING) {
         let file = path.with_file_name(mapping_name(model));
-        write_mapping(&file, entry)?;
+        files.push(mapping_file(&file, entry)?);
         beside.push((file, "the code mapping"));
     }
     if let Some(text) = model.text.as_ref().filter(|t| !t.tower.merges.is_clip()) {
         let file = path.with_file_name(vocabulary::file_name(&text.tower));
         let tokenizer = vocabulary::tokenizer(&text.tower, state, path)?;
-        write_merges(&file, tokenizer.merges())?;
+        files.push(merges_file(&file, tokenizer.merges())?);
         beside.push((file, "the merge rules of the text vocabulary (bpe_path)"));
     }
-    save(path, root, &tensors)?;
+    files.push(torch_file(path, root, &tensors)?);
+    for file in files {
+        file.commit()?;
+    }
     Ok(beside)
 }
 
 /// Writes a code mapping, int64 `[N]`, as the original's `taming_vqvae_2887.pt`.
 pub fn write_mapping(path: &Path, mapping: &Entry) -> Result<(), LoadError> {
-    save(path, |tensor| tensor, &[(String::new(), mapping.clone())])
+    Ok(mapping_file(path, mapping)?.commit()?)
 }
 
-/// Writes merge rules as the original's tokenizer reads them (`bpe_path`).
-fn write_merges(path: &Path, merges: &Merges) -> Result<(), LoadError> {
+fn mapping_file(path: &Path, mapping: &Entry) -> Result<NewFile, LoadError> {
+    torch_file(path, |tensor| tensor, &[(String::new(), mapping.clone())])
+}
+
+/// Merge rules as the original's tokenizer reads them (`bpe_path`).
+fn merges_file(path: &Path, merges: &Merges) -> Result<NewFile, LoadError> {
     let io = |e| FileError::writing(path)(e);
     let temporary = NewFile::beside(path)?;
     let mut compressed = GzEncoder::new(temporary.as_file(), Compression::best());
@@ -89,7 +98,7 @@ fn write_merges(path: &Path, merges: &Merges) -> Result<(), LoadError> {
         .write_all(merges.to_text().as_bytes())
         .map_err(io)?;
     compressed.finish().map_err(io)?;
-    Ok(temporary.commit()?)
+    Ok(temporary)
 }
 
 /// The original's name of the file with the code mapping.
@@ -207,14 +216,13 @@ fn constants(model: &ModelConfig, state: &StateDict) -> Result<Vec<(String, Entr
     Ok(buffers)
 }
 
-/// Writes a PyTorch file that appears whole or not at all: `root` of the dict of
-/// `tensors`, or of the one tensor without a name. Entries of the same name in their own
+/// A PyTorch file that is yet to get its name: `root` of the dict of `tensors`, or of the one tensor without a name. Entries of the same name in their own
 /// file share a storage.
-fn save(
+fn torch_file(
     path: &Path,
     root: impl Fn(Saved) -> Saved,
     tensors: &[(String, Entry)],
-) -> Result<(), LoadError> {
+) -> Result<NewFile, LoadError> {
     let mut storages: Vec<&Entry> = Vec::new();
     let mut known = HashMap::new();
     let mut values = Vec::new();
@@ -242,5 +250,5 @@ fn save(
         writer.storage(index, &entry.bytes()?).map_err(io)?;
     }
     writer.finish().map_err(io)?;
-    Ok(temporary.commit()?)
+    Ok(temporary)
 }
