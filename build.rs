@@ -23,21 +23,33 @@ fn main() {
         }
     }
 
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .warnings(false)
-        .opt_level(1)
-        .debug(false)
-        .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
-        .flag("-fvisibility=hidden")
-        .flag("-isystem")
-        .flag(include.display().to_string())
-        .flag("-isystem")
-        .flag(include.join("torch/csrc/api/include").display().to_string())
+    let shim = || {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++17")
+            .warnings(false)
+            .opt_level(1)
+            .debug(false)
+            .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+            .flag("-fvisibility=hidden")
+            .flag("-isystem")
+            .flag(include.display().to_string())
+            .flag("-isystem")
+            .flag(include.join("torch/csrc/api/include").display().to_string());
+        build
+    };
+    shim()
         .file("csrc/vqd_ops.cpp")
         .file("csrc/terminate.cpp")
+        .file("csrc/vqd_c10d.cpp")
         .compile("vqd_ops");
+    // Only this file sees the stand-ins for gloo's headers.
+    shim()
+        .flag("-isystem")
+        .flag("csrc/stubs")
+        .file("csrc/vqd_gloo.cpp")
+        .compile("vqd_gloo");
 
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");

@@ -9,20 +9,9 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace {
+#include "guarded.h"
 
-// Every entry point below returns null on success, else a message for vqd_free.
-template <class F>
-char* guarded(F&& f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
-}
+namespace {
 
 // y = x W' + b in one oneDNN call, with an activation behind it ("none", "swish").
 using Unary = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,

@@ -1,7 +1,7 @@
 //! `vqdiffusion train`: an experiment to checkpoints.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 
@@ -13,7 +13,8 @@ use super::CliResult;
 use crate::experiment::Experiment;
 use crate::train::diffusion::session::{open_start, Ready, Session};
 use crate::train::diffusion::{LogLine, MODEL};
-use crate::train::engine::{Ended, Event, Resume};
+use crate::train::engine::launch::launch;
+use crate::train::engine::{Ended, Event, Ranks, Resume};
 
 const HELP: &str = "\
 Examples:
@@ -40,8 +41,29 @@ pub struct TrainArgs {
     #[arg(long, value_name = "CHECKPOINT")]
     init_from: Option<PathBuf>,
 
+    /// Processes on this machine that divide every step among them, on the CPU; one thread
+    /// each unless OMP_NUM_THREADS or --threads says otherwise. torchrun can start them too
+    /// (`torchrun --no-python`).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    nproc_per_node: Option<u16>,
+
     #[command(flatten)]
     compute: ComputeArgs,
+}
+
+/// This command line without the number of processes, for each of them.
+fn one_process() -> std::io::Result<Command> {
+    const FLAG: &str = "--nproc-per-node";
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut words = std::env::args_os().skip(1);
+    while let Some(word) = words.next() {
+        if word == FLAG {
+            words.next();
+        } else if !word.to_string_lossy().starts_with(&format!("{FLAG}=")) {
+            command.arg(word);
+        }
+    }
+    Ok(command)
 }
 
 pub fn run(args: &TrainArgs) -> CliResult {
@@ -64,6 +86,17 @@ pub fn run(args: &TrainArgs) -> CliResult {
         }
         return print_config(&experiment);
     }
+    if let Some(count) = args.nproc_per_node {
+        let stop = stop_on_signals()?;
+        let program = one_process()?;
+        let again = || {
+            let mut command = Command::new(program.get_program());
+            command.args(program.get_args());
+            command
+        };
+        let code = launch(again, count.into(), STOPPED, &stop)?;
+        return Ok(ExitCode::from(code));
+    }
     let device = args.compute.set_up()?;
     let Experiment {
         model,
@@ -71,15 +104,26 @@ pub fn run(args: &TrainArgs) -> CliResult {
         data,
         train,
     } = &experiment;
-    let session = Session::open(model.as_ref(), weights, data, train, &resume, device)?;
+    let ranks = Ranks::from_environment()?;
+    // Of several processes one speaks.
+    let (speaks, count) = (ranks.is_first(), ranks.count());
+    let session = Session::open(model.as_ref(), weights, data, train, &resume, device, ranks)?;
     let stop = stop_on_signals()?;
-    say(format_args!("{}", session.plan()));
+    if speaks {
+        say(format_args!("{}", session.plan()));
+        if count > 1 {
+            say(format_args!(
+                "processes    {count}, each with {} samples of a step and the memory above",
+                train.effective_batch() / count as u64
+            ));
+        }
+    }
     let Ready {
         mut run,
         resumed,
         set_aside,
     } = session.load()?;
-    if let Some(path) = resumed {
+    if let Some(path) = resumed.filter(|_| speaks) {
         say(format_args!(
             "continued    {} at step {}",
             path.display(),
@@ -93,17 +137,23 @@ pub fn run(args: &TrainArgs) -> CliResult {
             aside.folder.display()
         ));
     }
-    let mut progress = Progress::new(train.steps, "training", false);
+    let mut progress = Progress::new(train.steps, "training", !speaks);
     progress.start_at(run.state.step);
-    let ended = run.train(&stop, &mut |event| show(&mut progress, &event));
+    let ended = run.train(&stop, &mut |event| {
+        if speaks {
+            show(&mut progress, &event);
+        }
+    });
     progress.finish();
     match ended? {
         Ended::Finished => Ok(ExitCode::SUCCESS),
         Ended::Stopped => {
-            say(format_args!(
-                "stopped by a signal at step {}; --resume auto goes on",
-                run.state.step
-            ));
+            if speaks {
+                say(format_args!(
+                    "stopped by a signal at step {}; --resume auto goes on",
+                    run.state.step
+                ));
+            }
             Ok(ExitCode::from(STOPPED))
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod adamw;
 pub mod allocator;
+pub mod c10d;
 pub mod cuda;
 pub mod device;
 pub mod foreach;

@@ -6,6 +6,7 @@ use crate::checkpoint::LoadError;
 use crate::clip::TokenizerError;
 use crate::data::DataError;
 use crate::files::FileError;
+use crate::torch::c10d::C10dError;
 
 /// Why a run could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,10 @@ pub enum TrainError {
 
     #[error("{0}")]
     Memory(String),
+
+    /// Of the processes that train together, one is gone or does not answer.
+    #[error("the processes of this run cannot go on together: {0}")]
+    Ranks(#[source] C10dError),
 
     #[error(transparent)]
     Device(#[from] crate::torch::device::DeviceError),

@@ -6,6 +6,7 @@ mod learning;
 mod place;
 #[path = "../program/mod.rs"]
 mod program;
+mod ranks;
 mod recompute;
 mod refusals;
 mod resume;

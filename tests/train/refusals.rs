@@ -12,7 +12,7 @@ use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::experiment::Experiment;
 use vqdiffusion::train::diffusion::line::Speed;
 use vqdiffusion::train::diffusion::{DiffusionTask, RunData, Start, WeightsConfig};
-use vqdiffusion::train::engine::{Run, RunFolder, Task};
+use vqdiffusion::train::engine::{Ranks, Run, RunFolder, Task};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::place::{model, text_model, write_model, write_tokens, Workplace};
@@ -298,7 +298,14 @@ fn a_parameter_without_a_gradient_is_an_error() {
     };
     let task = DiffusionTask::new(&train, start.model(), frozen, data, speed, Device::Cpu);
     let place = RunFolder::open(&folder.path().join("run"), DiffusionTask::MEASURE);
-    let mut run = Run::new(train.settings(), place.expect("a folder"), state, task);
+    let mut run = Run::new(
+        train.settings(),
+        place.expect("a folder"),
+        Ranks::alone(),
+        state,
+        task,
+    )
+    .expect("a run");
     let error = run.step(&AtomicBool::new(false)).expect_err("no gradient");
     assert!(error.to_string().contains("blocks.left_over"), "{error}");
 }

@@ -14,7 +14,7 @@ use vqdiffusion::train::diffusion::line::Speed;
 use vqdiffusion::train::diffusion::{DiffusionTask, RunData, Start, WeightsConfig, MODEL};
 use vqdiffusion::train::engine::checkpoint::newest;
 use vqdiffusion::train::engine::folder::saved_steps;
-use vqdiffusion::train::engine::{CheckpointConfig, Run, RunFolder, SavedStep, Task};
+use vqdiffusion::train::engine::{CheckpointConfig, Ranks, Run, RunFolder, SavedStep, Task};
 use vqdiffusion::train::{TextTraining, TrainConfig, TrainError};
 
 use crate::place::{model, signal, text_model, wait_for, write_model, write_tokens, Workplace};
@@ -429,7 +429,7 @@ fn child_that_saves_without_end() {
     let place = RunFolder::open(&folder.join("run"), DiffusionTask::MEASURE).expect("a folder");
     let mut settings = config.settings();
     settings.checkpoint = CheckpointConfig { every: 1, keep: 2 };
-    let mut run = Run::new(settings, place, state, task);
+    let mut run = Run::new(settings, place, Ranks::alone(), state, task).expect("a run");
     if let Some(saved) = newest_in(&run.folder.path).expect("a readable folder") {
         run.restore(&saved.path).expect("a whole checkpoint");
     }

@@ -17,7 +17,7 @@ use crate::codec::CodecConfig;
 use crate::train::engine::log::JSON_LINES;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
-use crate::train::engine::{Run, RunFolder, RunState, Task};
+use crate::train::engine::{Ranks, Run, RunFolder, RunState, Task};
 use crate::train::TrainError;
 
 /// A run that is ready to train.
@@ -126,7 +126,7 @@ pub fn open(
     let state = RunState::new(&config.rules(), trained);
     let settings = config.settings(!data.validation.is_empty());
     let task = CodecTask::new(config, weights, data);
-    let mut run = Run::new(settings, folder, state, task);
+    let mut run = Run::new(settings, folder, Ranks::alone(), state, task)?;
     let mut set_aside = None;
     if let Some(path) = &resumed {
         run.restore(path)?;

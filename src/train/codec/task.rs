@@ -26,7 +26,7 @@ use crate::picture::{psnr, Picture};
 use crate::random::{sample_generator, unit, TrainingDraw};
 use crate::torch::host::values;
 use crate::train::engine::checkpoint::{fill_from, read};
-use crate::train::engine::{Better, Measure, RunState, Task};
+use crate::train::engine::{Better, Measure, Ranks, RunState, Task};
 use crate::train::TrainError;
 
 /// Batches that wait to be trained on.
@@ -183,7 +183,8 @@ impl Task for CodecTask {
         })
     }
 
-    fn report(&mut self, parts: Vec<CodecPart>) -> CodecReport {
+    /// A codec trains in one process.
+    fn report(&mut self, parts: Vec<CodecPart>, _ranks: &Ranks) -> Result<CodecReport, TrainError> {
         let mean = |of: fn(&CodecPart) -> &Tensor| {
             let sum: f64 = parts.iter().map(|part| of(part).double_value(&[])).sum();
             sum / parts.len() as f64
@@ -201,14 +202,14 @@ impl Task for CodecTask {
             let counts: Vec<f64> = values(&statistics.counts);
             counts.into_iter().map(|count| count as u64).collect()
         });
-        CodecReport {
+        Ok(CodecReport {
             loss: reconstruction + commitment * self.config.commitment,
             reconstruction,
             commitment,
             usage,
             revived: 0,
             quantized,
-        }
+        })
     }
 
     fn loss(report: &CodecReport) -> f64 {

@@ -16,7 +16,7 @@ use crate::data::Split;
 use crate::model::ModelConfig;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
-use crate::train::engine::{Run, RunFolder, Task};
+use crate::train::engine::{Ranks, Run, RunFolder, Task};
 use crate::train::TrainError;
 
 /// Everything that a run needs, opened and checked; the weights are not read yet.
@@ -26,6 +26,7 @@ pub struct Session {
     start: Start,
     data: RunData,
     folder: RunFolder,
+    ranks: Ranks,
     /// The checkpoint that it goes on from.
     resumed: Option<PathBuf>,
     /// Trained values, and values in frozen parts of the condition.
@@ -77,9 +78,21 @@ impl Session {
         config: &TrainConfig,
         resume: &Resume,
         device: Device,
+        ranks: Ranks,
     ) -> Result<Self, TrainError> {
-        let folder = RunFolder::open(&config.folder, DiffusionTask::MEASURE)?;
-        let resumed = resume.checkpoint(&config.folder, MODEL)?;
+        if !ranks.is_alone() && device != Device::Cpu {
+            return Err(TrainError::Value {
+                key: "WORLD_SIZE",
+                found: ranks.count().to_string(),
+                expected: "1 on a GPU: several processes train on the CPU alone".into(),
+            });
+        }
+        ranks.share(&config.settings())?;
+        let folder = match ranks.is_first() {
+            true => RunFolder::open(&config.folder, DiffusionTask::MEASURE)?,
+            false => RunFolder::of_another(&config.folder, DiffusionTask::MEASURE),
+        };
+        let resumed = ranks.path_of_first(|| resume.checkpoint(&config.folder, MODEL))?;
         let start = open_start(model, weights, config.text, resumed.as_deref())?;
         let model = start.model();
         config.preview.check(&model.denoiser.condition)?;
@@ -96,8 +109,10 @@ impl Session {
             let samples = validation.as_ref().unwrap_or(&train);
             samples.fixed(config.validation.samples)
         };
+        // The first process validates for all.
+        let validates = config.validation.every > 0 && ranks.is_first();
         let data = RunData {
-            validation: (config.validation.every > 0).then(fixed).transpose()?,
+            validation: validates.then(fixed).transpose()?,
             train,
         };
         drop((source, validation)); // and with it the codec, if it is not needed any more
@@ -108,9 +123,15 @@ impl Session {
             start,
             data,
             folder,
+            ranks,
             resumed,
             sizes,
         })
+    }
+
+    /// The processes that train together.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// What the run will do and need.
@@ -136,12 +157,14 @@ impl Session {
         let plan = self.plan();
         plan.check_memory().map_err(TrainError::Memory)?;
         let flops_per_image = plan.flops_per_image();
+        let is_first = self.ranks.is_first();
         let Session {
             config,
             device,
             start,
             data,
             folder,
+            ranks,
             resumed,
             ..
         } = self;
@@ -151,11 +174,13 @@ impl Session {
             peak: peak_flops(device, config.precision),
         };
         let task = DiffusionTask::new(&config, start.model(), frozen, data, speed, device);
-        let mut run = Run::new(config.settings(), folder, state, task);
+        let mut run = Run::new(config.settings(), folder, ranks, state, task)?;
         let mut set_aside = None;
         if let Some(path) = &resumed {
             run.restore(path)?;
-            set_aside = run.folder.set_aside_after(run.state.step)?;
+            if is_first {
+                set_aside = run.folder.set_aside_after(run.state.step)?;
+            }
         }
         Ok(Ready {
             run,

@@ -25,7 +25,7 @@ use crate::torch::device::Precision;
 use crate::torch::host::values;
 use crate::torch::Params;
 use crate::train::engine::checkpoint::numbers;
-use crate::train::engine::{Better, Measure, RunState, Task};
+use crate::train::engine::{Better, Measure, Ranks, RunState, Task};
 use crate::train::TrainError;
 
 /// The frozen parts of a model in training.
@@ -102,11 +102,12 @@ impl DiffusionTask {
         }
     }
 
-    /// The batch that begins with the sample `first`.
-    fn batch(&mut self, first: u64) -> Result<Batch, TrainError> {
+    /// The batch of these samples.
+    fn batch(&mut self, samples: &Range<u64>) -> Result<Batch, TrainError> {
+        let first = samples.start;
         match self.ahead.take() {
             Some((at, batch)) if at == first => Ok(batch),
-            _ => Ok(self.data.train.batch(first, self.config.batch_size)?),
+            _ => Ok(self.data.train.batch(first, count(samples))?),
         }
     }
 
@@ -189,7 +190,7 @@ impl Task for DiffusionTask {
             Some(model) => model,
             None => self.model_of(state),
         };
-        let batch = self.batch(samples.start)?;
+        let batch = self.batch(&samples)?;
         let codes = self.model.denoiser.codes;
         let usage = batch.tokens.flatten(0, -1).bincount(None::<Tensor>, codes);
         let (first, times, p_t) = &self.drawn;
@@ -207,29 +208,36 @@ impl Task for DiffusionTask {
     }
 
     fn look_ahead(&mut self, samples: Range<u64>) {
-        let batch = self.data.train.batch(samples.start, self.config.batch_size);
+        let batch = self.data.train.batch(samples.start, count(&samples));
         self.ahead = batch.ok().map(|batch| (samples.start, batch));
     }
 
-    fn report(&mut self, parts: Vec<Part>) -> StepReport {
+    fn report(&mut self, parts: Vec<Part>, ranks: &Ranks) -> Result<StepReport, TrainError> {
         let model = self.current.take();
         if self.config.precision == Precision::F32 {
             self.single = model;
         }
         let all = |of: fn(&Part) -> &Tensor| parts.iter().map(of).collect::<Vec<&Tensor>>();
-        let sum = |x: &[&Tensor]| values::<f64>(&Tensor::stack(x, 0)).iter().sum::<f64>();
+        // One number of each part, those of all processes.
+        let each = |of: fn(&Part) -> &Tensor| {
+            let numbers = ranks.gathered(&Tensor::stack(&all(of), 0))?;
+            Ok::<Vec<f64>, TrainError>(values(&numbers))
+        };
+        let loss = each(|part| &part.outcome.loss)?;
+        let accuracy = each(|part| &part.outcome.accuracy)?;
+        let main = Tensor::cat(&all(|part| &part.outcome.main), 0);
         let usage = Tensor::stack(&all(|part| &part.usage), 0);
-        let usage = usage.sum_dim_intlist(0, false, Kind::Int64);
-        StepReport {
-            loss: sum(&all(|part| &part.outcome.loss)),
+        let usage = ranks.summed(&usage.sum_dim_intlist(0, false, Kind::Int64))?;
+        Ok(StepReport {
+            loss: loss.iter().sum::<f64>() / ranks.count() as f64,
             times: self.drawn.1.clone(),
-            main: values(&Tensor::cat(&all(|part| &part.outcome.main), 0)),
-            accuracy: sum(&all(|part| &part.outcome.accuracy)) / parts.len() as f64,
+            main: values(&ranks.gathered(&main)?),
+            accuracy: accuracy.iter().sum::<f64>() / accuracy.len() as f64,
             usage: values::<i64>(&usage)
                 .into_iter()
                 .map(|n| n as u64)
                 .collect(),
-        }
+        })
     }
 
     fn loss(report: &StepReport) -> f64 {
@@ -305,4 +313,9 @@ impl Task for DiffusionTask {
         self.times.count = numbers(rest, "time.count", steps)?;
         Ok(())
     }
+}
+
+/// How many samples these are.
+fn count(samples: &Range<u64>) -> usize {
+    (samples.end - samples.start) as usize
 }

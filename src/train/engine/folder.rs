@@ -75,6 +75,16 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// The folder for a process that only reads in it; another one holds it.
+    pub fn of_another(path: &Path, measure: Measure) -> Self {
+        RunFolder {
+            path: path.to_path_buf(),
+            measure,
+            lock: None,
+            made: false,
+        }
+    }
+
     /// Gives the name of `step` to a folder that `fill` fills, when it is whole, and removes
     /// the checkpoints not kept.
     ///
@@ -87,8 +97,8 @@ impl RunFolder {
         keep: &CheckpointConfig,
         fill: impl FnOnce(&Path) -> Result<(), String>,
     ) -> Result<SavedStep, TrainError> {
-        let path = self.path.join(format!("{PREFIX}{step:08}"));
-        self.publish(&path, fill).map_err(|problem| {
+        let saved = self.at_step(step);
+        self.publish(&saved.path, fill).map_err(|problem| {
             // What is there now: the folder may have been removed meanwhile.
             let before = saved_steps(&self.path).unwrap_or_default();
             TrainError::Save {
@@ -101,7 +111,13 @@ impl RunFolder {
             }
         })?;
         self.prune(keep)?;
-        Ok(SavedStep { path, step })
+        Ok(saved)
+    }
+
+    /// The checkpoint of `step`, whether or not it is there.
+    pub(super) fn at_step(&self, step: u64) -> SavedStep {
+        let path = self.path.join(format!("{PREFIX}{step:08}"));
+        SavedStep { path, step }
     }
 
     /// Adds the result of a validation to the checkpoint `saved`.

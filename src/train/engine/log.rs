@@ -75,6 +75,11 @@ impl<S: Default + Serialize> Interval<S> {
 
 /// Both files of the log.
 pub struct Log {
+    /// None where another process writes them.
+    files: Option<Files>,
+}
+
+struct Files {
     folder: PathBuf,
     lines: GrowingFile,
     events: EventFile,
@@ -93,42 +98,62 @@ impl Log {
         let mut lines = GrowingFile::new(path.clone());
         lines.open().map_err(FileError::writing(&path))?;
         Ok(Log {
-            folder: folder.to_path_buf(),
-            lines,
-            events: EventFile::new(folder),
+            files: Some(Files {
+                folder: folder.to_path_buf(),
+                lines,
+                events: EventFile::new(folder),
+            }),
         })
     }
 
+    /// The log of a process that writes none; another one does.
+    pub fn of_another() -> Self {
+        Log { files: None }
+    }
+
     pub fn line(&mut self, step: u64, line: &impl Line) -> Result<(), TrainError> {
-        self.json(line)?;
+        let Some(Files { lines, events, .. }) = &mut self.files else {
+            return Ok(());
+        };
+        let text = serde_json::to_string(line).map_err(|e| TrainError::Checkpoint {
+            path: lines.path().to_path_buf(),
+            problem: e.to_string(),
+        })?;
+        lines.append((text + "\n").as_bytes());
         for (tag, value) in line.scalars() {
-            self.events.scalar(step, tag, value);
+            events.scalar(step, tag, value);
         }
-        self.events.flush();
+        events.flush();
         Ok(())
     }
 
     pub fn validation(&mut self, step: u64, measure: &Measure, value: f64) {
+        let Some(Files { lines, events, .. }) = &mut self.files else {
+            return;
+        };
         // A value that is no number is null.
         let shown = serde_json::Value::from(value);
         let line = format!("{{\"step\":{step},\"{}\":{shown}}}\n", measure.log);
-        self.lines.append(line.as_bytes());
-        self.events.scalar(step, measure.tag, value);
-        self.events.flush();
+        lines.append(line.as_bytes());
+        events.scalar(step, measure.tag, value);
+        events.flush();
     }
 
     /// A sample sheet, as `samples-STEP.png` in the run's folder and as an event. One that
     /// cannot be written is warned of: the next start makes up for it.
     pub fn sheet(&mut self, step: u64, picture: &Picture) {
-        let path = self.folder.join(sheet_name(step));
+        let Some(Files { folder, events, .. }) = &mut self.files else {
+            return;
+        };
+        let path = folder.join(sheet_name(step));
         let written = write_png(&path, picture, &[])
             .map_err(|e| e.to_string())
             .and_then(|()| std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display())));
         match written {
             Ok(png) => {
                 let size = [picture.height.into(), picture.width.into()];
-                self.events.picture(step, "samples", size, &png);
-                self.events.flush();
+                events.picture(step, "samples", size, &png);
+                events.flush();
             }
             Err(problem) => log::warn!("{problem}; the run goes on without this sheet"),
         }
@@ -136,17 +161,10 @@ impl Log {
 
     /// Ends both files.
     pub fn finish(&mut self) {
-        self.lines.finish();
-        self.events.finish();
-    }
-
-    fn json(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
-        let text = serde_json::to_string(line).map_err(|e| TrainError::Checkpoint {
-            path: self.lines.path().to_path_buf(),
-            problem: e.to_string(),
-        })?;
-        self.lines.append((text + "\n").as_bytes());
-        Ok(())
+        if let Some(files) = &mut self.files {
+            files.lines.finish();
+            files.events.finish();
+        }
     }
 }
 

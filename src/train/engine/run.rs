@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::checkpoint::{self, Contents};
 use super::folder::{saved_steps, RunFolder, SavedStep};
 use super::log::{sheet_name, Interval, Log};
+use super::ranks::{Ranks, Share};
 use super::settings::Settings;
 use super::state::RunState;
 use super::task::Task;
@@ -56,6 +57,9 @@ pub struct Step<R> {
 pub struct Run<T: Task> {
     pub settings: Settings,
     pub folder: RunFolder,
+    /// The processes that train together.
+    ranks: Ranks,
+    share: Share,
     pub state: RunState,
     pub task: T,
     /// The steps since the last line of the log.
@@ -72,18 +76,30 @@ pub struct Run<T: Task> {
 
 impl<T: Task> Run<T> {
     /// A run at its first step.
-    pub fn new(settings: Settings, folder: RunFolder, state: RunState, task: T) -> Self {
-        Run {
+    ///
+    /// # Errors
+    ///
+    /// Steps that the processes cannot divide.
+    pub fn new(
+        settings: Settings,
+        folder: RunFolder,
+        ranks: Ranks,
+        state: RunState,
+        task: T,
+    ) -> Result<Self, TrainError> {
+        Ok(Run {
             interval: Interval::new(state.samples),
+            share: ranks.share(&settings)?,
             settings,
             folder,
+            ranks,
             state,
             task,
             validation_due: false,
             saved: None,
             skipped_in_a_row: 0,
             gradients_checked: false,
-        }
+        })
     }
 
     /// Begins the steps of a line of the log at the state at hand.
@@ -106,14 +122,15 @@ impl<T: Task> Run<T> {
             })?,
             None => Interval::new(self.state.samples),
         };
-        if let Some(then) = &restored.manifest.data {
+        let then = restored.manifest.data.as_ref();
+        if let Some(then) = then.filter(|_| self.ranks.is_first()) {
             warn_of_change(path, then, self.task.data());
         }
         self.validation_due = restored.manifest.validation_due;
         let own = self.folder.path.join(path.file_name().unwrap_or_default());
         self.saved = own.exists().then_some(self.state.step);
         let batch = self.settings.effective_batch();
-        if !self.state.samples.is_multiple_of(batch) {
+        if self.ranks.is_first() && !self.state.samples.is_multiple_of(batch) {
             log::warn!(
                 "{}: was made with another effective batch than {batch}",
                 path.display()
@@ -134,7 +151,10 @@ impl<T: Task> Run<T> {
         stop: &AtomicBool,
         observe: &mut dyn FnMut(Event<T::Line>),
     ) -> Result<Ended, TrainError> {
-        let mut log = Log::open(&self.folder.path, self.state.step)?;
+        let mut log = match self.ranks.is_first() {
+            true => Log::open(&self.folder.path, self.state.step)?,
+            false => Log::of_another(),
+        };
         let ended = self.train_with(&mut log, stop, observe);
         log.finish();
         ended
@@ -146,7 +166,6 @@ impl<T: Task> Run<T> {
         stop: &AtomicBool,
         observe: &mut dyn FnMut(Event<T::Line>),
     ) -> Result<Ended, TrainError> {
-        let asked = || stop.load(Ordering::Relaxed);
         self.make_up(log, stop, observe)?;
         while self.state.step < self.settings.steps {
             let made = match self.step(stop) {
@@ -190,10 +209,11 @@ impl<T: Task> Run<T> {
             let last = step == self.settings.steps;
             let validates = self.settings.due(step, self.settings.validation_every);
             let mut value = None;
-            if validates && !asked() {
+            let mut stopping = self.is_asked(stop)?;
+            if validates && !stopping {
                 value = self.validate(log, stop, observe)?;
+                stopping = self.is_asked(stop)?;
             }
-            let stopping = asked();
             let unfinished = validates && stopping && value.is_none();
             if self.settings.due(step, self.settings.checkpoint.every)
                 || value.is_some()
@@ -216,6 +236,11 @@ impl<T: Task> Run<T> {
         Ok(Ended::Finished)
     }
 
+    /// Whether any process was asked to stop.
+    fn is_asked(&self, stop: &AtomicBool) -> Result<bool, TrainError> {
+        self.ranks.any(stop.load(Ordering::Relaxed))
+    }
+
     /// One optimizer step on the next samples; none when it was asked to stop before.
     ///
     /// # Errors
@@ -224,30 +249,41 @@ impl<T: Task> Run<T> {
     /// too many steps in a row whose numbers are not finite.
     pub fn step(&mut self, stop: &AtomicBool) -> Result<Option<Step<T::Report>>, TrainError> {
         let samples = self.samples();
+        let own = self.ranks.own(&samples);
+        let Share {
+            batch_size,
+            accumulation: parts,
+        } = self.share;
+        let size = batch_size as u64;
+        if !self.ranks.has_begun() {
+            self.begin_together(samples.clone(), own.start..own.start + size)?;
+        }
         if let ControlFlow::Break(()) = self.task.begin(&self.state, samples.clone(), stop)? {
             return Ok(None);
         }
         let rate = self.state.learning_rate.rate;
-        let (size, parts) = (self.settings.batch_size as u64, self.settings.accumulation);
         self.state.parameters.clear_gradients();
         let mut done = Vec::with_capacity(parts);
-        for first in samples.clone().step_by(self.settings.batch_size) {
+        for (n, first) in own.step_by(batch_size).enumerate() {
+            self.ranks.before_part(n + 1 == parts)?;
             let part = self
                 .task
                 .backward(&self.state, first..first + size, parts)?;
             done.push(part);
         }
+        self.ranks.after_step()?;
         if self.state.step + 1 < self.settings.steps {
-            self.task.look_ahead(samples.end..samples.end + size);
+            let next = samples.end..samples.end + self.settings.effective_batch();
+            let first = self.ranks.own(&next).start;
+            self.task.look_ahead(first..first + size);
         }
         if !self.gradients_checked {
             self.check_gradients()?;
         }
 
-        // With several processes, gradients and reports are averaged or gathered here; all
-        // below is the same everywhere.
+        // Gradients are averaged and reports gathered: all below is the same everywhere.
         let norm = self.state.gradient_norm();
-        let mut report = self.task.report(done);
+        let mut report = self.task.report(done, &self.ranks)?;
         let loss = T::loss(&report);
 
         self.state.samples = samples.end;
@@ -266,6 +302,23 @@ impl<T: Task> Run<T> {
             rate,
             skipped: !finite,
         }))
+    }
+
+    /// The processes begin to average their gradients. The Reducer orders its buckets after
+    /// the first backward pass, and the sums of three processes depend on them; so every
+    /// process begins with a pass that counts for nothing, and a run that goes on has the
+    /// buckets of one that nothing interrupts.
+    fn begin_together(&mut self, samples: Range<u64>, part: Range<u64>) -> Result<(), TrainError> {
+        let nothing_stops = AtomicBool::new(false);
+        let _ = self.task.begin(&self.state, samples, &nothing_stops)?;
+        // Alone at first: the Reducer would wait for a gradient that never comes.
+        self.task.backward(&self.state, part.clone(), 1)?;
+        self.check_gradients()?;
+        self.state.parameters.clear_gradients();
+        self.ranks.begin(&self.state.parameters)?;
+        self.ranks.before_part(true)?;
+        self.task.backward(&self.state, part, 1)?;
+        self.ranks.after_step()
     }
 
     /// The samples of the next step.
@@ -289,10 +342,12 @@ impl<T: Task> Run<T> {
         self.skipped_in_a_row += 1;
         let (first, last) = (samples.start, samples.end - 1);
         let more = self.task.describe(report);
-        log::warn!(
-            "step {}: the loss or its gradient is not finite; skipped (samples {first} to {last}{more})",
-            self.state.step
-        );
+        if self.ranks.is_first() {
+            log::warn!(
+                "step {}: the loss or its gradient is not finite; skipped (samples {first} to {last}{more})",
+                self.state.step
+            );
+        }
         if self.skipped_in_a_row < self.settings.skip_limit {
             return Ok(());
         }
@@ -321,10 +376,14 @@ impl<T: Task> Run<T> {
         let Some(saved) = saved.into_iter().find(|saved| saved.step == step) else {
             return Ok(());
         };
-        self.task.publish(&self.folder.path, &saved.path)?;
+        if self.ranks.is_first() {
+            self.task.publish(&self.folder.path, &saved.path)?;
+        }
         if self.validation_due {
             if let Some(value) = self.validate(log, stop, observe)? {
-                self.folder.add_validation(&saved, value)?;
+                if self.ranks.is_first() {
+                    self.folder.add_validation(&saved, value)?;
+                }
                 self.validation_due = false;
             }
         }
@@ -343,12 +402,26 @@ impl<T: Task> Run<T> {
         observe: &mut dyn FnMut(Event<T::Line>),
     ) -> Result<Option<f64>, TrainError> {
         let step = self.state.step;
-        let Some(value) = self.task.validate(&self.state, stop)? else {
+        let value = match self.ranks.is_alone() {
+            true => self.task.validate(&self.state, stop)?,
+            false => Some(self.validate_for_all()?),
+        };
+        let Some(value) = value else {
             return Ok(None);
         };
         log.validation(step, &T::MEASURE, value);
         observe(Event::Validated { step, value });
         Ok(value.is_finite().then_some(value))
+    }
+
+    /// The measure, by the first of several processes. Nothing stops it: they all stop at the
+    /// same place.
+    fn validate_for_all(&self) -> Result<f64, TrainError> {
+        let value = match self.ranks.is_first() {
+            true => self.task.validate(&self.state, &AtomicBool::new(false))?,
+            false => None,
+        };
+        self.ranks.of_first(value.unwrap_or(f64::NAN))
     }
 
     fn preview(
@@ -357,13 +430,17 @@ impl<T: Task> Run<T> {
         log: &mut Log,
         stop: &AtomicBool,
     ) -> Result<(), TrainError> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         if let Some(picture) = self.task.preview(&saved.path, stop)? {
             log.sheet(saved.step, &picture);
         }
         Ok(())
     }
 
-    /// Writes the checkpoint of the state at hand into the run's folder.
+    /// Writes the checkpoint of the state at hand into the run's folder; of several processes
+    /// the first does.
     ///
     /// # Errors
     ///
@@ -373,6 +450,10 @@ impl<T: Task> Run<T> {
         validation: Option<f64>,
         validation_due: bool,
     ) -> Result<SavedStep, TrainError> {
+        if !self.ranks.is_first() {
+            self.saved = Some(self.state.step);
+            return Ok(self.folder.at_step(self.state.step));
+        }
         let (state, task, interval) = (&self.state, &self.task, &self.interval);
         let saved = self
             .folder

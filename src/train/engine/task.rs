@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 use tch::Tensor;
 
+use super::ranks::Ranks;
 use super::state::RunState;
 use crate::checkpoint::{LoadError, StateDict};
 use crate::data::Fingerprint;
@@ -71,8 +72,8 @@ pub trait Task {
         stop: &AtomicBool,
     ) -> Result<ControlFlow<()>, TrainError>;
 
-    /// Adds the gradients of these samples, one of `parts` equal parts of the step, to those
-    /// of `state.parameters`.
+    /// Adds the gradients of these samples, one of `parts` equal parts of this process's
+    /// samples of the step, to those of `state.parameters`.
     ///
     /// # Errors
     ///
@@ -88,8 +89,13 @@ pub trait Task {
     /// part's turn comes.
     fn look_ahead(&mut self, _samples: Range<u64>) {}
 
-    /// What a step's parts say together.
-    fn report(&mut self, parts: Vec<Self::Part>) -> Self::Report;
+    /// What the parts of a step say together, those of all processes: equal everywhere.
+    ///
+    /// # Errors
+    ///
+    /// A process that is gone.
+    fn report(&mut self, parts: Vec<Self::Part>, ranks: &Ranks)
+        -> Result<Self::Report, TrainError>;
 
     /// The loss of a step, as it is minimised.
     fn loss(report: &Self::Report) -> f64;

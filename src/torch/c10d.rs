@@ -1,0 +1,262 @@
+//! PyTorch's c10d: the store that processes meet in, collective operations over Gloo, and the
+//! Reducer, the engine of DistributedDataParallel.
+
+use std::ffi::{c_char, c_int, c_void, CString};
+use std::time::Duration;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::shim::{outcome, pointer};
+
+/// A handle of the shim's.
+type Handle = *mut c_void;
+
+extern "C" {
+    fn vqd_store_new(
+        host: *const c_char,
+        port: u16,
+        hosts: bool,
+        timeout_ms: i64,
+        out: *mut Handle,
+        taken: *mut u16,
+    ) -> *mut c_char;
+    fn vqd_store_prefix(store: Handle, prefix: *const c_char, out: *mut Handle) -> *mut c_char;
+    fn vqd_store_set(
+        store: Handle,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+    ) -> *mut c_char;
+    fn vqd_store_get(
+        store: Handle,
+        key: *const c_char,
+        value: *mut *mut c_char,
+        length: *mut usize,
+    ) -> *mut c_char;
+    fn vqd_store_free(store: Handle);
+    fn vqd_group_new(store: Handle, rank: c_int, count: c_int, out: *mut Handle) -> *mut c_char;
+    fn vqd_group_name(group: Handle, name: *const c_char) -> *mut c_char;
+    fn vqd_gloo_attach(
+        group: Handle,
+        store: Handle,
+        rank: c_int,
+        count: c_int,
+        timeout_ms: i64,
+    ) -> *mut c_char;
+    fn vqd_group_free(group: Handle);
+    fn vqd_all_gather(
+        group: Handle,
+        input: *mut C_tensor,
+        outs: *const *mut C_tensor,
+        count: usize,
+    ) -> *mut c_char;
+    fn vqd_all_reduce(group: Handle, tensor: *mut C_tensor) -> *mut c_char;
+    fn vqd_broadcast(group: Handle, tensors: *const *mut C_tensor, count: usize) -> *mut c_char;
+    fn vqd_reducer_new(
+        group: Handle,
+        parameters: *const *mut C_tensor,
+        count: usize,
+        out: *mut Handle,
+    ) -> *mut c_char;
+    fn vqd_reducer_prepare(reducer: Handle, reduces: bool) -> *mut c_char;
+    fn vqd_reducer_check(reducer: Handle) -> *mut c_char;
+    fn vqd_reducer_free(reducer: Handle);
+    fn vqd_free(message: *mut c_char);
+}
+
+/// What c10d says of a failure; its first line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct C10dError(String);
+
+fn checked(message: *mut c_char) -> Result<(), C10dError> {
+    outcome(message).map_err(|text| {
+        let first = text.lines().next().unwrap_or_default();
+        C10dError(first.to_string())
+    })
+}
+
+fn text(text: &str) -> Result<CString, C10dError> {
+    CString::new(text).map_err(|_| C10dError(format!("{text:?} has a zero in it")))
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn pointers(tensors: &[&Tensor]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(|tensor| pointer(tensor)).collect()
+}
+
+// SAFETY of the calls below: handles are the shim's own and live as long as what holds them;
+// lists hold as many tensors as is said, and these live through the call.
+
+/// Values by name that all processes see, over TCP.
+pub struct Store(Handle);
+
+impl Store {
+    /// A store in this process, at a free port, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// No port to be had.
+    pub fn host(timeout: Duration) -> Result<(Self, u16), C10dError> {
+        Self::new("127.0.0.1", 0, true, timeout)
+    }
+
+    /// The store at this place, or one in this process if it `hosts` it.
+    ///
+    /// # Errors
+    ///
+    /// Nobody answering within `timeout`.
+    pub fn at(host: &str, port: u16, hosts: bool, timeout: Duration) -> Result<Self, C10dError> {
+        Ok(Self::new(host, port, hosts, timeout)?.0)
+    }
+
+    fn new(
+        host: &str,
+        port: u16,
+        hosts: bool,
+        timeout: Duration,
+    ) -> Result<(Self, u16), C10dError> {
+        let (host, mut out, mut taken) = (text(host)?, std::ptr::null_mut(), 0);
+        checked(unsafe {
+            let timeout = milliseconds(timeout);
+            vqd_store_new(host.as_ptr(), port, hosts, timeout, &mut out, &mut taken)
+        })?;
+        Ok((Store(out), taken))
+    }
+
+    /// The same store with `prefix` before every name.
+    pub fn below(&self, prefix: &str) -> Result<Self, C10dError> {
+        let (prefix, mut out) = (text(prefix)?, std::ptr::null_mut());
+        checked(unsafe { vqd_store_prefix(self.0, prefix.as_ptr(), &mut out) })?;
+        Ok(Store(out))
+    }
+
+    pub fn set(&self, name: &str, value: &[u8]) -> Result<(), C10dError> {
+        let name = text(name)?;
+        checked(unsafe { vqd_store_set(self.0, name.as_ptr(), value.as_ptr(), value.len()) })
+    }
+
+    /// The value of `name`, which is waited for.
+    pub fn get(&self, name: &str) -> Result<Vec<u8>, C10dError> {
+        let (name, mut value, mut length) = (text(name)?, std::ptr::null_mut(), 0);
+        checked(unsafe { vqd_store_get(self.0, name.as_ptr(), &mut value, &mut length) })?;
+        // SAFETY: on success there are that many bytes, which are ours to free.
+        let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), length) }.to_vec();
+        unsafe { vqd_free(value) };
+        Ok(bytes)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        unsafe { vqd_store_free(self.0) }
+    }
+}
+
+/// Processes that compute together, of which this is one; tensors on the CPU, over Gloo.
+pub struct Group {
+    handle: Handle,
+    pub rank: usize,
+    pub count: usize,
+}
+
+impl Group {
+    /// The group of `count` processes that meet in `store`. An operation that some of them do
+    /// not come to fails after `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Processes that do not come.
+    pub fn gloo(
+        store: &Store,
+        rank: usize,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Self, C10dError> {
+        let (ours, all) = (rank as c_int, count as c_int);
+        let mut handle = std::ptr::null_mut();
+        checked(unsafe { vqd_group_new(store.0, ours, all, &mut handle) })?;
+        let group = Group {
+            handle,
+            rank,
+            count,
+        };
+        let below = store.below("cpu/")?;
+        let timeout = milliseconds(timeout);
+        checked(unsafe { vqd_gloo_attach(handle, below.0, ours, all, timeout) })?;
+        let name = text("training")?;
+        checked(unsafe { vqd_group_name(handle, name.as_ptr()) })?;
+        Ok(group)
+    }
+
+    /// The tensors of all processes, by rank; they have one shape.
+    pub fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, C10dError> {
+        let _no_grad = tch::no_grad_guard();
+        let own = tensor.contiguous();
+        let all: Vec<Tensor> = (0..self.count).map(|_| own.empty_like()).collect();
+        let outs = pointers(&all.iter().collect::<Vec<_>>());
+        checked(unsafe { vqd_all_gather(self.handle, pointer(&own), outs.as_ptr(), outs.len()) })?;
+        Ok(all)
+    }
+
+    /// The sum of the tensors of all processes.
+    pub fn sum(&self, tensor: &Tensor) -> Result<Tensor, C10dError> {
+        let _no_grad = tch::no_grad_guard();
+        let sum = tensor.contiguous().copy();
+        checked(unsafe { vqd_all_reduce(self.handle, pointer(&sum)) })?;
+        Ok(sum)
+    }
+
+    /// Gives `tensors` the values that they have in rank 0.
+    pub fn broadcast(&self, tensors: &[&Tensor]) -> Result<(), C10dError> {
+        let list = pointers(tensors);
+        checked(unsafe { vqd_broadcast(self.handle, list.as_ptr(), list.len()) })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        unsafe { vqd_group_free(self.handle) }
+    }
+}
+
+/// Averages the gradients of all processes while the backward pass goes on.
+pub struct Reducer(Handle);
+
+impl Reducer {
+    /// For these leaf tensors, all of which every reducing backward pass gives a gradient.
+    ///
+    /// # Errors
+    ///
+    /// Tensors that differ in shape between processes.
+    pub fn new(group: &Group, parameters: &[&Tensor]) -> Result<Self, C10dError> {
+        let (list, mut out) = (pointers(parameters), std::ptr::null_mut());
+        checked(unsafe { vqd_reducer_new(group.handle, list.as_ptr(), list.len(), &mut out) })?;
+        Ok(Reducer(out))
+    }
+
+    /// Called before each forward pass: with `reduces` its backward pass ends with averaged
+    /// gradients, without it adds to those of this process.
+    pub fn prepare(&self, reduces: bool) -> Result<(), C10dError> {
+        checked(unsafe { vqd_reducer_prepare(self.0, reduces) })
+    }
+
+    /// Called after a backward pass that reduces.
+    ///
+    /// # Errors
+    ///
+    /// Gradients that did not come.
+    pub fn check(&self) -> Result<(), C10dError> {
+        checked(unsafe { vqd_reducer_check(self.0) })
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        unsafe { vqd_reducer_free(self.0) }
+    }
+}
