@@ -711,7 +711,7 @@ fn bad_configurations() {
         (
             "train: pictures",
             "train: nowhere",
-            ["nowhere", "No such file"],
+            ["nowhere", "no such file or folder"],
         ),
         (
             "batch_size: 8",

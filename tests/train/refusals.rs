@@ -126,7 +126,7 @@ fn impossible_experiments_are_refused_before_any_work() {
         (["data.drop_rate=2"], ["data.drop_rate is 2", "0 to 1"]),
         (
             ["data.train=absent.safetensors"],
-            ["absent.safetensors", "No such file"],
+            ["absent.safetensors", "no such file or folder"],
         ),
         (
             ["weights.init_from=absent.pth"],
