@@ -100,6 +100,50 @@ fn contents(folder: &Path) -> HashMap<String, Vec<u8>> {
 }
 
 #[test]
+fn pictures_without_their_words_are_told() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    std::fs::create_dir(at.join("data")).unwrap();
+    draw_picture(&at.join("data/a.png"), 1);
+    std::fs::write(at.join("data/captions.txt"), "image,caption\na.png,a cat\n").unwrap();
+    let said = |out: &str| {
+        let output = command(at, &["data", "--out", out]).output().unwrap();
+        let message = program::text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        message
+    };
+    let message = said("c");
+    let expected = "the pictures are taken without captions; not read: captions.txt";
+    assert!(message.contains(expected), "{message}");
+    let list = "{\"file\": \"a.png\", \"prompt\": \"a cat\"}";
+    std::fs::write(at.join("data/metadata.jsonl"), list).unwrap();
+    let message = said("d");
+    assert!(message.contains("not read: prompt"), "{message}");
+    std::fs::write(at.join("data/metadata.jsonl"), "{\"file\": \"a.png\"}").unwrap();
+    let message = said("e");
+    assert!(message.contains("taken without captions"), "{message}");
+}
+
+#[test]
+fn a_picture_whose_decoder_panics_is_left_out_by_name() {
+    let folder = data_set(2);
+    let at = folder.path();
+    let damaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/damaged");
+    std::fs::copy(damaged.join("short_palette.png"), at.join("data/001.png")).unwrap();
+    let output = command(at, &["data", "--out", "c"]).output().unwrap();
+    let (out, message) = (program::text(&output.stdout), program::text(&output.stderr));
+    assert!(output.status.success(), "{message}");
+    for word in ["panicked", "operation failed", "out of range"] {
+        assert!(!message.contains(word), "{message}");
+    }
+    // A later decoder may read it as Pillow does.
+    if !out.contains("2 pictures of 2") {
+        assert!(out.contains("skipped 1:\n  001.png: "), "{out}");
+    }
+    refuse(at, &["data", "--out", "d", "--strict"], &["001.png"]);
+}
+
+#[test]
 fn tokens_are_the_codecs() {
     let folder = data_set(5);
     let at = folder.path();

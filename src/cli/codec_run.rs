@@ -17,7 +17,7 @@ use crate::pipeline::LoadedCodec;
 
 #[derive(Args)]
 pub struct CodecArgs {
-    /// PNG or JPEG files of any size: scaled to the model's, the middle cut out.
+    /// Pictures (PNG, JPEG, WebP, GIF) of any size: scaled to the model's, the middle cut out.
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
 

@@ -1,5 +1,7 @@
 //! Samples of an epoch, and batches read ahead.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
 use vqdiffusion::data::dataset::Epoch;
 use vqdiffusion::data::prefetch::prefetch;
 use vqdiffusion::data::{DataError, Rows, SampleRow};
@@ -43,9 +45,11 @@ fn a_thread_that_ends_early_is_an_error() {
     let mut results = numbers(5);
     assert!(matches!(results.next(), Some(Ok(30))));
     assert!(matches!(results.next(), Some(Ok(40))));
-    for problem in ["panicked: the disk burns", "has ended"] {
-        let error = results.next().unwrap().unwrap_err().to_string();
-        assert!(error.contains(problem), "{error}");
-    }
+    // The panic goes on where the result is asked for.
+    let asked = catch_unwind(AssertUnwindSafe(|| results.next()));
+    let panic = asked.err().expect("a panic");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"the disk burns"));
+    let error = results.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("has ended"), "{error}");
     assert!(results.next().is_none(), "all four numbers had an answer");
 }

@@ -24,11 +24,11 @@ def picture(shift=0):
     return image
 
 
-def png(name, depth, colour, rows, chunks=b""):
-    def chunk(kind, data):
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png(name, depth, colour, rows, chunks=b""):
     header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
     (here / name).write_bytes(
@@ -66,4 +66,7 @@ for path in sorted(here.iterdir()):
         expected[path.name] = list(Image.open(path).convert("RGB").tobytes())
 grey = [b"".join(struct.pack(">H", 5000 * x + y) for x in range(12)) for y in range(8)]
 png("grey16.png", 16, 0, grey)  # clipped at 255 by Pillow: refused
+damaged = here / "damaged"
+damaged.mkdir(exist_ok=True)
+png("damaged/short_palette.png", 8, 3, [bytes(12)] * 8, chunk(b"PLTE", bytes([1, 2, 3, 4])))
 (here / "pillow.json").write_text(json.dumps(expected) + "\n")

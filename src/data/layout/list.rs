@@ -41,8 +41,8 @@ impl Label {
 }
 
 /// Joins the rows (line, row) of each picture in the order of first mention. Where some
-/// pictures have captions, those without are skipped. Where none has, a warning names the
-/// list's `unread` fields.
+/// pictures have captions, those without are skipped. Where none has, and no label either,
+/// there is a warning; it names the list's `unread` fields.
 pub fn collect(
     path: &Path,
     layout: DataLayout,
@@ -120,12 +120,15 @@ pub fn collect(
             kept.push(item);
         }
     }
-    if !captioned && !kept.is_empty() && !unread.is_empty() {
+    let labelled = kept.iter().any(|item| item.label.is_some());
+    if !captioned && !kept.is_empty() && (!unread.is_empty() || !labelled) {
+        let unread = match unread {
+            [] => String::new(),
+            names => format!("; not read: {}", names.join(", ")),
+        };
         log::warn!(
-            "{}: the pictures are taken without captions: none in caption, text or captions, \
-             and not read: {}",
+            "{}: the pictures are taken without captions: none in caption, text or captions{unread}",
             path.display(),
-            unread.join(", ")
         );
     }
     Dataset {
