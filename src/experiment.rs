@@ -2,6 +2,10 @@
 //! composes the configurations that lie beside their modules.
 
 pub mod codec;
+mod describe;
+mod official;
+
+pub use describe::describe;
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +13,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
-use crate::checkpoint::official_yaml::OfficialYaml;
+use crate::checkpoint::LoadError;
 use crate::files::{self, FileError};
 use crate::model::ModelConfig;
 use crate::train::diffusion::{DataConfig, TrainConfig, WeightsConfig};
-use crate::train::official::OfficialRecipe;
 use crate::yaml;
 
 /// A training experiment.
@@ -37,6 +40,9 @@ pub enum ExperimentError {
     File(#[from] FileError),
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },
+    /// An official configuration, or a file that it names, is not as it must be.
+    #[error(transparent)]
+    Official(#[from] LoadError),
     #[error("{argument}: {problem}")]
     Override { argument: String, problem: String },
 }
@@ -49,7 +55,7 @@ impl Experiment {
     ///
     /// Unknown keys, wrong types and impossible values, with their place.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        read(path, overrides, translated, Experiment::check)
+        read(path, overrides, official::translated, Experiment::check)
     }
 
     /// Whether the values are possible; the first that is not, by its key.
@@ -86,7 +92,7 @@ impl Experiment {
 fn read<T: DeserializeOwned>(
     path: &Path,
     overrides: &[String],
-    translate: impl Fn(&Path, &Value) -> Option<Result<Value, String>>,
+    translate: impl Fn(&Path, &Value) -> Result<Option<Value>, ExperimentError>,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<T, ExperimentError> {
     let text = yaml::read(path)?;
@@ -95,7 +101,7 @@ fn read<T: DeserializeOwned>(
         problem,
     };
     let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
-    let translation = translate(path, &root).transpose().map_err(format)?;
+    let translation = translate(path, &root)?;
     let ours = translation.is_none();
     root = translation.unwrap_or(root);
     for argument in overrides {
@@ -122,29 +128,6 @@ fn read<T: DeserializeOwned>(
     Ok(experiment)
 }
 
-/// The experiment of an official configuration, whose data come from an override.
-fn translated(path: &Path, root: &Value) -> Option<Result<Value, String>> {
-    let experiment = |recipe: OfficialRecipe| {
-        Ok(Experiment {
-            model: None,
-            weights: WeightsConfig {
-                config: Some(path.to_path_buf()),
-                ..WeightsConfig::default()
-            },
-            data: DataConfig {
-                train: PathBuf::new(),
-                validation: None,
-                drop_rate: recipe.drop_rate,
-            },
-            train: recipe.train,
-        })
-    };
-    OfficialYaml::recognises(root).then(|| {
-        let experiment = OfficialRecipe::read(root).and_then(experiment)?;
-        serde_yaml::to_value(experiment).map_err(|e| e.to_string())
-    })
-}
-
 /// Sets the entry that `dotted.key=value` names, making what lies between.
 fn set(root: &mut Value, argument: &str) -> Result<(), String> {
     let (key, value) = argument
@@ -153,7 +136,7 @@ fn set(root: &mut Value, argument: &str) -> Result<(), String> {
     yaml::check_brackets(value).map_err(|e| format!("the value: {e}"))?;
     let value: Value =
         serde_yaml::from_str(value).map_err(|e| format!("the value is not YAML: {e}"))?;
-    let mut at = root;
+    let mut at = &mut *root;
     for part in key.split('.') {
         if part.is_empty() {
             return Err("the key has an empty part".into());
@@ -169,6 +152,15 @@ fn set(root: &mut Value, argument: &str) -> Result<(), String> {
             .or_insert(Value::Null);
     }
     *at = value;
+    // Each says how long a run is; the later one counts.
+    let other = match key {
+        "train.steps" => "epochs",
+        "train.epochs" => "steps",
+        _ => return Ok(()),
+    };
+    if let Some(Value::Mapping(train)) = root.get_mut("train") {
+        train.remove(other);
+    }
     Ok(())
 }
 

@@ -74,7 +74,7 @@ impl ModelConfig {
         }
         match (self.denoiser.condition, &self.text) {
             (Conditioning::Text { positions, width }, Some(text)) => {
-                let tower = [text.tower.context, text.tower.width];
+                let tower = text.tower.features();
                 if tower != [positions, width] {
                     return Err(format!(
                         "text.tower makes {tower:?} features (context, width), but \

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use case::{integers, Case};
 use tch::{Device, Kind, Tensor};
-use vqdiffusion::checkpoint::official::TEXT;
+use vqdiffusion::checkpoint::official::{Document, TEXT};
 use vqdiffusion::checkpoint::{Checkpoint, Loader, OpenOptions, WeightSet};
 use vqdiffusion::clip::TextEncoder;
 use vqdiffusion::diffusion::compat::{gumbel_argmax, LogSchedule};
@@ -29,7 +29,7 @@ fn recipe(case: &Case) -> TrainConfig {
     let path = case.path.join("config.yaml");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let yaml = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let recipe = OfficialRecipe::read(&yaml).unwrap_or_else(|e| panic!("{e}"));
+    let recipe = OfficialRecipe::read(&Document::new(yaml)).unwrap_or_else(|e| panic!("{e}"));
     recipe.train
 }
 
@@ -51,9 +51,10 @@ fn start_folder(case: &Case) -> PathBuf {
         .join(name)
 }
 
-fn open(folder: &Path, weights: WeightSet) -> Checkpoint {
+/// The checkpoint in `folder` under the case's own configuration.
+fn open(case: &Case, folder: &Path, weights: WeightSet) -> Checkpoint {
     let options = OpenOptions {
-        config: Some(folder.join("config.yaml")),
+        config: Some(case.path.join("config.yaml")),
         weights,
         ..OpenOptions::default()
     };
@@ -96,7 +97,7 @@ impl Recorded {
 fn steps(case: &mut Case) {
     let config = recipe(case);
     let folder = start_folder(case);
-    let checkpoint = open(&folder, WeightSet::Model);
+    let checkpoint = open(case, &folder, WeightSet::Model);
     let (model, parameters) = trainable(&checkpoint);
     let names = names(case);
     let sorted: std::collections::BTreeSet<&String> = names.iter().collect();
@@ -108,7 +109,7 @@ fn steps(case: &mut Case) {
     let rules = config.rules();
     let mut state = RunState::new(&rules, parameters);
     let mut history = TimestepSampler::new(schedule.timesteps(), config.duplicates());
-    let ema = trainable(&open(&folder, WeightSet::Ema)).1.copied();
+    let ema = trainable(&open(case, &folder, WeightSet::Ema)).1.copied();
     state.ema = Some(ema);
     let objective = Objective::new(&config.objective, &schedule, Device::Cpu);
     let logs = LogSchedule::new(&schedule, Device::Cpu);
@@ -192,10 +193,13 @@ fn schedules(case: &mut Case) {
     for name in case.names_below("expected.schedule.") {
         let settings = name.strip_suffix(".lr_f64").unwrap_or(&name);
         let params = case.meta[format!("schedule.{settings}")].clone();
-        let target = params["target"].as_str().unwrap_or_default();
         let start = params["base_lr"].as_f64().unwrap_or(f64::NAN);
-        let yaml = serde_yaml::to_value(&params).unwrap_or_else(|e| panic!("{e}"));
-        let config = learning_rate(&yaml, target, start).unwrap_or_else(|e| panic!("{e}"));
+        let scheduler = serde_json::json!({
+            "scheduler": { "target": params["target"], "params": params }
+        });
+        let yaml = serde_yaml::to_value(&scheduler).unwrap_or_else(|e| panic!("{e}"));
+        let yaml = Document::new(yaml);
+        let config = learning_rate(&yaml, "scheduler", start).unwrap_or_else(|e| panic!("{e}"));
         let mut rate = LearningRate::new(&config, true);
         let rates: Vec<f64> = losses
             .iter()

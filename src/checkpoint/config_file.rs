@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
 use super::error::LoadError;
-use super::official_yaml::OfficialYaml;
+use super::infer::Unshown;
+use super::official::OfficialConfig;
 use crate::model::ModelConfig;
 use crate::yaml;
 
@@ -28,7 +29,7 @@ struct OwnYaml {
 /// A configuration file of either layout.
 #[derive(Clone, Debug)]
 pub enum ConfigFile {
-    Official(OfficialYaml),
+    Official(OfficialConfig),
     Own {
         path: PathBuf,
         model: Box<ModelConfig>,
@@ -44,8 +45,8 @@ impl ConfigFile {
         };
         let text = yaml::read(path)?;
         let root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
-        if OfficialYaml::recognises(&root) {
-            return Ok(ConfigFile::Official(OfficialYaml::new(path, root)));
+        if OfficialConfig::recognises(&root) {
+            return Ok(ConfigFile::Official(OfficialConfig::new(path, root)?));
         }
         let own: OwnYaml = serde_yaml::from_str(&text).map_err(|e| {
             format(format!(
@@ -68,19 +69,11 @@ impl ConfigFile {
         }
     }
 
-    /// The denoiser's number of attention heads, if it says so.
-    pub fn heads(&self) -> Option<i64> {
+    /// What it says that no weight shows.
+    pub fn unshown(&self) -> Result<Unshown, LoadError> {
         match self {
-            ConfigFile::Official(yaml) => yaml.heads(),
-            ConfigFile::Own { model, .. } => Some(model.denoiser.heads),
-        }
-    }
-
-    /// The token grid, if it says so.
-    pub fn grid(&self) -> Option<[i64; 2]> {
-        match self {
-            ConfigFile::Official(yaml) => yaml.grid(),
-            ConfigFile::Own { model, .. } => Some(model.denoiser.grid),
+            ConfigFile::Official(yaml) => yaml.unshown(),
+            ConfigFile::Own { model, .. } => Ok(Unshown::of(model)),
         }
     }
 
@@ -93,18 +86,26 @@ impl ConfigFile {
     }
 
     /// The code mapping file it names.
-    pub fn mapping_path(&self) -> Option<&str> {
+    pub fn mapping_path(&self) -> Result<Option<&str>, LoadError> {
         match self {
             ConfigFile::Official(yaml) => yaml.mapping_path(),
-            ConfigFile::Own { .. } => None,
+            ConfigFile::Own { .. } => Ok(None),
         }
     }
 
     /// The codec file it names.
-    pub fn codec_path(&self) -> Option<&str> {
+    pub fn codec_path(&self) -> Result<Option<&str>, LoadError> {
         match self {
             ConfigFile::Official(yaml) => yaml.codec_path(),
-            ConfigFile::Own { .. } => None,
+            ConfigFile::Own { .. } => Ok(None),
+        }
+    }
+
+    /// The merge rules it names.
+    pub fn vocabulary_path(&self) -> Result<Option<&str>, LoadError> {
+        match self {
+            ConfigFile::Official(yaml) => yaml.vocabulary_path(),
+            ConfigFile::Own { .. } => Ok(None),
         }
     }
 
@@ -115,7 +116,7 @@ impl ConfigFile {
             model.sampling = own.sampling.or(model.sampling);
         }
         match self {
-            ConfigFile::Official(yaml) => yaml.check(model, file),
+            ConfigFile::Official(yaml) => yaml.apply(model, file),
             ConfigFile::Own {
                 path,
                 model: declared,

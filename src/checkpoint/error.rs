@@ -47,6 +47,13 @@ pub enum LoadError {
         found: String,
     },
 
+    /// An official configuration says what cannot be.
+    #[error("{}: {source}", config.display())]
+    Option {
+        config: PathBuf,
+        source: super::official::OptionError,
+    },
+
     /// Something the checkpoint cannot hold was not given.
     #[error("{}: {what}; {remedy}", path.display())]
     Missing {

@@ -5,16 +5,18 @@ use std::path::Path;
 use super::error::LoadError;
 use super::official::{CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::state_dict::StateDict;
-use crate::clip::text::MergeSource;
+use crate::clip::text::{FeatureConfig, MergeSource};
 use crate::clip::{TextConfig, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
-use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
+use crate::transformer::config::{
+    Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding, PositionWeights,
+};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
-/// Heads of every released denoiser: the one number that no weight shows.
+/// Heads of every released denoiser.
 pub const RELEASED_HEADS: i64 = 16;
 
 /// Side in pixels of every released model's pictures.
@@ -26,6 +28,68 @@ const LEVELS: i64 = 9;
 /// Classes of the released class-conditional models (ImageNet); one row more is their
 /// learned null class.
 pub const RELEASED_CLASSES: i64 = 1000;
+
+/// What no weight shows of a model; where it is not said either, it is as in the released
+/// ones.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Unshown {
+    /// Attention heads of the denoiser.
+    pub heads: Option<i64>,
+    pub activation: Option<Activation>,
+    pub timestep_norm: Option<AdaptiveNorm>,
+    pub class_norm: Option<AdaptiveNorm>,
+    /// Classes, with one for "none" if there is one, where no table of them shows it.
+    pub class_rows: Option<i64>,
+    /// Whether the text features are divided by their norms.
+    pub normalized_text: Option<bool>,
+    /// Token grid, which may be smaller than the position table.
+    pub grid: Option<[i64; 2]>,
+}
+
+impl Unshown {
+    /// That of `model`.
+    pub fn of(model: &ModelConfig) -> Self {
+        let d = &model.denoiser;
+        let (class_norm, class_rows) = match d.condition {
+            Conditioning::Class {
+                classes,
+                null,
+                norm,
+                ..
+            } => {
+                let rows = classes + i64::from(null == NullClass::Learned);
+                (Some(norm), Some(rows))
+            }
+            _ => (None, None),
+        };
+        let features = model.text.as_ref().map(|text| text.tower.features);
+        Unshown {
+            heads: Some(d.heads),
+            activation: Some(d.activation),
+            timestep_norm: Some(d.timestep_norm),
+            class_norm,
+            class_rows,
+            normalized_text: features.map(|features| features.normalized),
+            grid: Some(d.grid),
+        }
+    }
+
+    /// What is taken for a model of which nothing is said.
+    pub fn released() -> String {
+        format!("{RELEASED_HEADS} attention heads, the activation GELU2, adaptive layer norms")
+    }
+}
+
+/// The classes of a model with `rows` class embeddings, and what stands for none.
+pub fn classes_of(rows: i64, embedding: IndexEmbedding, norm: AdaptiveNorm) -> (i64, NullClass) {
+    match rows - RELEASED_CLASSES {
+        1 => (RELEASED_CLASSES, NullClass::Learned),
+        _ if (embedding, norm) == (IndexEmbedding::Table, AdaptiveNorm::Layer) => {
+            (rows, NullClass::Mean)
+        }
+        _ => (rows, NullClass::Absent),
+    }
+}
 
 /// Reads shapes of one file and names the tensor when one is not as it must be.
 struct Shapes<'a> {
@@ -54,14 +118,25 @@ impl Shapes<'_> {
     }
 }
 
-/// The whole model. `heads` overrides the denoiser's number of attention heads.
-pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<ModelConfig, LoadError> {
+/// The whole model.
+///
+/// # Errors
+///
+/// Tensors that are missing or misshapen where the model's size depends on them.
+pub fn model(state: &StateDict, path: &Path, unshown: &Unshown) -> Result<ModelConfig, LoadError> {
     let shapes = Shapes { state, path };
-    let mut denoiser = denoiser(&shapes, heads)?;
+    let mut denoiser = denoiser(&shapes, unshown)?;
     let table = denoiser.position_table;
     let mut codec = codec(&shapes)?;
     let text = match denoiser.condition {
-        Conditioning::Text { .. } => Some(text(&shapes)?),
+        Conditioning::Text { width, .. } => {
+            let mut text = text(&shapes)?;
+            text.tower.features = FeatureConfig {
+                normalized: unshown.normalized_text.unwrap_or(true),
+                doubled: width == 2 * text.tower.width,
+            };
+            Some(text)
+        }
         _ => {
             // The released class and unconditional models use a part of their table.
             denoiser.grid = part_of_table(table, &codec);
@@ -69,13 +144,17 @@ pub fn model(state: &StateDict, path: &Path, heads: Option<i64>) -> Result<Model
         }
     };
     codec.set_resolution(denoiser.grid[0] * codec.factor());
-    Ok(ModelConfig {
+    let mut model = ModelConfig {
         text,
         transition: Transition::released(),
         denoiser,
         codec,
         sampling: None,
-    })
+    };
+    if let Some(grid) = unshown.grid {
+        use_grid(&mut model, grid);
+    }
+    Ok(model)
 }
 
 /// The token grid of a model without text, by its position table.
@@ -92,9 +171,9 @@ pub fn usual_grid(model: &ModelConfig) -> [i64; 2] {
     }
 }
 
-/// Sets the token grid of `model`, which no weight shows. A grid that has more tokens
-/// than the position table is not taken over.
-pub fn use_grid(model: &mut ModelConfig, grid: [i64; 2]) {
+/// Sets the token grid of `model`. A grid that has more tokens than the position table is
+/// not taken over.
+fn use_grid(model: &mut ModelConfig, grid: [i64; 2]) {
     let table = model.denoiser.position_table;
     let tokens = grid[0].checked_mul(grid[1]);
     if grid.iter().any(|&side| side < 1) || tokens.is_none_or(|n| n > table[0] * table[1]) {
@@ -104,20 +183,19 @@ pub fn use_grid(model: &mut ModelConfig, grid: [i64; 2]) {
     model.denoiser.grid = grid;
 }
 
-fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadError> {
+fn denoiser(shapes: &Shapes, unshown: &Unshown) -> Result<DenoiserConfig, LoadError> {
     let name = |rest: &str| format!("{DENOISER}.{rest}");
     let state = shapes.state;
     let [tokens, width] = shapes.of(&name("content_emb.emb.weight"))?;
-    let [rows, _] = shapes.of(&name("content_emb.height_emb.weight"))?;
-    let [columns, _] = shapes.of(&name("content_emb.width_emb.weight"))?;
-    let condition = conditioning(shapes)?;
+    let (position_weights, position_table) = positions(shapes)?;
+    let condition = conditioning(shapes, unshown)?;
     let table = name("blocks.0.ln1.emb.weight");
     let (timesteps, timestep_embedding) = if state.contains(&table) {
         let [steps, _] = shapes.of(&table)?;
-        (steps, TimestepEmbedding::Table)
+        (steps, IndexEmbedding::Table)
     } else {
         let [steps] = shapes.of("transformer.log_at")?;
-        (steps, TimestepEmbedding::Sinusoid)
+        (steps, IndexEmbedding::Sinusoid)
     };
     let conv = name("blocks.0.mlp.conv1.weight");
     let (hidden, feed_forward) = if state.contains(&conv) {
@@ -127,13 +205,22 @@ fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadE
         let [hidden, _] = shapes.of(&name("blocks.0.mlp.0.weight"))?;
         (hidden, FeedForwardKind::Fc)
     };
-    let heads = heads.unwrap_or(RELEASED_HEADS);
+    if hidden % width != 0 {
+        return Err(LoadError::Format {
+            path: shapes.path.to_path_buf(),
+            problem: format!(
+                "its feed-forward parts are {hidden} wide, expected a multiple of the width \
+                 {width} (mlp_hidden_times)"
+            ),
+        });
+    }
+    let heads = unshown.heads.unwrap_or(RELEASED_HEADS);
     if heads < 1 || width % heads != 0 {
         return Err(LoadError::Format {
             path: shapes.path.to_path_buf(),
             problem: format!(
                 "{heads} attention heads do not divide the width {width}; give the number of \
-                 heads (n_head) with --config"
+                 heads (n_head) with a configuration"
             ),
         });
     }
@@ -142,18 +229,34 @@ fn denoiser(shapes: &Shapes, heads: Option<i64>) -> Result<DenoiserConfig, LoadE
         width,
         heads,
         codes: tokens - 1,
-        grid: [rows, columns],
-        position_table: [rows, columns],
+        grid: position_table,
+        position_table,
+        position_weights,
         timesteps,
         timestep_embedding,
+        timestep_norm: unshown.timestep_norm.unwrap_or_default(),
         feed_forward,
+        activation: unshown.activation.unwrap_or_default(),
         expansion: hidden / width,
         condition,
     })
 }
 
+/// How the position tables are kept, and their rows for heights and widths.
+fn positions(shapes: &Shapes) -> Result<(PositionWeights, [i64; 2]), LoadError> {
+    let name = |rest: &str| format!("{DENOISER}.content_emb.{rest}");
+    if shapes.state.contains(&name("height_emb")) {
+        let [_, rows, _] = shapes.of(&name("height_emb"))?;
+        let [_, columns, _] = shapes.of(&name("width_emb"))?;
+        return Ok((PositionWeights::Parameter, [rows, columns]));
+    }
+    let [rows, _] = shapes.of(&name("height_emb.weight"))?;
+    let [columns, _] = shapes.of(&name("width_emb.weight"))?;
+    Ok((PositionWeights::Embedding, [rows, columns]))
+}
+
 /// What the blocks take besides tokens and time.
-fn conditioning(shapes: &Shapes) -> Result<Conditioning, LoadError> {
+fn conditioning(shapes: &Shapes, unshown: &Unshown) -> Result<Conditioning, LoadError> {
     let name = |rest: &str| format!("{DENOISER}.blocks.0.{rest}");
     let state = shapes.state;
     if state.has_prefix(&name("attn2.")) {
@@ -170,16 +273,33 @@ fn conditioning(shapes: &Shapes) -> Result<Conditioning, LoadError> {
             ),
         });
     }
-    let table = name("ln2.emb.weight");
-    if !state.contains(&table) {
+    if !state.contains(&name("ln2.linear.weight")) {
         return Ok(Conditioning::Unconditional);
     }
-    let [rows, _] = shapes.of(&table)?;
-    let (classes, null) = match rows - RELEASED_CLASSES {
-        1 => (RELEASED_CLASSES, NullClass::Learned),
-        _ => (rows, NullClass::Mean),
+    let table = name("ln2.emb.weight");
+    let (rows, embedding) = match state.contains(&table) {
+        true => {
+            let [rows, _] = shapes.of(&table)?;
+            (rows, IndexEmbedding::Table)
+        }
+        false => {
+            let rows = unshown.class_rows.unwrap_or(RELEASED_CLASSES);
+            (rows, IndexEmbedding::Sinusoid)
+        }
     };
-    Ok(Conditioning::Class { classes, null })
+    let norm = unshown.class_norm.unwrap_or_default();
+    let (classes, null) = classes_of(rows, embedding, norm);
+    Ok(Conditioning::Class {
+        classes,
+        null,
+        embedding,
+        norm,
+    })
+}
+
+/// The text tower of a file that holds nothing else.
+pub fn tower_alone(state: &StateDict, path: &Path) -> Result<TextConfig, LoadError> {
+    Ok(text(&Shapes { state, path })?.tower)
 }
 
 fn text(shapes: &Shapes) -> Result<TextCondition, LoadError> {
@@ -196,6 +316,7 @@ fn text(shapes: &Shapes) -> Result<TextCondition, LoadError> {
         heads: (width / 64).max(1),
         hidden,
         tokens: TokenRule::Official,
+        features: FeatureConfig::default(),
     };
     let null = if shapes.state.contains(NULL_TEXT) {
         NullText::Learned

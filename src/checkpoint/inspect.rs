@@ -4,14 +4,16 @@ use std::path::Path;
 
 use super::clip_archive::read_text_tower;
 use super::codec_file::CodecFile;
+use super::config_file::ConfigFile;
 use super::error::LoadError;
-use super::infer;
+use super::infer::{self, Unshown};
 use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::open::{Checkpoint, Layout, OpenOptions};
 use super::safetensors_file::is_safetensors;
 use super::state_dict::{read_safetensors, StateDict};
 use crate::codec::CodecConfig;
 use crate::model::{ModelConfig, TextCondition};
+use crate::transformer::config::{Activation, AdaptiveNorm, IndexEmbedding, PositionWeights};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// What [`describe`] found.
@@ -36,7 +38,7 @@ pub struct Description {
 /// sampling is part of the description.
 pub fn describe(path: &Path, options: &OpenOptions) -> Result<Description, LoadError> {
     match Checkpoint::open(path, options) {
-        Ok(checkpoint) => Ok(whole_model(&checkpoint)),
+        Ok(checkpoint) => Ok(whole_model(&checkpoint, options.config.is_some())),
         Err(error @ LoadError::Missing { .. }) => incomplete(path, options, &error),
         Err(error) => match part_of_a_model(path, options) {
             Ok(Some(description)) => Ok(description),
@@ -45,7 +47,11 @@ pub fn describe(path: &Path, options: &OpenOptions) -> Result<Description, LoadE
     }
 }
 
-fn whole_model(checkpoint: &Checkpoint) -> Description {
+fn whole_model(checkpoint: &Checkpoint, has_config: bool) -> Description {
+    let mut facts = model_facts(&checkpoint.config);
+    if matches!(checkpoint.layout, Layout::Official { .. }) && !has_config {
+        facts.push(("assumed", assumed()));
+    }
     let layout = match checkpoint.layout {
         Layout::Native => "vqdiffusion (safetensors with configuration)".to_string(),
         Layout::Official { has_ema, used } => training_layout(has_ema, used),
@@ -53,11 +59,19 @@ fn whole_model(checkpoint: &Checkpoint) -> Description {
     };
     Description {
         layout,
-        facts: model_facts(&checkpoint.config),
+        facts,
         parts: parts(&checkpoint.state),
         missing: Vec::new(),
         notice: checkpoint.notice.clone(),
     }
+}
+
+/// What was taken of a model that no weight shows.
+fn assumed() -> String {
+    format!(
+        "{}: no weight shows them (OpenOptions::config says otherwise)",
+        Unshown::released()
+    )
 }
 
 fn training_layout(has_ema: bool, used: official::WeightSet) -> String {
@@ -79,10 +93,18 @@ fn incomplete(
     error: &LoadError,
 ) -> Result<Description, LoadError> {
     let (state, _) = official::read(path, options.weights)?;
-    let facts = match infer::model(&state, path, None) {
+    let unshown = options
+        .config
+        .as_deref()
+        .and_then(|config| ConfigFile::read(config).ok()?.unshown().ok())
+        .unwrap_or_default();
+    let mut facts = match infer::model(&state, path, &unshown) {
         Ok(model) => model_facts(&model),
         Err(_) => Vec::new(),
     };
+    if options.config.is_none() && !facts.is_empty() {
+        facts.push(("assumed", assumed()));
+    }
     let LoadError::Missing { what, remedy, .. } = error else {
         return Ok(Description::default());
     };
@@ -133,7 +155,7 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
         return Ok(Some(Description {
             parts: parts(&read_text_tower(path)?),
             layout: "CLIP with its text tower".into(),
-            missing: vec!["a denoiser; this file is for --text-encoder".into()],
+            missing: vec!["a denoiser; this file is for OpenOptions::text_encoder".into()],
             ..Description::default()
         }));
     };
@@ -159,26 +181,11 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
     }))
 }
 
-fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
+/// Facts of a whole model.
+pub fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
     let d = &model.denoiser;
     let [height, width] = model.picture_size();
-    let mut facts = vec![
-        ("variant", variant(d)),
-        (
-            "denoiser",
-            format!(
-                "{} blocks, width {}, {} heads, {:?} feed-forward ×{}, {:?} timesteps",
-                d.layers, d.width, d.heads, d.feed_forward, d.expansion, d.timestep_embedding
-            ),
-        ),
-        (
-            "tokens",
-            format!(
-                "{}×{} of {} codes, {} diffusion steps",
-                d.grid[0], d.grid[1], d.codes, d.timesteps
-            ),
-        ),
-    ];
+    let mut facts = denoiser_facts(d);
     if let Some(TextCondition { tower, null }) = &model.text {
         facts.push((
             "text",
@@ -188,19 +195,66 @@ fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
             ),
         ));
     }
-    if let Conditioning::Class { classes, null } = d.condition {
-        let null = match null {
-            NullClass::Learned => "a learned row",
-            NullClass::Mean => "the mean of the classes",
-        };
-        facts.push(("classes", format!("{classes}, null class: {null}")));
-    }
     let codec = codec_fact(&model.codec);
     facts.push(("codec", format!("{codec}, {width}×{height} pictures")));
     facts
 }
 
-fn codec_fact(codec: &CodecConfig) -> String {
+/// Facts of a denoiser.
+pub fn denoiser_facts(d: &DenoiserConfig) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("variant", variant(d)),
+        ("denoiser", denoiser_fact(d)),
+        (
+            "tokens",
+            format!(
+                "{}×{} of {} codes, {} diffusion steps",
+                d.grid[0], d.grid[1], d.codes, d.timesteps
+            ),
+        ),
+    ];
+    if let Conditioning::Class {
+        classes,
+        null,
+        embedding,
+        norm,
+    } = d.condition
+    {
+        let null = match null {
+            NullClass::Learned => "a learned row",
+            NullClass::Mean => "the mean of the classes",
+            NullClass::Absent => "none",
+        };
+        let mut fact = format!("{classes}, null class: {null}");
+        match (embedding, norm) {
+            (IndexEmbedding::Table, AdaptiveNorm::Layer) => {}
+            _ => fact += &format!(", {}", official::norm_name(embedding, norm)),
+        }
+        facts.push(("classes", fact));
+    }
+    facts
+}
+
+/// Its sizes, and the kinds of its parts where they are not the released ones.
+fn denoiser_fact(d: &DenoiserConfig) -> String {
+    let mut fact = format!(
+        "{} blocks, width {}, {} heads, {:?} feed-forward ×{}, {:?} timesteps",
+        d.layers, d.width, d.heads, d.feed_forward, d.expansion, d.timestep_embedding
+    );
+    if d.activation == Activation::Gelu {
+        fact += ", GELU";
+    }
+    if d.timestep_norm == AdaptiveNorm::Instance {
+        fact += ", instance norms of the time";
+    }
+    if d.position_weights == PositionWeights::Parameter {
+        fact += ", positions as parameters";
+    }
+    fact
+}
+
+/// An image codec in words.
+pub fn codec_fact(codec: &CodecConfig) -> String {
     format!(
         "{:?} quantizer, {} codes, factor {}",
         codec.quantizer,

@@ -16,8 +16,6 @@ mod keys;
 pub mod load;
 pub mod native;
 pub mod official;
-pub mod official_export;
-pub mod official_yaml;
 pub mod open;
 pub mod pytorch;
 mod safetensors_file;

@@ -7,11 +7,11 @@ use super::config_file::ConfigFile;
 use super::diffusers;
 use super::error::LoadError;
 use super::hub::HubName;
-use super::infer;
+use super::infer::{self, Unshown};
 use super::native;
+use super::official::export::mapping_name;
+use super::official::resolve;
 use super::official::{self, OfficialKind, WeightSet, CODEC, CODE_MAPPING, DENOISER, TEXT};
-use super::official_export::mapping_name;
-use super::official_yaml::resolve;
 use super::pytorch::PartsReader;
 use super::safetensors_file::is_safetensors;
 use super::state_dict::{read_safetensors, StateDict};
@@ -61,14 +61,19 @@ pub struct Checkpoint {
 impl OpenOptions {
     /// Refuses what a layout that holds everything does not use.
     fn refuse_parts(&self, path: &Path) -> Result<(), LoadError> {
-        unused("--codec", &self.codec, path, HOLDS_CODEC)?;
-        unused("--text-encoder", &self.text_encoder, path, HOLDS_ALL)?;
-        unused("--mapping", &self.mapping, path, HOLDS_ALL)?;
-        unused("--vocabulary", &self.vocabulary, path, HOLDS_ALL)?;
+        unused("OpenOptions::codec", &self.codec, path, HOLDS_CODEC)?;
+        unused(
+            "OpenOptions::text_encoder",
+            &self.text_encoder,
+            path,
+            HOLDS_ALL,
+        )?;
+        unused("OpenOptions::mapping", &self.mapping, path, HOLDS_ALL)?;
+        unused("OpenOptions::vocabulary", &self.vocabulary, path, HOLDS_ALL)?;
         match self.weights {
             WeightSet::Ema => Ok(()),
             WeightSet::Model => Err(LoadError::Unused {
-                option: "--weights model".into(),
+                option: "OpenOptions::weights model".into(),
                 path: path.to_path_buf(),
                 reason: "holds one set of weights",
             }),
@@ -201,36 +206,53 @@ impl Checkpoint {
             });
         }
         match state.has_prefix(&format!("{CODEC}.")) {
-            true => unused("--codec", &options.codec, path, HOLDS_CODEC)?,
+            true => unused("OpenOptions::codec", &options.codec, path, HOLDS_CODEC)?,
             false => add_codec(&mut state, path, options, config)?,
         }
         let text = format!("{TEXT}.token_embedding.");
         if state.has_prefix(&text) {
             let reason = "holds its own text tower";
-            unused("--text-encoder", &options.text_encoder, path, reason)?;
+            unused(
+                "OpenOptions::text_encoder",
+                &options.text_encoder,
+                path,
+                reason,
+            )?;
         } else if let Some(file) = &options.text_encoder {
             for (name, entry) in read_text_tower(file)?.iter() {
                 state.insert(name, entry.clone());
             }
         }
-        let mut model = infer::model(&state, path, config.and_then(ConfigFile::heads))?;
+        let unshown = match config {
+            Some(config) => config.unshown()?,
+            None => Unshown::default(),
+        };
+        let mut model = infer::model(&state, path, &unshown)?;
         if model.text.is_none() {
             unused(
-                "--text-encoder",
+                "OpenOptions::text_encoder",
                 &options.text_encoder,
                 path,
                 "takes no text",
             )?;
         }
-        if let Some(grid) = config.and_then(ConfigFile::grid) {
-            infer::use_grid(&mut model, grid);
-        }
-        let beside = model.text.as_ref().and_then(|text| {
+        let named = match config {
+            Some(config) => config.vocabulary_path()?,
+            None => None,
+        };
+        let named = named.and_then(|name| resolve(name, config.map(ConfigFile::path), path));
+        let beside = named.or_else(|| {
+            let text = model.text.as_ref()?;
             let file = path.with_file_name(vocabulary::file_name(&text.tower));
             file.is_file().then_some(file)
         });
         match (&options.vocabulary, &mut model.text) {
-            (_, None) => unused("--vocabulary", &options.vocabulary, path, "takes no text")?,
+            (_, None) => unused(
+                "OpenOptions::vocabulary",
+                &options.vocabulary,
+                path,
+                "takes no text",
+            )?,
             (given, Some(text)) => {
                 // Where converting leaves it.
                 if let Some(file) = given.clone().or(beside) {
@@ -238,7 +260,7 @@ impl Checkpoint {
                 } else if text.tower.vocabulary != FULL_VOCABULARY as i64 {
                     log::warn!(
                         "{}: its text tower has {} entries; taking the first of CLIP's {} \
-                         (--vocabulary names the merge rules of another vocabulary)",
+                         (merge rules of another vocabulary can be given)",
                         path.display(),
                         text.tower.vocabulary,
                         FULL_VOCABULARY
@@ -248,10 +270,10 @@ impl Checkpoint {
         }
         if config.is_none() {
             log::warn!(
-                "{}: the number of attention heads is not stored in it; taking {}, as in every \
-                 released model (--config says otherwise)",
+                "{}: the number of attention heads and the kinds of activation and norms are not \
+                 stored in it; taking {}, as in every released model (a configuration says otherwise)",
                 path.display(),
-                infer::RELEASED_HEADS
+                Unshown::released()
             );
         }
         if let Some(config) = config {
@@ -268,7 +290,7 @@ impl Checkpoint {
             add_mapping(&mut state, &model, path, options, config)?;
         } else {
             let reason = "uses all codes of its codec";
-            unused("--mapping", &options.mapping, path, reason)?;
+            unused("OpenOptions::mapping", &options.mapping, path, reason)?;
         }
         Ok(Checkpoint {
             path: path.to_path_buf(),
@@ -293,7 +315,10 @@ fn add_codec(
     options: &OpenOptions,
     config: Option<&ConfigFile>,
 ) -> Result<(), LoadError> {
-    let named = config.and_then(ConfigFile::codec_path);
+    let named = match config {
+        Some(config) => config.codec_path()?,
+        None => None,
+    };
     let found = options
         .codec
         .clone()
@@ -303,7 +328,7 @@ fn add_codec(
             path: path.to_path_buf(),
             what: "holds no image codec (no tensor 'content_codec.*')".into(),
             remedy: format!(
-                "give its file with --codec (the original keeps it at {})",
+                "give its file with OpenOptions::codec (the original keeps it at {})",
                 named.map_or_else(|| usual_codec(state), String::from)
             ),
         });
@@ -344,7 +369,11 @@ fn add_mapping(
         "help_folder/statistics/taming_vqvae_{}.pt",
         model.denoiser.codes
     );
-    let named = config.and_then(ConfigFile::mapping_path).unwrap_or(&usual);
+    let named = match config {
+        Some(config) => config.mapping_path()?,
+        None => None,
+    };
+    let named = named.unwrap_or(&usual);
     let found = options
         .mapping
         .clone()
@@ -359,7 +388,7 @@ fn add_mapping(
                 model.denoiser.codes, model.codec.codebook
             ),
             remedy: format!(
-                "give the mapping with --mapping (in the original repository: {named})"
+                "give the mapping with OpenOptions::mapping (in the original repository: {named})"
             ),
         });
     };

@@ -34,7 +34,7 @@ pub fn tokenizer(
             let entry = state.get(MERGES).ok_or_else(|| LoadError::Missing {
                 path: path.to_path_buf(),
                 what: format!("holds no merge rules of its text vocabulary ('{MERGES}')"),
-                remedy: "give their file with --vocabulary".into(),
+                remedy: "give their file as OpenOptions::vocabulary".into(),
             })?;
             ClipTokenizer::from_merges(read_entry(entry)?)
         }

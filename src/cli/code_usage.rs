@@ -9,7 +9,7 @@ use clap::Args;
 use tch::Tensor;
 
 use super::CliResult;
-use crate::checkpoint::official_export::write_mapping;
+use crate::checkpoint::official::export::write_mapping;
 use crate::checkpoint::Entry;
 use crate::codec::usage::{perplexity, reduction};
 use crate::data::TokenCache;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use sha2::{Digest, Sha256};
 
+use super::fields::as_options;
 use super::model_source::ModelSource;
 use super::CliResult;
 use crate::checkpoint::inspect::{describe, Description};
@@ -17,10 +18,11 @@ use crate::files::hex;
 #[command(after_help = "\
 Examples:
   vqdiffusion inspect coco_learnable.pth_aa
+  vqdiffusion inspect configs/coco.yaml
   vqdiffusion inspect model.safetensors --sha256")]
 pub struct InspectArgs {
-    /// The file (of a split one, its first part or its stem), a diffusers folder, or a
-    /// name on the Hugging Face Hub.
+    /// The file (of a split one, its first part or its stem), a diffusers folder, a name on
+    /// the Hugging Face Hub, or a configuration (YAML).
     path: PathBuf,
 
     #[command(flatten)]
@@ -32,7 +34,10 @@ pub struct InspectArgs {
 }
 
 pub fn run(args: &InspectArgs) -> CliResult {
-    let description = describe(&args.path, &args.model.options())?;
+    let description = match crate::experiment::describe(&args.path)? {
+        Some(description) => description,
+        None => describe(&args.path, &args.model.options())?,
+    };
     let mut out = std::io::stdout().lock();
     write_description(&mut out, &args.path, &description)?;
     if args.sha256 {
@@ -43,7 +48,7 @@ pub fn run(args: &InspectArgs) -> CliResult {
 
 fn write_description(out: &mut dyn Write, path: &Path, d: &Description) -> std::io::Result<()> {
     let mut line = |name: &str, value: &str| {
-        let text = format!("{name:<12} {value}");
+        let text = as_options(&format!("{name:<12} {value}"));
         writeln!(out, "{}", text.trim_end())
     };
     line("file", &path.display().to_string())?;

@@ -15,6 +15,7 @@ mod doctor;
 mod evaluate;
 mod experiment_args;
 mod failure;
+mod fields;
 mod inspect;
 mod model_source;
 mod out_folder;
@@ -124,11 +125,15 @@ pub fn run() -> ExitCode {
     }
     let (work, remedy) = cli.command.told();
     failure::command(work, remedy);
+    let named = match cli.command {
+        Command::Train(_) | Command::TrainCodec(_) => fields::as_keys,
+        _ => fields::as_options,
+    };
     match std::panic::catch_unwind(|| dispatch(cli.command, cuda)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) if failure::is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            report(error.as_ref());
+            report(error.as_ref(), named);
             ExitCode::from(2)
         }
         Err(panic) => {
@@ -138,9 +143,9 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Prints `error` and its causes, each once.
-fn report(error: &(dyn Error + 'static)) {
-    let mut said = failure::plain(&error.to_string());
+/// Prints `error` and its causes, each once, with the fields that they name as `named`.
+fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
+    let mut said = named(&failure::plain(&error.to_string()));
     // Files are named by their errors.
     if error.is::<std::io::Error>() {
         said = format!("standard output: {said}");
@@ -148,7 +153,7 @@ fn report(error: &(dyn Error + 'static)) {
     say(format_args!("error: {said}"));
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let text = failure::plain(&inner.to_string());
+        let text = named(&failure::plain(&inner.to_string()));
         if !said.ends_with(&text) {
             say(format_args!("  caused by: {text}"));
         }

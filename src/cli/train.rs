@@ -73,20 +73,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
         experiment.weights.init_from = Some(path.clone());
     }
     let resume = args.resume.clone().unwrap_or_default();
-    if wanted.print_config {
-        let resumed = match &resume {
-            Resume::No => None,
-            resume => resume.checkpoint(&experiment.train.folder, MODEL)?,
-        };
-        if resumed.is_some() || experiment.model.is_none() {
-            let (model, weights) = (experiment.model.as_ref(), &experiment.weights);
-            let text = experiment.train.text;
-            let start = open_start(model, weights, text, resumed.as_deref())?;
-            experiment.model = Some(start.model().clone());
-        }
-        return print_config(&experiment);
-    }
-    if let Some(count) = args.nproc_per_node {
+    if let (Some(count), false) = (args.nproc_per_node, wanted.print_config) {
         let stop = stop_on_signals()?;
         let program = one_process()?;
         let again = || {
@@ -96,6 +83,22 @@ pub fn run(args: &TrainArgs) -> CliResult {
         };
         let code = launch(again, count.into(), STOPPED, &stop)?;
         return Ok(ExitCode::from(code));
+    }
+    let resumed = match &resume {
+        Resume::No => None,
+        resume => resume.checkpoint(&experiment.train.folder, MODEL)?,
+    };
+    if resumed.is_none() {
+        experiment.complete()?;
+    }
+    if wanted.print_config {
+        if resumed.is_some() || experiment.model.is_none() {
+            let (model, weights) = (experiment.model.as_ref(), &experiment.weights);
+            let text = experiment.train.text;
+            let start = open_start(model, weights, text, resumed.as_deref())?;
+            experiment.model = Some(start.model().clone());
+        }
+        return print_config(&experiment);
     }
     let device = args.compute.set_up()?;
     let Experiment {
@@ -118,6 +121,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
             ));
         }
     }
+    let steps = session.steps();
     let Ready {
         mut run,
         resumed,
@@ -137,7 +141,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
             aside.folder.display()
         ));
     }
-    let mut progress = Progress::new(train.steps, "training", !speaks);
+    let mut progress = Progress::new(steps, "training", !speaks);
     progress.start_at(run.state.step);
     let ended = run.train(&stop, &mut |event| {
         if speaks {

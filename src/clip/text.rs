@@ -50,6 +50,35 @@ pub struct TextConfig {
     /// How its token ids are made.
     #[serde(default, skip_serializing_if = "TokenRule::is_official")]
     pub tokens: TokenRule,
+    /// What its features are.
+    #[serde(default, skip_serializing_if = "FeatureConfig::is_usual")]
+    pub features: FeatureConfig,
+}
+
+/// What the network reads of a text tower's last hidden state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeatureConfig {
+    /// Whether each position's features are divided by their L2 norm (`normalize`).
+    pub normalized: bool,
+    /// Whether they stand twice side by side (`embed_dim: 1024` over a tower of 512).
+    pub doubled: bool,
+}
+
+impl Default for FeatureConfig {
+    fn default() -> Self {
+        FeatureConfig {
+            normalized: true,
+            doubled: false,
+        }
+    }
+}
+
+impl FeatureConfig {
+    /// For configurations, which do not mention the usual features.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl TextConfig {
@@ -68,6 +97,12 @@ impl TextConfig {
             return Err(format!("heads {heads} do not divide width {width}"));
         }
         Ok(())
+    }
+
+    /// Positions S and width of the features that the network reads.
+    pub fn features(&self) -> [i64; 2] {
+        let copies = if self.features.doubled { 2 } else { 1 };
+        [self.context, copies * self.width]
     }
 
     /// Ids of the empty prompt: S.
@@ -91,6 +126,7 @@ impl TextConfig {
             heads: 8,
             hidden: 2048,
             tokens: TokenRule::Official,
+            features: FeatureConfig::default(),
         }
     }
 }
@@ -207,16 +243,26 @@ impl TextEncoder {
         &self.config
     }
 
-    /// Features of every position, each divided by its own L2 norm (official
-    /// `CLIPTextEmbedding` with `normalize`): `tokens` `[B, S]` int64 →
-    /// `[B, S, C]` f32.
+    /// Features of every position (official `CLIPTextEmbedding`; the usual ones are divided
+    /// by their own L2 norm): `tokens` `[B, S]` int64 → `[B, S, C]` f32, C as
+    /// [`TextConfig::features`] says.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
         let mut x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false)
             + &self.positional_embedding; // [B, S, C]
         for block in &self.blocks {
             x = block.forward(&x);
         }
-        let x = self.ln_final.forward(&x).to_kind(Kind::Float);
-        &x / x.norm_scalaropt_dim(2.0, [-1], true)
+        let mut x = self.ln_final.forward(&x).to_kind(Kind::Float);
+        let FeatureConfig {
+            normalized,
+            doubled,
+        } = self.config.features;
+        if doubled {
+            x = Tensor::cat(&[&x, &x], -1);
+        }
+        match normalized {
+            true => &x / x.norm_scalaropt_dim(2.0, [-1], true),
+            false => x,
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct Conditioner {
 pub fn learned_null(root: &Params, config: &TextCondition) -> Option<Tensor> {
     let TextCondition { tower, null } = config;
     (*null == NullText::Learned).then(|| {
-        let shape = [tower.context, tower.width];
+        let shape = tower.features();
         root.get(NULL_TEXT, &shape, Init::Normal(1.0)).unsqueeze(0)
     })
 }
@@ -90,13 +90,16 @@ impl Conditioner {
 
     /// What stands for "no condition" in guidance: one row of y.
     pub fn null(&self) -> Result<Tensor, ConditionError> {
-        match (&self.text, self.condition.null_class()) {
-            (Some(text), _) => match &text.learned_null {
+        if let Some(text) = &self.text {
+            return match &text.learned_null {
                 Some(learned) => Ok(learned.shallow_clone()),
                 None => Ok(text.encode(&[""], self.device)?),
-            },
-            (None, Some(class)) => Ok(Tensor::from_slice(&[class]).to_device(self.device)),
-            (None, None) => Err(ConditionError::Guidance),
+            };
+        }
+        match (self.condition, self.condition.null_class()) {
+            (_, Some(class)) => Ok(Tensor::from_slice(&[class]).to_device(self.device)),
+            (Conditioning::Class { .. }, None) => Err(ConditionError::NullClass),
+            (_, None) => Err(ConditionError::Guidance),
         }
     }
 }

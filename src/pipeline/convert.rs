@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use super::load::check_weights;
 use crate::checkpoint::decoder::replace_decoder;
 use crate::checkpoint::infer::RELEASED_HEADS;
+use crate::checkpoint::official::export;
 use crate::checkpoint::pytorch::DType;
-use crate::checkpoint::{
-    diffusers, native, official_export, vocabulary, Checkpoint, LoadError, LoadReport,
-};
+use crate::checkpoint::{diffusers, native, vocabulary, Checkpoint, LoadError, LoadReport};
 use crate::model::ModelConfig;
 
 /// A layout to write.
@@ -154,7 +153,7 @@ impl Conversion {
                 (Vec::new(), Vec::new())
             }
             Target::Official => {
-                let beside = official_export::write(output, model, state)?;
+                let beside = export::write(output, model, state)?;
                 (left_out_of_official(model, notice), beside)
             }
             Target::Diffusers => {
@@ -200,7 +199,7 @@ impl Conversion {
 fn files_beside(to: Target, model: &ModelConfig) -> Vec<String> {
     let mut files = Vec::new();
     if to == Target::Official && model.needs_code_mapping() {
-        files.push(official_export::mapping_name(model));
+        files.push(export::mapping_name(model));
     }
     let text = model.text.as_ref().filter(|_| to == Target::Official);
     if let Some(text) = text.filter(|text| !text.tower.merges.is_clip()) {
@@ -218,7 +217,7 @@ fn left_out_of_official(model: &ModelConfig, notice: Option<&str>) -> Vec<String
              configuration that says it (n_head)"
         ));
     }
-    left_out.extend(official_export::left_out(model));
+    left_out.extend(export::left_out(model));
     left_out.extend(notice.map(|_| "the notice (shown by vqdiffusion inspect)".into()));
     left_out
 }

@@ -68,6 +68,8 @@ pub enum OptionsError {
     Edit(#[from] EditError),
     #[error("guidance is {guidance}: {}", ConditionError::Guidance)]
     Unconditional { guidance: f64 },
+    #[error("guidance is {guidance}: {}", ConditionError::NullClass)]
+    NullClass { guidance: f64 },
     #[error("negative prompt: the model reads no text")]
     NegativePrompt,
     #[error("negative prompt: guidance is {guidance}, which leads away from nothing")]
@@ -247,6 +249,11 @@ impl PictureOptions {
         let unconditional = model.denoiser.condition == Conditioning::Unconditional;
         if unconditional && config.uses_guidance() {
             return Err(OptionsError::Unconditional { guidance });
+        }
+        let condition = &model.denoiser.condition;
+        let has_null = model.text.is_some() || condition.null_class().is_some();
+        if !unconditional && !has_null && config.uses_guidance() {
+            return Err(OptionsError::NullClass { guidance });
         }
         if self.negative_prompt.is_some() && model.text.is_none() {
             return Err(OptionsError::NegativePrompt);

@@ -76,6 +76,10 @@ pub enum ConditionError {
     Class { class: i64, classes: i64 },
     #[error("an unconditional model has no condition that guidance could strengthen")]
     Guidance,
+    #[error(
+        "nothing stands for \"no class\" in this model (null_class: absent), so it cannot be guided"
+    )]
+    NullClass,
 }
 
 /// One picture to make.

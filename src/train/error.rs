@@ -62,7 +62,7 @@ pub enum TrainError {
 
     #[error(
         "no model to train: give its shape under 'model', or a model file with \
-         weights.init_from (--init-from)"
+         weights.init_from"
     )]
     NoModel,
 

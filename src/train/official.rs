@@ -1,12 +1,11 @@
 //! The recipe of an official configuration: its `solver`, batch size and loss weights.
 
-use serde_yaml::Value;
-
 use super::diffusion::TrainConfig;
 use super::engine::ema::EmaConfig;
 use super::engine::learning_rate::{Course, LearningRateConfig, ThresholdMode};
 use super::engine::optimizer::{ClipConfig, OptimizerConfig};
 use super::engine::Recipe;
+use crate::checkpoint::official::{Document, OptionError};
 use crate::diffusion::ObjectiveConfig;
 
 /// What an official configuration says of training.
@@ -15,191 +14,255 @@ pub struct OfficialRecipe {
     pub train: TrainConfig,
     /// `drop_caption_rate` of the first training set.
     pub drop_rate: f64,
+    /// Keys that are left aside, each with what there is instead.
+    pub notes: Vec<String>,
 }
 
-const PART: &str = "solver.optimizers_and_schedulers.0";
+const SOLVER: &str = "solver.optimizers_and_schedulers.0";
 const LOSS: &str = "model.params.diffusion_config.params";
+const NETWORK: &str = "model.params.diffusion_config.params.transformer_config.params";
 const DATA: &str = "dataloader.train_datasets.0.params";
 
+/// A norm that no gradient has: the original clips only where it is told to.
+const UNCLIPPED: f64 = 1e30;
+
+/// What has no counterpart and does not change what is learned, with what there is instead.
+const ASIDE: [(&str, &str); 8] = [
+    ("solver.save_epochs", "train.checkpoint.every"),
+    ("solver.save_iterations", "train.checkpoint.every"),
+    ("solver.validation_epochs", "train.validation.every"),
+    ("solver.sample_iterations", "train.preview.every"),
+    ("solver.print_specific_things", "train.log_every"),
+    ("solver.debug", "nothing"),
+    ("solver.ema.device", "the average is on the model's device"),
+    ("dataloader.num_workers", "the threads of the process"),
+];
+
 impl OfficialRecipe {
-    /// Reads the recipe of the document `root`, for one process; what it does not say
-    /// keeps its default. The number of steps follows from the size of the data set
-    /// there and is not part of it.
+    /// Reads the recipe of a configuration, for one process; what it does not say is as
+    /// the original's code has it. The number of steps follows from the size of the data
+    /// set there, and is given as [`TrainConfig::epochs`].
     ///
     /// # Errors
     ///
-    /// Values that are not of the type or kind the original knows, by their key.
-    pub fn read(root: &Value) -> Result<Self, String> {
-        let yaml = Document(root);
+    /// Values that are not of the type or kind the original knows, or that have no
+    /// counterpart, by their key.
+    pub fn read(yaml: &Document) -> Result<Self, OptionError> {
+        refuse(yaml)?;
         let default = TrainConfig::default();
-        let objective = ObjectiveConfig::default();
-        let batch_size = yaml.whole("dataloader.batch_size")?.unwrap_or(4);
-        let base = yaml.number("solver.base_lr")?.unwrap_or(3e-6);
-        let scale = match yaml.word("solver.adjust_lr").unwrap_or("sqrt") {
-            "none" => 1.0,
-            "sqrt" => (batch_size as f64).sqrt(),
-            "linear" => batch_size as f64,
-            other => {
-                return Err(format!(
-                    "solver.adjust_lr is {other:?}, expected none, sqrt or linear"
-                ))
-            }
+        let batch_size = yaml.count("dataloader.batch_size")?.unwrap_or(4);
+        let mask_weight = |i| {
+            Ok(yaml
+                .number(&format!("{LOSS}.mask_weight.{i}"))?
+                .unwrap_or(1.0))
         };
-        let flag = yaml.at(&format!("{LOSS}.adaptive_auxiliary_loss"));
-        let mask_weight = |i| yaml.number(&format!("{LOSS}.mask_weight.{i}"));
-        let beta = |i| yaml.number(&format!("{PART}.optimizer.params.betas.{i}"));
-        let clip = "solver.clip_grad_norm.params";
+        let beta = |i, usual| {
+            let key = format!("{SOLVER}.optimizer.params.betas.{i}");
+            Ok(yaml.number(&key)?.unwrap_or(usual))
+        };
+        let optimizer = |option, usual| {
+            let key = format!("{SOLVER}.optimizer.params.{option}");
+            Ok(yaml.number(&key)?.unwrap_or(usual))
+        };
         let train = TrainConfig {
-            batch_size: batch_size as usize,
+            epochs: yaml.count("solver.max_epochs")?,
+            batch_size: usize::try_from(batch_size).unwrap_or(usize::MAX),
             accumulation: 1,
             recipe: Recipe::Official,
+            activation_checkpointing: yaml
+                .flag(&format!("{NETWORK}.checkpoint"))?
+                .unwrap_or(false),
             objective: ObjectiveConfig {
                 auxiliary_weight: yaml
                     .number(&format!("{LOSS}.auxiliary_loss_weight"))?
                     .unwrap_or(0.0),
-                adaptive_auxiliary: flag.and_then(Value::as_bool).unwrap_or(true),
-                mask_weight: [
-                    mask_weight(0)?.unwrap_or(objective.mask_weight[0]),
-                    mask_weight(1)?.unwrap_or(objective.mask_weight[1]),
-                ],
+                adaptive_auxiliary: yaml
+                    .flag(&format!("{LOSS}.adaptive_auxiliary_loss"))?
+                    .unwrap_or(false),
+                mask_weight: [mask_weight(0)?, mask_weight(1)?],
             },
-            learning_rate: yaml.learning_rate(base * scale)?,
+            learning_rate: rate_of(yaml, batch_size)?,
             optimizer: OptimizerConfig {
-                betas: [
-                    beta(0)?.unwrap_or(default.optimizer.betas[0]),
-                    beta(1)?.unwrap_or(default.optimizer.betas[1]),
-                ],
-                weight_decay: yaml
-                    .number(&format!("{PART}.optimizer.params.weight_decay"))?
-                    .unwrap_or(default.optimizer.weight_decay),
-                ..default.optimizer
+                // torch.optim.AdamW's own where nothing is said.
+                betas: [beta(0, 0.9)?, beta(1, 0.999)?],
+                weight_decay: optimizer("weight_decay", 0.01)?,
+                epsilon: optimizer("eps", 1e-8)?,
             },
-            clip: ClipConfig {
-                norm: yaml
-                    .number(&format!("{clip}.max_norm"))?
-                    .unwrap_or(default.clip.norm),
-                start: yaml.whole(&format!("{clip}.start_iteration"))?.unwrap_or(0),
-                end: yaml.whole(&format!("{clip}.end_iteration"))?,
-            },
-            ema: EmaConfig {
-                decay: yaml.number("solver.ema.decay")?.unwrap_or(0.99),
-                every: yaml.whole("solver.ema.update_interval")?.unwrap_or(1),
+            clip: clip(yaml)?,
+            ema: match yaml.at("solver.ema") {
+                Some(_) => EmaConfig {
+                    decay: yaml.number("solver.ema.decay")?.unwrap_or(0.99),
+                    every: yaml.count("solver.ema.update_interval")?.unwrap_or(1),
+                },
+                // The weights themselves.
+                None => EmaConfig {
+                    decay: 0.0,
+                    every: 1,
+                },
             },
             ..default
         };
+        let drop_rate = yaml.number(&format!("{DATA}.drop_caption_rate"))?;
         Ok(OfficialRecipe {
             train,
-            drop_rate: yaml
-                .number(&format!("{DATA}.drop_caption_rate"))?
-                .unwrap_or(0.0),
+            drop_rate: drop_rate.unwrap_or(0.0),
+            notes: notes(yaml),
         })
     }
 }
 
-/// The learning rate of an official scheduler: its class `target` with `params`, from
-/// the rate `start`.
+/// The rate of the configuration's one optimizer.
+fn rate_of(yaml: &Document, batch_size: u64) -> Result<LearningRateConfig, OptionError> {
+    let base = yaml.number("solver.base_lr")?.unwrap_or(1e-4);
+    let scale = match yaml.word("solver.adjust_lr")?.unwrap_or("sqrt") {
+        "none" => 1.0,
+        "sqrt" => (batch_size as f64).sqrt(),
+        "linear" => batch_size as f64,
+        _ => return Err(yaml.refused("solver.adjust_lr", "none, sqrt or linear")),
+    };
+    let given = yaml.number(&format!("{SOLVER}.optimizer.params.lr"))?;
+    let start = given.unwrap_or(base * scale);
+    let mut rate = learning_rate(yaml, &format!("{SOLVER}.scheduler"), start)?;
+    if let Course::Cosine { total, .. } = &mut rate.course {
+        // The original sets T_max to the steps of the run, whatever is given.
+        *total = 0;
+    }
+    Ok(rate)
+}
+
+fn clip(yaml: &Document) -> Result<ClipConfig, OptionError> {
+    let clip = "solver.clip_grad_norm.params";
+    if yaml.at("solver.clip_grad_norm").is_none() {
+        return Ok(ClipConfig {
+            norm: UNCLIPPED,
+            start: 0,
+            end: None,
+        });
+    }
+    Ok(ClipConfig {
+        norm: yaml.number(&format!("{clip}.max_norm"))?.unwrap_or(0.5),
+        start: yaml.count(&format!("{clip}.start_iteration"))?.unwrap_or(0),
+        end: yaml.count(&format!("{clip}.end_iteration"))?,
+    })
+}
+
+/// Refuses what would train another model than the original's code does.
+fn refuse(yaml: &Document) -> Result<(), OptionError> {
+    if yaml.length("solver.optimizers_and_schedulers") > 1 {
+        return Err(yaml.refused("solver.optimizers_and_schedulers", "one optimizer"));
+    }
+    for (key, known) in [
+        (format!("{SOLVER}.optimizer"), "AdamW"),
+        ("solver.clip_grad_norm".into(), "ClipGradNorm"),
+        (
+            format!("{DATA}.im_preprocessor_config"),
+            "DalleTransformerPreprocessor",
+        ),
+    ] {
+        if yaml.class(&key)?.is_some_and(|class| class != known) {
+            return Err(yaml.refused(&format!("{key}.target"), known));
+        }
+    }
+    let name = format!("{SOLVER}.name");
+    if yaml.word(&name)?.is_some_and(|name| name != "none") {
+        return Err(yaml.refused(&name, "none, which trains all parameters as one group"));
+    }
+    for (option, usual) in [
+        ("start_epoch", 0),
+        ("end_epoch", -1),
+        ("start_iteration", 0),
+        ("end_iteration", -1),
+        ("optimizer.step_iteration", 1),
+        ("scheduler.step_iteration", 1),
+    ] {
+        let key = format!("{SOLVER}.{option}");
+        if yaml.at(&key).is_some() && yaml.integer(&key).ok().flatten() != Some(usual) {
+            return Err(yaml.refused(&key, usual.to_string()));
+        }
+    }
+    let key = format!("{SOLVER}.optimizer.params.amsgrad");
+    if yaml.flag(&key)? == Some(true) {
+        return Err(yaml.refused(&key, "false"));
+    }
+    Ok(())
+}
+
+fn notes(yaml: &Document) -> Vec<String> {
+    let given = ASIDE.iter().filter(|(key, _)| yaml.at(key).is_some());
+    let mut notes: Vec<String> = given
+        .map(|(key, instead)| format!("{key} ({instead})"))
+        .collect();
+    let sets = "dataloader.train_datasets";
+    if yaml.length(sets) > 1 {
+        notes.push(format!(
+            "{sets} beyond the first (data.train is what is trained on)"
+        ));
+    }
+    notes
+}
+
+/// The learning rate of the scheduler at `key`, from the rate `start`.
 ///
 /// # Errors
 ///
 /// As for [`OfficialRecipe::read`].
 pub fn learning_rate(
-    params: &Value,
-    target: &str,
+    yaml: &Document,
+    key: &str,
     start: f64,
-) -> Result<LearningRateConfig, String> {
-    let yaml = Document(params);
-    let minimum = yaml.number("min_lr")?.unwrap_or(0.0);
-    let course = if target.contains("ReduceLROnPlateauWithWarmup") {
-        Course::Plateau {
-            factor: yaml.number("factor")?.unwrap_or(0.1),
-            patience: yaml.whole("patience")?.unwrap_or(10),
-            threshold: yaml.number("threshold")?.unwrap_or(1e-4),
-            mode: match yaml.word("threshold_mode") {
+) -> Result<LearningRateConfig, OptionError> {
+    let params = |option: &str| format!("{key}.params.{option}");
+    let number = |option: &str, usual: f64| Ok(yaml.number(&params(option))?.unwrap_or(usual));
+    let count = |option: &str, usual: u64| Ok(yaml.count(&params(option))?.unwrap_or(usual));
+    if yaml.at(key).is_none() {
+        return Ok(LearningRateConfig {
+            start,
+            peak: start,
+            warmup: 0,
+            course: Course::Constant,
+        });
+    }
+    let minimum = number("min_lr", 0.0)?;
+    let course = match yaml.class(key)? {
+        Some("ReduceLROnPlateauWithWarmup") => Course::Plateau {
+            factor: number("factor", 0.1)?,
+            patience: count("patience", 10)?,
+            threshold: number("threshold", 1e-4)?,
+            mode: match yaml.word(&params("threshold_mode"))? {
+                None | Some("rel") => ThresholdMode::Relative,
                 Some("abs") => ThresholdMode::Absolute,
-                _ => ThresholdMode::Relative,
+                Some(_) => return Err(yaml.refused(&params("threshold_mode"), "rel or abs")),
             },
-            cooldown: yaml.whole("cooldown")?.unwrap_or(0),
+            cooldown: count("cooldown", 0)?,
             minimum,
             window: 1,
-        }
-    } else if target.contains("CosineAnnealingLRWithWarmup") {
-        Course::Cosine {
-            total: yaml
-                .whole("T_max")?
-                .ok_or("the cosine schedule has no T_max")?,
+        },
+        Some("CosineAnnealingLRWithWarmup") => Course::Cosine {
+            total: count("T_max", 0)?,
             minimum,
+        },
+        _ => {
+            let known = "ReduceLROnPlateauWithWarmup or CosineAnnealingLRWithWarmup";
+            return Err(yaml.refused(&format!("{key}.target"), known));
         }
-    } else {
-        return Err(format!("the scheduler {target:?} is not known"));
     };
+    let mode = params("mode");
+    if yaml.word(&mode)?.is_some_and(|mode| mode != "min") {
+        return Err(yaml.refused(&mode, "min"));
+    }
+    let warmup = count("warmup", 0)?;
+    let key = params("warmup_lr");
+    if warmup > 0 && yaml.at(&key).is_none() {
+        return Err(yaml.refused(&key, "the rate at the end of the warm-up"));
+    }
     Ok(LearningRateConfig {
         start,
-        peak: yaml.number("warmup_lr")?.unwrap_or(start),
-        warmup: yaml.whole("warmup")?.unwrap_or(0),
+        // Nothing leads to warmup_lr without a warm-up.
+        peak: match warmup {
+            0 => start,
+            _ => number("warmup_lr", start)?,
+        },
+        warmup,
         course,
     })
-}
-
-struct Document<'a>(&'a Value);
-
-impl<'a> Document<'a> {
-    /// The entry that a dotted path names; numbers are places in lists. Python's tuples
-    /// are lists with a tag.
-    fn at(&self, path: &str) -> Option<&'a Value> {
-        let untagged = |value: &'a Value| match value {
-            Value::Tagged(tagged) => &tagged.value,
-            other => other,
-        };
-        path.split('.').try_fold(self.0, |at, part| {
-            let next = match part.parse::<usize>() {
-                Ok(index) => untagged(at).get(index),
-                Err(_) => untagged(at).get(part),
-            };
-            next.map(untagged)
-        })
-    }
-
-    fn word(&self, path: &str) -> Option<&'a str> {
-        self.at(path)?.as_str()
-    }
-
-    fn number(&self, path: &str) -> Result<Option<f64>, String> {
-        let Some(value) = self.at(path).filter(|v| !v.is_null()) else {
-            return Ok(None);
-        };
-        // YAML takes 3e-6 for a word, and so does Python's reader; the original's
-        // configurations write 3.0e-6.
-        let number = value
-            .as_f64()
-            .or_else(|| value.as_str().and_then(|s| s.parse().ok()));
-        number
-            .map(Some)
-            .ok_or_else(|| format!("{path} is {value:?}, expected a number"))
-    }
-
-    fn whole(&self, path: &str) -> Result<Option<u64>, String> {
-        let Some(value) = self.at(path).filter(|v| !v.is_null()) else {
-            return Ok(None);
-        };
-        match (value.as_u64(), value.as_i64()) {
-            (Some(n), _) => Ok(Some(n)),
-            // The original writes −1 for "no such step".
-            (None, Some(_)) => Ok(None),
-            _ => Err(format!("{path} is {value:?}, expected a whole number")),
-        }
-    }
-
-    fn learning_rate(&self, start: f64) -> Result<LearningRateConfig, String> {
-        let scheduler = format!("{PART}.scheduler");
-        let target = self.word(&format!("{scheduler}.target")).unwrap_or("");
-        match self.at(&format!("{scheduler}.params")) {
-            Some(params) => learning_rate(params, target, start),
-            None => Ok(LearningRateConfig {
-                start,
-                peak: start,
-                warmup: 0,
-                course: Course::Constant,
-            }),
-        }
-    }
 }

@@ -14,6 +14,7 @@ pub struct Block {
     self_attention: SelfAttention,
     conditioned: Conditioned,
     mlp: FeedForward,
+    is_pointwise: bool,
 }
 
 /// The part between self-attention and feed-forward.
@@ -40,8 +41,13 @@ impl Conditioned {
                 attn2: CrossAttention::new(&p.at("attn2"), config, width),
                 ln2: LayerNorm::new(&ln2, config.width),
             },
-            Conditioning::Class { classes, null } => Conditioned::Class {
-                ln2: ClassNorm::new(&ln2, config.width, classes, null),
+            Conditioning::Class {
+                classes,
+                null,
+                embedding,
+                norm,
+            } => Conditioned::Class {
+                ln2: ClassNorm::new(&ln2, config.width, classes, null, embedding, norm),
             },
             Conditioning::Unconditional => Conditioned::Nothing {
                 ln2: LayerNorm::new(&ln2, config.width),
@@ -83,6 +89,7 @@ impl Block {
             self_attention: SelfAttention::new(&p.at(attention), config),
             conditioned: Conditioned::new(p, config),
             mlp: FeedForward::new(&p.at("mlp"), config),
+            is_pointwise: config.is_pointwise(),
         }
     }
 
@@ -101,7 +108,7 @@ impl Block {
 
     /// Whether everything after self-attention treats positions one by one.
     pub fn is_pointwise(&self) -> bool {
-        self.mlp.is_pointwise()
+        self.is_pointwise
     }
 
     /// What this block needs of `y`: text features `[B, S, C]` or classes int64 `[B]`.

@@ -4,14 +4,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::size::{check_sizes, LARGEST, MOST};
 
-/// How the time index enters the adaptive norms (`timestep_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How an index, of the time or of a class, enters its adaptive norms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TimestepEmbedding {
-    /// A learned row per time index (`adalayernorm`).
+pub enum IndexEmbedding {
+    /// A learned row per index (`adalayernorm`, `adainsnorm`).
+    #[default]
     Table,
-    /// Sines and cosines of the rescaled time (`adalayernorm_abs`).
+    /// Sines and cosines of the rescaled index (`adalayernorm_abs`, `adainsnorm_abs`).
     Sinusoid,
+}
+
+/// What an adaptive norm brings to mean 0 and variance 1 before it scales and shifts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdaptiveNorm {
+    /// Each token over its channels (`adalayernorm`).
+    #[default]
+    Layer,
+    /// Each channel over the picture's tokens (`adainsnorm`).
+    Instance,
+}
+
+/// The activation inside the feed-forward parts (`block_activate`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x·σ(1.702 x) (`GELU2`), in every released model.
+    #[default]
+    Gelu2,
+    /// x·Φ(x), Φ by the error function (`GELU`).
+    Gelu,
+}
+
+/// How the weights of the two position tables are kept (`pos_emb_type`); the function is
+/// the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionWeights {
+    /// As tables `[rows, D]` (`embedding`), drawn like the tokens'.
+    #[default]
+    Embedding,
+    /// As plain parameters `[1, rows, D]` that start at 0 (`parameter`).
+    Parameter,
+}
+
+/// For configurations, which do not mention an option at its usual value.
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The feed-forward part of a block (`mlp_type`).
@@ -32,6 +72,9 @@ pub enum NullClass {
     Learned,
     /// The mean of the classes' rows, for models trained without one (`class_number` 1000).
     Mean,
+    /// Nothing: the model cannot be guided. The original takes a mean only of the tables of
+    /// its adaptive layer norms.
+    Absent,
 }
 
 /// What the prediction is conditioned on (`attn_type`).
@@ -48,18 +91,46 @@ pub enum Conditioning {
         // `null` as a YAML key would be the null value.
         #[serde(rename = "null_class")]
         null: NullClass,
+        /// `class_type`: whether it is absolute, and its norm.
+        #[serde(default, skip_serializing_if = "is_usual")]
+        embedding: IndexEmbedding,
+        #[serde(default, skip_serializing_if = "is_usual")]
+        norm: AdaptiveNorm,
     },
     /// Nothing (`self`).
     Unconditional,
 }
 
 impl Conditioning {
-    /// Index that means "no class": one past the last class, as in the original (1000).
+    /// A class below `classes` by a learned table and adaptive layer norms.
+    pub fn class(classes: i64, null: NullClass) -> Self {
+        Conditioning::Class {
+            classes,
+            null,
+            embedding: IndexEmbedding::Table,
+            norm: AdaptiveNorm::Layer,
+        }
+    }
+
+    /// Index that means "no class": one past the last class, as in the original (1000);
+    /// none if nothing stands for it.
     pub fn null_class(&self) -> Option<i64> {
         match self {
+            Conditioning::Class { null, .. } if *null == NullClass::Absent => None,
             Conditioning::Class { classes, .. } => Some(*classes),
             _ => None,
         }
+    }
+
+    /// Whether each token is conditioned without regard to the others.
+    fn is_pointwise(&self) -> bool {
+        !matches!(
+            self,
+            Conditioning::Class {
+                norm: AdaptiveNorm::Instance,
+                ..
+            }
+        )
     }
 }
 
@@ -82,10 +153,17 @@ pub struct DenoiserConfig {
     /// embedding). Flat position l reads row l / columns and column l mod columns
     /// of *this* grid, which may be larger than `grid`.
     pub position_table: [i64; 2],
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub position_weights: PositionWeights,
     /// Diffusion steps T (`diffusion_step`).
     pub timesteps: i64,
-    pub timestep_embedding: TimestepEmbedding,
+    /// `timestep_type`: whether it is absolute, and its norm.
+    pub timestep_embedding: IndexEmbedding,
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub timestep_norm: AdaptiveNorm,
     pub feed_forward: FeedForwardKind,
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub activation: Activation,
     /// Hidden width of the feed-forward part as a multiple of `width` (`mlp_hidden_times`).
     pub expansion: i64,
     pub condition: Conditioning,
@@ -112,10 +190,34 @@ impl DenoiserConfig {
                 ("condition.positions", positions, LARGEST),
                 ("condition.width", width, LARGEST),
             ])?,
-            Conditioning::Class { classes, .. } => {
-                check_sizes(&[("condition.classes", classes, LARGEST)])?
+            Conditioning::Class {
+                classes,
+                null,
+                embedding,
+                norm,
+            } => {
+                check_sizes(&[("condition.classes", classes, LARGEST)])?;
+                let has_mean = (embedding, norm) == (IndexEmbedding::Table, AdaptiveNorm::Layer);
+                if null == NullClass::Mean && !has_mean {
+                    return Err(
+                        "condition.null_class is mean, expected learned or absent: only tables \
+                         of adaptive layer norms have a mean that was trained"
+                            .into(),
+                    );
+                }
             }
             Conditioning::Unconditional => {}
+        }
+        for (key, embedding) in [
+            ("timestep_embedding", self.timestep_embedding),
+            ("condition.embedding", self.class_embedding()),
+        ] {
+            if embedding == IndexEmbedding::Sinusoid && (self.width < 4 || self.width % 2 != 0) {
+                return Err(format!(
+                    "{key} is sinusoid, which needs an even width of at least 4, found {}",
+                    self.width
+                ));
+            }
         }
         if self.width % self.heads != 0 {
             let (heads, width) = (self.heads, self.width);
@@ -140,9 +242,12 @@ impl DenoiserConfig {
             codes: 2887,
             grid: [32, 32],
             position_table: [32, 32],
+            position_weights: PositionWeights::Embedding,
             timesteps: 100,
-            timestep_embedding: TimestepEmbedding::Table,
+            timestep_embedding: IndexEmbedding::Table,
+            timestep_norm: AdaptiveNorm::Layer,
             feed_forward: FeedForwardKind::Fc,
+            activation: Activation::Gelu2,
             expansion: 4,
             condition: Conditioning::Text {
                 positions: 77,
@@ -179,10 +284,7 @@ impl DenoiserConfig {
             codes: 974,
             grid: [16, 16],
             feed_forward: FeedForwardKind::Conv,
-            condition: Conditioning::Class {
-                classes: 1000,
-                null,
-            },
+            condition: Conditioning::class(1000, null),
             ..Self::base()
         }
     }
@@ -216,6 +318,25 @@ impl DenoiserConfig {
         };
         let feed_forward = 4.0 * d * hidden * l * taps;
         self.layers as f64 * (own + text + feed_forward) + 2.0 * d * k * l
+    }
+
+    /// How classes enter their norms; a table where there are none.
+    fn class_embedding(&self) -> IndexEmbedding {
+        match self.condition {
+            Conditioning::Class { embedding, .. } => embedding,
+            _ => IndexEmbedding::Table,
+        }
+    }
+
+    /// Whether all that follows self-attention in a block treats tokens one by one, so
+    /// that it can be asked about some of them.
+    pub fn is_pointwise(&self) -> bool {
+        let time = match self.condition {
+            // Its second time norm lies behind self-attention.
+            Conditioning::Text { .. } => self.timestep_norm == AdaptiveNorm::Layer,
+            _ => true,
+        };
+        time && self.condition.is_pointwise() && self.feed_forward == FeedForwardKind::Fc
     }
 
     /// L, the number of image tokens.

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::config::DenoiserConfig;
+use super::config::{DenoiserConfig, PositionWeights};
 use crate::torch::{Init, Params};
 
 /// e_l = E_tok[x_l] + E_h[⌊l / W⌋] + E_w[l mod W], W the columns of the position table.
@@ -20,9 +20,16 @@ impl ContentEmbedding {
         let width = config.width;
         let [rows, columns] = config.position_table;
         let init = Init::Normal(0.02);
+        let table = |name: &str, places: i64| match config.position_weights {
+            PositionWeights::Embedding => p.get(&format!("{name}.weight"), &[places, width], init),
+            PositionWeights::Parameter => {
+                let parameter = p.get(name, &[1, places, width], Init::Zeros);
+                parameter.squeeze_dim(0)
+            }
+        };
         ContentEmbedding {
-            height: p.get("height_emb.weight", &[rows, width], init),
-            across: p.get("width_emb.weight", &[columns, width], init),
+            height: table("height_emb", rows),
+            across: table("width_emb", columns),
             token: p.get("emb.weight", &[config.codes + 1, width], init),
             tokens: config.tokens(),
             position: None,

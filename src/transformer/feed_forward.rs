@@ -2,55 +2,87 @@
 
 use tch::Tensor;
 
-use super::config::{DenoiserConfig, FeedForwardKind};
+use super::config::{Activation, DenoiserConfig, FeedForwardKind};
 use crate::torch::linear::{gelu2, Gelu2Mlp};
 use crate::torch::{Init, Linear, Params};
 
 pub enum FeedForward {
-    Fc(Gelu2Mlp),
+    /// Dense layers around GELU2, which is fused with the first.
+    Gelu2(Gelu2Mlp),
+    /// Dense layers around GELU.
+    Gelu { hidden: Linear, out: Linear },
     Conv {
         hidden: Conv3x3,
+        activation: Activation,
         out: Conv3x3,
         grid: [i64; 2],
     },
 }
 
+impl Activation {
+    fn apply(self, x: &Tensor) -> Tensor {
+        match self {
+            Activation::Gelu2 => gelu2(x),
+            Activation::Gelu => x.gelu("none"),
+        }
+    }
+}
+
 impl FeedForward {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let (width, hidden) = (config.width, config.width * config.expansion);
-        match config.feed_forward {
-            FeedForwardKind::Fc => FeedForward::Fc(Gelu2Mlp::new(
+        let dense = || {
+            [
                 Linear::new(&p.at("0"), width, hidden),
                 Linear::new(&p.at("2"), hidden, width),
-            )),
-            FeedForwardKind::Conv => FeedForward::Conv {
+            ]
+        };
+        match (config.feed_forward, config.activation) {
+            (FeedForwardKind::Fc, Activation::Gelu2) => {
+                let [hidden, out] = dense();
+                FeedForward::Gelu2(Gelu2Mlp::new(hidden, out))
+            }
+            (FeedForwardKind::Fc, Activation::Gelu) => {
+                let [hidden, out] = dense();
+                FeedForward::Gelu { hidden, out }
+            }
+            (FeedForwardKind::Conv, activation) => FeedForward::Conv {
                 hidden: Conv3x3::new(&p.at("conv1"), width, hidden),
+                activation,
                 out: Conv3x3::new(&p.at("conv2"), hidden, width),
                 grid: config.grid,
             },
         }
     }
 
-    /// Whether a position's output depends on that position alone.
-    pub fn is_pointwise(&self) -> bool {
-        matches!(self, FeedForward::Fc(_))
-    }
-
     /// Makes the layers ready for inference.
     pub fn prepare(&mut self) {
-        if let FeedForward::Fc(mlp) = self {
-            mlp.pack();
+        match self {
+            FeedForward::Gelu2(mlp) => mlp.pack(),
+            FeedForward::Gelu { hidden, out } => {
+                hidden.pack();
+                out.pack();
+            }
+            FeedForward::Conv { .. } => {}
         }
     }
 
     /// residual + MLP(x): both `[B, L, D]`; the dense kind takes any number of positions.
     pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         match self {
-            FeedForward::Fc(mlp) => mlp.forward_add(x, residual),
-            FeedForward::Conv { hidden, out, grid } => {
+            FeedForward::Gelu2(mlp) => mlp.forward_add(x, residual),
+            FeedForward::Gelu { hidden, out } => {
+                out.forward_add(&Activation::Gelu.apply(&hidden.forward(x)), residual)
+            }
+            FeedForward::Conv {
+                hidden,
+                activation,
+                out,
+                grid,
+            } => {
                 let (batch, tokens, width) = (x.size()[0], x.size()[1], x.size()[2]);
                 let image = x.transpose(1, 2).reshape([batch, width, grid[0], grid[1]]); // [B, D, h, w]
-                let h = out.forward(&gelu2(&hidden.forward(&image)));
+                let h = out.forward(&activation.apply(&hidden.forward(&image)));
                 residual + h.view([batch, width, tokens]).transpose(1, 2)
             }
         }

@@ -1,8 +1,8 @@
-//! Layer norm, plain and modulated by time or class.
+//! Layer norm, and norms modulated by time or class.
 
 use tch::{Kind, Tensor};
 
-use super::config::{DenoiserConfig, NullClass, TimestepEmbedding};
+use super::config::{AdaptiveNorm, DenoiserConfig, IndexEmbedding, NullClass};
 use crate::torch::{Init, Linear, Params};
 
 const EPSILON: f64 = 1e-5;
@@ -28,17 +28,23 @@ impl LayerNorm {
     }
 }
 
-/// 1 + s and b of AdaLN for some rows: `[N, D]` each, in the hidden state's kind.
+/// 1 + s and b of an adaptive norm for some rows: `[N, D]` each, in the hidden state's
+/// kind.
 pub struct Affine {
     gain: Tensor,
     shift: Tensor,
+    norm: AdaptiveNorm,
 }
 
 impl Affine {
-    /// LN(x) ⊙ (1 + s) + b: `x` `[B, L, D]`, one row for the batch or one a sample.
+    /// N(x) ⊙ (1 + s) + b: `x` `[B, L, D]`, one row for the batch or one a sample.
     pub fn apply(&self, x: &Tensor) -> Tensor {
         let rows = self.gain.size()[0];
         let width = [self.gain.size()[1]];
+        if self.norm == AdaptiveNorm::Instance {
+            let normed = instance_norm(x);
+            return normed * self.gain.unsqueeze(1) + self.shift.unsqueeze(1);
+        }
         if rows == 1 {
             // A shared row makes it an ordinary affine layer norm.
             let (gain, shift) = (self.gain.view(width), self.shift.view(width));
@@ -53,6 +59,7 @@ impl Affine {
         Affine {
             gain: self.gain.narrow(0, 0, rows),
             shift: self.shift.narrow(0, 0, rows),
+            norm: self.norm,
         }
     }
 
@@ -60,22 +67,35 @@ impl Affine {
         Affine {
             gain: self.gain.index_select(0, index),
             shift: self.shift.index_select(0, index),
+            norm: self.norm,
         }
     }
 }
 
-/// [s; b] = W·SiLU(u) + β (official `AdaLayerNorm`), in f32 whatever the hidden
-/// state's kind.
+/// Every channel over the tokens: `[B, L, D]` → `[B, L, D]` (PyTorch's `InstanceNorm1d`
+/// without weights).
+fn instance_norm(x: &Tensor) -> Tensor {
+    let channels = x.transpose(1, 2); // [B, D, L]
+    let tokens = [x.size()[1]];
+    channels
+        .layer_norm(tokens, None::<&Tensor>, None::<&Tensor>, EPSILON, true)
+        .transpose(1, 2)
+}
+
+/// [s; b] = W·SiLU(u) + β (official `AdaLayerNorm`, `AdaInsNorm`), in f32 whatever the
+/// hidden state's kind.
 struct Modulation {
     linear: Linear, // D → 2D
+    norm: AdaptiveNorm,
     kind: Kind,
 }
 
 impl Modulation {
-    fn new(p: &Params, width: i64) -> Self {
+    fn new(p: &Params, width: i64, norm: AdaptiveNorm) -> Self {
         let linear = p.with_kind(Kind::Float).at("linear");
         Modulation {
             linear: Linear::new(&linear, width, 2 * width),
+            norm,
             kind: p.kind(),
         }
     }
@@ -86,11 +106,24 @@ impl Modulation {
         Affine {
             gain: (&both[0] + 1.0).to_kind(self.kind),
             shift: both[1].to_kind(self.kind),
+            norm: self.norm,
         }
     }
 }
 
-/// AdaLN(x, t) = LN(x) ⊙ (1 + s_t) + b_t; u_t is a learned row or a sinusoid.
+/// What u an index has, `[rows, D]`: learned rows or sinusoids.
+fn index_table(p: &Params, embedding: IndexEmbedding, rows: i64, width: i64) -> Tensor {
+    match embedding {
+        IndexEmbedding::Table => {
+            let p = p.with_kind(Kind::Float);
+            p.get("emb.weight", &[rows, width], Init::Normal(0.02))
+        }
+        IndexEmbedding::Sinusoid => sinusoid(rows, width).to_device(p.device()),
+    }
+}
+
+/// AdaN(x, t) = N(x) ⊙ (1 + s_t) + b_t, N the layer norm or the instance norm; u_t is a
+/// learned row or a sinusoid.
 pub struct TimeNorm {
     timestep: Tensor, // u [T, D]
     modulation: Modulation,
@@ -102,16 +135,9 @@ pub struct TimeNorm {
 impl TimeNorm {
     pub fn new(p: &Params, config: &DenoiserConfig) -> Self {
         let (steps, width) = (config.timesteps, config.width);
-        let timestep = match config.timestep_embedding {
-            TimestepEmbedding::Table => {
-                let p = p.with_kind(Kind::Float);
-                p.get("emb.weight", &[steps, width], Init::Normal(0.02))
-            }
-            TimestepEmbedding::Sinusoid => sinusoid(steps, width).to_device(p.device()),
-        };
         TimeNorm {
-            timestep,
-            modulation: Modulation::new(p, width),
+            timestep: index_table(p, config.timestep_embedding, steps, width),
+            modulation: Modulation::new(p, width, config.timestep_norm),
             table: None,
         }
     }
@@ -131,7 +157,7 @@ impl TimeNorm {
     }
 }
 
-/// AdaLN(x, y) of a class y, before the feed-forward part.
+/// AdaN(x, y) of a class y, before the feed-forward part.
 pub struct ClassNorm {
     class: Tensor, // u [classes, D], one row more with a learned null class
     modulation: Modulation,
@@ -140,15 +166,22 @@ pub struct ClassNorm {
 }
 
 impl ClassNorm {
-    pub fn new(p: &Params, width: i64, classes: i64, null: NullClass) -> Self {
+    /// Of `classes` classes, of which `null` stands for none.
+    pub fn new(
+        p: &Params,
+        width: i64,
+        classes: i64,
+        null: NullClass,
+        embedding: IndexEmbedding,
+        norm: AdaptiveNorm,
+    ) -> Self {
         let rows = match null {
             NullClass::Learned => classes + 1,
-            NullClass::Mean => classes,
+            NullClass::Mean | NullClass::Absent => classes,
         };
-        let table = p.with_kind(Kind::Float);
         ClassNorm {
-            class: table.get("emb.weight", &[rows, width], Init::Normal(0.02)),
-            modulation: Modulation::new(p, width),
+            class: index_table(p, embedding, rows, width),
+            modulation: Modulation::new(p, width, norm),
             mean_beyond: (null == NullClass::Mean).then_some(classes),
         }
     }
@@ -169,7 +202,7 @@ impl ClassNorm {
     }
 }
 
-/// u_i = [sin(z ω_0) …, cos(z ω_0) …] with z = i / T · 4000, ω_j = exp(−j ln(10000)/(D/2 − 1)),
+/// u_i = [sin(z ω_0) …, cos(z ω_0) …] with z = i / N · 4000 for N = `steps`, ω_j = exp(−j ln(10000)/(D/2 − 1)),
 /// in float32 like the original: `[T, D]`.
 fn sinusoid(steps: i64, width: i64) -> Tensor {
     let half = width / 2;

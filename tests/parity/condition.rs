@@ -25,12 +25,11 @@ pub fn recorded(case: &Case) -> Tensor {
     given.unwrap_or_else(|| Tensor::zeros([rows], (Kind::Int64, tch::Device::Cpu)))
 }
 
-/// One row of y for "no condition", where there is something to leave out.
+/// One row of y for "no condition", where something stands for it.
 pub fn null(pipeline: &Pipeline) -> Option<Tensor> {
     match pipeline.config().denoiser.condition {
         Conditioning::Text { .. } => Some(empty_prompt(pipeline)),
-        Conditioning::Class { classes, .. } => Some(Tensor::from_slice(&[classes])),
-        Conditioning::Unconditional => None,
+        other => other.null_class().map(|class| Tensor::from_slice(&[class])),
     }
 }
 

@@ -4,7 +4,9 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::codec::{CodecConfig, ImageCodec, QuantizerKind};
 use vqdiffusion::torch::Params;
-use vqdiffusion::transformer::config::{DenoiserConfig, FeedForwardKind, TimestepEmbedding};
+use vqdiffusion::transformer::config::{
+    Activation, AdaptiveNorm, DenoiserConfig, FeedForwardKind, IndexEmbedding, PositionWeights,
+};
 use vqdiffusion::transformer::{Conditioning, Denoiser};
 
 use crate::case::{rows_at, Case};
@@ -151,10 +153,25 @@ fn denoiser_config(
         let name = format!("{PREFIX}.{name}");
         weights.shape(&name).unwrap_or_else(|| panic!("no {name}"))
     };
+    let listed = |name: &str| weights.shape(&format!("{PREFIX}.{name}")).is_some();
     let embedding = shape("content_emb.emb.weight");
     let width = embedding[1];
-    let rows = |name: &str| shape(&format!("content_emb.{name}_emb.weight"))[0];
+    let parameters = listed("content_emb.height_emb");
+    let rows = |axis: &str| match parameters {
+        true => shape(&format!("content_emb.{axis}_emb"))[1],
+        false => shape(&format!("content_emb.{axis}_emb.weight"))[0],
+    };
     let grid = side(tokens);
+    let said = |word: &str| {
+        about
+            .split(|c: char| !c.is_alphanumeric())
+            .any(|w| w == word)
+    };
+    let conv = listed("blocks.0.mlp.conv1.weight");
+    let hidden = match conv {
+        true => shape("blocks.0.mlp.conv1.weight")[0],
+        false => shape("blocks.0.mlp.0.weight")[0],
+    };
     DenoiserConfig {
         layers: weights.count(|i| format!("{PREFIX}.blocks.{i}.attn1.query.weight")),
         width,
@@ -162,10 +179,31 @@ fn denoiser_config(
         codes: embedding[0] - 1,
         grid: [grid, grid],
         position_table: [rows("height"), rows("width")],
-        timesteps: shape("blocks.0.ln1.emb.weight")[0],
-        timestep_embedding: TimestepEmbedding::Table,
-        feed_forward: FeedForwardKind::Fc,
-        expansion: shape("blocks.0.mlp.0.weight")[0] / width,
+        position_weights: match parameters {
+            true => PositionWeights::Parameter,
+            false => PositionWeights::Embedding,
+        },
+        timesteps: match listed("blocks.0.ln1.emb.weight") {
+            true => shape("blocks.0.ln1.emb.weight")[0],
+            false => number_before(about, "steps").unwrap_or(100),
+        },
+        timestep_embedding: match listed("blocks.0.ln1.emb.weight") {
+            true => IndexEmbedding::Table,
+            false => IndexEmbedding::Sinusoid,
+        },
+        timestep_norm: match about.contains("adainsnorm") {
+            true => AdaptiveNorm::Instance,
+            false => AdaptiveNorm::Layer,
+        },
+        feed_forward: match conv {
+            true => FeedForwardKind::Conv,
+            false => FeedForwardKind::Fc,
+        },
+        activation: match said("GELU") {
+            true => Activation::Gelu,
+            false => Activation::Gelu2,
+        },
+        expansion: hidden / width,
         condition: Conditioning::Text {
             positions: text,
             width: shape("blocks.0.attn2.key.weight")[1],

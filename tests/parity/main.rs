@@ -36,10 +36,8 @@ enum Kind {
 
 impl Kind {
     fn of(case: &Case) -> Option<Self> {
-        let config = std::fs::read_to_string(case.path.join("config.yaml")).unwrap_or_default();
-        let official = config
-            .lines()
-            .any(|line| line.trim().starts_with("attn_type: self"));
+        let official = case.path.join("config.yaml").is_file()
+            && case::config(case)["model"]["params"]["diffusion_config"].is_object();
         let formula = ["decoder", "transformer"]
             .iter()
             .all(|part| case.meta[*part]["parameters"].is_array());

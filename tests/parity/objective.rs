@@ -18,11 +18,15 @@ use crate::condition;
 pub fn objective_config(case: &Case) -> ObjectiveConfig {
     let yaml = crate::case::config(case);
     let diffusion = &yaml["model"]["params"]["diffusion_config"]["params"];
-    let number = |v: &Value| v.as_f64().unwrap_or_else(|| panic!("not a number: {v}"));
+    // What is absent is as the original's constructor has it.
+    let number = |v: &Value, absent: f64| match v {
+        Value::Null => absent,
+        v => v.as_f64().unwrap_or_else(|| panic!("not a number: {v}")),
+    };
     ObjectiveConfig {
-        auxiliary_weight: number(&diffusion["auxiliary_loss_weight"]),
+        auxiliary_weight: number(&diffusion["auxiliary_loss_weight"], 0.0),
         adaptive_auxiliary: diffusion["adaptive_auxiliary_loss"] == true,
-        mask_weight: [0, 1].map(|i| number(&diffusion["mask_weight"][i])),
+        mask_weight: [0, 1].map(|i| number(&diffusion["mask_weight"][i], 1.0)),
     }
 }
 

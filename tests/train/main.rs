@@ -3,6 +3,7 @@
 
 mod growing;
 mod learning;
+mod official;
 mod place;
 #[path = "../program/mod.rs"]
 mod program;

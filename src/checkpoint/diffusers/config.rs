@@ -9,17 +9,22 @@ use super::super::error::LoadError;
 use super::layout::{format_error, read_json, Component, SCHEDULER};
 use super::tokenizer::token_rule;
 use crate::clip::merges::FULL_VOCABULARY;
-use crate::clip::text::MergeSource;
+use crate::clip::text::{FeatureConfig, MergeSource};
 use crate::clip::TextConfig;
 use crate::codec::{CodecConfig, QuantizerKind};
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
-use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
+use crate::transformer::config::{
+    Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding, PositionWeights,
+};
 use crate::transformer::{Conditioning, DenoiserConfig};
 
-/// The one activation that diffusers' network and ours have in common: despite the
-/// name x·σ(1.702 x) without a gate.
-pub const ACTIVATION: &str = "geglu-approximate";
+/// The activations that diffusers' network and ours have in common; the first is, despite
+/// its name, x·σ(1.702 x) without a gate.
+const ACTIVATIONS: [(&str, Activation); 2] = [
+    ("geglu-approximate", Activation::Gelu2),
+    ("gelu", Activation::Gelu),
+];
 /// diffusers' feed-forward parts have no other expansion.
 pub const EXPANSION: i64 = 4;
 
@@ -111,6 +116,19 @@ struct NullEmbedding {
     length: Option<i64>,
 }
 
+/// The `activation_fn` of an activation.
+pub fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Gelu2 => ACTIVATIONS[0].0,
+        Activation::Gelu => ACTIVATIONS[1].0,
+    }
+}
+
+fn activation(name: &str) -> Option<Activation> {
+    let known = ACTIVATIONS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, activation)| *activation)
+}
+
 /// Whether the model needs the null text's weights.
 pub fn has_learned_null(model: &ModelConfig) -> bool {
     matches!(&model.text, Some(text) if text.null == NullText::Learned)
@@ -134,14 +152,11 @@ fn expect_positive(sizes: &[(&str, i64)]) -> Result<(), String> {
 
 impl Transformer {
     fn check(&self) -> Result<(), String> {
-        let (activation, norm) = (&self.activation_fn, self.norm_type.as_deref());
-        let wanted = format!("{ACTIVATION:?}");
-        expect(
-            activation == ACTIVATION,
-            "activation_fn",
-            activation,
-            &wanted,
-        )?;
+        let (name, norm) = (&self.activation_fn, self.norm_type.as_deref());
+        let wanted = ACTIVATIONS
+            .map(|(name, _)| format!("{name:?}"))
+            .join(" or ");
+        expect(activation(name).is_some(), "activation_fn", name, &wanted)?;
         let known = matches!(norm, None | Some("layer_norm" | "ada_norm"));
         expect(known, "norm_type", &norm, "\"ada_norm\"")?;
         for (key, found, wanted) in [
@@ -264,9 +279,12 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
             codes,
             grid,
             position_table: grid,
+            position_weights: PositionWeights::Embedding,
             timesteps: t.num_embeds_ada_norm,
-            timestep_embedding: TimestepEmbedding::Table,
+            timestep_embedding: IndexEmbedding::Table,
+            timestep_norm: AdaptiveNorm::Layer,
             feed_forward: FeedForwardKind::Fc,
+            activation: activation(&t.activation_fn).unwrap_or_default(),
             expansion: EXPANSION,
             condition: Conditioning::Text {
                 positions: text.max_position_embeddings,
@@ -287,6 +305,7 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
                 heads: text.num_attention_heads,
                 hidden: text.intermediate_size,
                 tokens: token_rule(folder)?,
+                features: FeatureConfig::default(),
             },
             null: match null.learnable {
                 true => NullText::Learned,

@@ -2,13 +2,13 @@
 
 use serde_json::{json, Value};
 
-use super::config::{ACTIVATION, DOWN, EXPANSION, UP};
+use super::config::{activation_name, DOWN, EXPANSION, UP};
 use super::layout::{Component, INDEX, SCHEDULER};
 use super::tokenizer::{self, SPECIAL_TOKENS, TOKEN_RULE};
 use crate::clip::TokenRule;
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
-use crate::transformer::config::{FeedForwardKind, TimestepEmbedding};
+use crate::transformer::config::{AdaptiveNorm, FeedForwardKind, IndexEmbedding};
 
 /// Where diffusers keeps the null text's class, which it does not export.
 const NULL_TEXT_MODULE: &str = "diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion";
@@ -22,9 +22,19 @@ pub fn representable(model: &ModelConfig) -> Result<&TextCondition, String> {
     if d.feed_forward == FeedForwardKind::Conv {
         return Err("its feed-forward parts are convolutions (denoiser.feed_forward: conv)".into());
     }
-    if d.timestep_embedding == TimestepEmbedding::Sinusoid {
+    if d.timestep_embedding == IndexEmbedding::Sinusoid {
         let key = "denoiser.timestep_embedding: sinusoid";
         return Err(format!("its time embedding is not a table ({key})"));
+    }
+    if d.timestep_norm == AdaptiveNorm::Instance {
+        let key = "denoiser.timestep_norm: instance";
+        return Err(format!("its adaptive norms are not layer norms ({key})"));
+    }
+    if !text.tower.features.is_usual() {
+        let key = "text.tower.features";
+        return Err(format!(
+            "its text features are not the tower's, each divided by its norm ({key})"
+        ));
     }
     if d.expansion != EXPANSION {
         return Err(format!(
@@ -107,7 +117,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition) -> Vec<(String, Value)> 
                 "sample_size": d.grid[0],
                 "num_vector_embeds": d.codes + 1,
                 "num_embeds_ada_norm": d.timesteps,
-                "activation_fn": ACTIVATION,
+                "activation_fn": activation_name(d.activation),
                 // Written out: its absence stops current versions from loading.
                 "norm_type": "ada_norm",
                 "norm_num_groups": 32,

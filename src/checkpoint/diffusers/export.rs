@@ -6,7 +6,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::super::error::LoadError;
-use super::super::official::{known_and_ignored, CODEC, CODE_MAPPING};
+use super::super::official::{known_and_ignored, CODEC, CODE_MAPPING, DENOISER};
 use super::super::safetensors_file;
 use super::super::state_dict::{Entry, StateDict};
 use super::super::vocabulary;
@@ -170,6 +170,7 @@ fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<Stri
                 ("content_codec.quantize.embedding", entry.rows(&rows)?)
             }
         };
+        let (name, entry) = &positions_as_table(name, entry)?;
         let places = to_theirs(name, levels);
         if places.is_empty() {
             return Err(LoadError::Unsupported {
@@ -198,6 +199,20 @@ fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<Stri
         tensors.insert("embeddings".into(), empty);
     }
     Ok((parts, notes))
+}
+
+/// Position parameters `[1, rows, D]` as the tables `[rows, D]` that this layout has; any
+/// other tensor as it is.
+fn positions_as_table(name: &str, entry: Entry) -> Result<(String, Entry), LoadError> {
+    let is_parameter = ["height_emb", "width_emb"]
+        .iter()
+        .any(|axis| name.strip_prefix(DENOISER) == Some(&format!(".content_emb.{axis}")));
+    match (is_parameter, &entry.shape[..]) {
+        (true, &[1, rows, width]) => {
+            Ok((format!("{name}.weight"), entry.reshaped(&[rows, width])?))
+        }
+        _ => Ok((name.to_string(), entry)),
+    }
 }
 
 /// vocab.json: ids by token, in the order of ids.

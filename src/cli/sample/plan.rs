@@ -94,6 +94,9 @@ fn with_flags(error: OptionsError) -> Box<dyn Error> {
         OptionsError::Unconditional { guidance } => {
             format!("--guidance is {guidance}: {}", ConditionError::Guidance).into()
         }
+        OptionsError::NullClass { guidance } => {
+            format!("--guidance is {guidance}: {}", ConditionError::NullClass).into()
+        }
         OptionsError::NegativePrompt => "--negative-prompt: the model reads no text".into(),
         OptionsError::NothingToLeadFrom { guidance } => format!(
             "--negative-prompt: guidance is {guidance}, which leads away from nothing; give \

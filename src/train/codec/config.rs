@@ -146,7 +146,7 @@ impl CodecTrainConfig {
     pub fn rules(&self) -> Rules {
         Rules {
             optimizer: self.optimizer.clone(),
-            learning_rate: self.learning_rate.clone(),
+            learning_rate: self.learning_rate.over(self.steps),
             clip: ClipConfig {
                 norm: self.clip_norm,
                 start: 0,

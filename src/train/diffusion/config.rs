@@ -29,6 +29,10 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Optimizer steps of the whole run.
     pub steps: u64,
+    /// Passes through the training set, in place of `steps`: each makes as many steps as
+    /// the set has whole batches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
     /// Samples that go through the network together.
     pub batch_size: usize,
     /// Such batches per optimizer step.
@@ -61,6 +65,7 @@ impl Default for TrainConfig {
             folder: "runs/train".into(),
             seed: 0,
             steps: 100_000,
+            epochs: None,
             batch_size: 4,
             accumulation: 8,
             precision: Precision::F32,
@@ -117,6 +122,32 @@ impl Default for ValidationConfig {
 }
 
 impl TrainConfig {
+    /// Sets `steps` for a training set of `samples`, where `epochs` are given.
+    ///
+    /// # Errors
+    ///
+    /// A set that does not fill one batch, a run that is too long.
+    pub fn settle_steps(&mut self, samples: u64) -> Result<(), String> {
+        let Some(epochs) = self.epochs else {
+            return Ok(());
+        };
+        let batch = self.effective_batch();
+        let steps = match samples / batch {
+            0 => {
+                return Err(format!(
+                    "{epochs} are wanted of a training set of {samples} samples, and a step \
+                     takes {batch}"
+                ))
+            }
+            steps => epochs.saturating_mul(steps),
+        };
+        if steps > MOST_STEPS {
+            return Err(format!("{epochs} make more than {MOST_STEPS} steps"));
+        }
+        self.steps = steps;
+        check_samples(steps, self.batch_size as u64, self.accumulation as u64)
+    }
+
     /// Samples per optimizer step.
     pub fn effective_batch(&self) -> u64 {
         self.batch_size as u64 * self.accumulation as u64
@@ -126,7 +157,7 @@ impl TrainConfig {
     pub fn rules(&self) -> Rules {
         Rules {
             optimizer: self.optimizer.clone(),
-            learning_rate: self.learning_rate.clone(),
+            learning_rate: self.learning_rate.over(self.steps),
             clip: self.clip.clone(),
             ema: Some(self.ema.clone()),
             recipe: self.recipe,
@@ -160,6 +191,7 @@ impl TrainConfig {
     pub fn check(&self) -> Result<(), String> {
         check_counts(&[
             ("steps", self.steps, MOST_STEPS),
+            ("epochs", self.epochs.unwrap_or(1), MOST_STEPS),
             ("batch_size", self.batch_size as u64, MOST_TOGETHER),
             ("accumulation", self.accumulation as u64, MOST_TOGETHER),
             ("ema.every", self.ema.every, MOST_STEPS),

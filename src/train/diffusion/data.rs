@@ -67,6 +67,16 @@ impl<'a> DataSource<'a> {
                 expected: "0: the model has no condition to drop".into(),
             });
         }
+        let condition = &model.denoiser.condition;
+        if drop_rate > 0.0 && model.text.is_none() && condition.null_class().is_none() {
+            return Err(TrainError::Value {
+                key: "data.drop_rate",
+                found: drop_rate.to_string(),
+                expected: "0: nothing stands for \"no class\" in the model \
+                           (denoiser.condition.null_class: absent)"
+                    .into(),
+            });
+        }
         Ok(DataSource {
             drop_rate,
             seed,

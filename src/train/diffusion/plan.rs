@@ -151,7 +151,7 @@ impl fmt::Display for Plan<'_> {
             "steps        {} of {batch} samples ({} x {} accumulated): {epochs:.1} epochs of {} samples",
             c.steps, c.batch_size, c.accumulation, self.samples
         )?;
-        let rate = &c.learning_rate;
+        let rate = &c.learning_rate.over(c.steps);
         let course = match &rate.course {
             Course::Constant => "then constant".to_string(),
             Course::Cosine { total, minimum } => {

@@ -101,6 +101,12 @@ impl Session {
         let tokenizer = start.checkpoint.tokenizer()?;
         let source = DataSource::new(data, config.seed, model, tokenizer, codec)?;
         let train = source.open(&data.train, Split::Train)?;
+        let mut config = config.clone();
+        let settled = config.settle_steps(train.len());
+        settled.map_err(|problem| TrainError::Setting {
+            key: "train.epochs",
+            problem,
+        })?;
         let validation = match &data.validation {
             Some(path) => Some(source.open(path, Split::Val)?),
             None => None,
@@ -116,9 +122,9 @@ impl Session {
             train,
         };
         drop((source, validation)); // and with it the codec, if it is not needed any more
-        let sizes = start.sizes(config)?;
+        let sizes = start.sizes(&config)?;
         Ok(Session {
-            config: config.clone(),
+            config,
             device,
             start,
             data,
@@ -132,6 +138,11 @@ impl Session {
     /// The processes that train together.
     pub fn ranks(&self) -> &Ranks {
         &self.ranks
+    }
+
+    /// The optimizer steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.config.steps
     }
 
     /// What the run will do and need.

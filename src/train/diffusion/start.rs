@@ -22,6 +22,7 @@ use crate::torch::params::{is_placeholder, placeholder, Placeholders, RandomWeig
 use crate::torch::{Init, Params, WeightSource};
 use crate::train::engine::{Parameters, RunState, TrainableWeights};
 use crate::train::TrainError;
+use crate::transformer::config::IndexEmbedding;
 use crate::transformer::{Conditioning, NullClass};
 
 /// Files that weights come from.
@@ -101,6 +102,16 @@ impl Start {
         };
         let mut checkpoint = Checkpoint::open(path, &options)?;
         let config = &mut checkpoint.config;
+        if weights.learned_null && !has_class_table(&config.denoiser.condition) {
+            return Err(TrainError::Setting {
+                key: "weights.learned_null",
+                problem: format!(
+                    "{} has no table of classes that could take a row more \
+                     (denoiser.condition.embedding: sinusoid)",
+                    path.display()
+                ),
+            });
+        }
         let added_null_class = weights.learned_null && learn_null(config);
         if let Some(wanted) = model {
             config.sampling = wanted.sampling.or(config.sampling);
@@ -342,6 +353,17 @@ fn finish(loader: Loader) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Whether classes, if there are any, are looked up in a table.
+fn has_class_table(condition: &Conditioning) -> bool {
+    !matches!(
+        condition,
+        Conditioning::Class {
+            embedding: IndexEmbedding::Sinusoid,
+            ..
+        }
+    )
+}
+
 /// Gives the model a learned null condition; whether that is a new row for "no class".
 fn learn_null(config: &mut ModelConfig) -> bool {
     if let Some(text) = &mut config.text {
@@ -349,7 +371,7 @@ fn learn_null(config: &mut ModelConfig) -> bool {
     }
     match &mut config.denoiser.condition {
         Conditioning::Class { null, .. } => {
-            std::mem::replace(null, NullClass::Learned) == NullClass::Mean
+            std::mem::replace(null, NullClass::Learned) != NullClass::Learned
         }
         _ => false,
     }

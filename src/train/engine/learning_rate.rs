@@ -19,8 +19,13 @@ pub enum ThresholdMode {
 pub enum Course {
     /// The peak stays.
     Constant,
-    /// From the peak to `minimum` along half a cosine, reached at step `total`.
-    Cosine { total: u64, minimum: f64 },
+    /// From the peak to `minimum` along half a cosine, reached at step `total` (0: the
+    /// run's last).
+    Cosine {
+        #[serde(default)]
+        total: u64,
+        minimum: f64,
+    },
     /// Multiplied by `factor` when the training loss has not improved for `patience` steps.
     Plateau {
         factor: f64,
@@ -63,6 +68,15 @@ pub struct LearningRateConfig {
 }
 
 impl LearningRateConfig {
+    /// The same for a run of `steps`, which a cosine without an end of its own takes.
+    pub fn over(&self, steps: u64) -> Self {
+        let mut config = self.clone();
+        if let Course::Cosine { total, .. } = &mut config.course {
+            *total = if *total == 0 { steps } else { *total };
+        }
+        config
+    }
+
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), String> {
         check_numbers(&[

@@ -9,18 +9,20 @@ use flate2::write::GzEncoder;
 use flate2::Compression;
 use tch::{Device, Kind, Tensor};
 
-use super::error::LoadError;
-use super::infer::{usual_grid, RELEASED_CLASSES};
-use super::official::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
-use super::pytorch::{Saved, SavedTensor, TorchWriter};
-use super::state_dict::{Entry, StateDict};
-use super::vocabulary::{self, MERGES};
+use super::super::error::LoadError;
+use super::super::infer::{classes_of, usual_grid};
+use super::super::pytorch::{Saved, SavedTensor, TorchWriter};
+use super::super::state_dict::{Entry, StateDict};
+use super::super::vocabulary::{self, MERGES};
+use super::config::norm_name;
+use super::key_names::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
 use crate::clip::{Merges, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;
 use crate::diffusion::compat::LogSchedule;
 use crate::diffusion::Transition;
 use crate::files::{FileError, NewFile};
 use crate::model::ModelConfig;
+use crate::transformer::config::{Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding};
 use crate::transformer::{Conditioning, NullClass};
 
 /// The layout's name in messages.
@@ -115,6 +117,32 @@ pub fn left_out(model: &ModelConfig) -> Vec<String> {
             "the token grid {rows}x{columns} (content_spatial_size)"
         ));
     }
+    let d = &model.denoiser;
+    if d.activation == Activation::Gelu {
+        notes.push("the activation GELU (block_activate)".into());
+    }
+    let mut norms = vec![("timestep_type", d.timestep_embedding, d.timestep_norm)];
+    if let Conditioning::Class {
+        classes,
+        embedding,
+        norm,
+        ..
+    } = d.condition
+    {
+        norms.push(("class_type", embedding, norm));
+        if embedding == IndexEmbedding::Sinusoid {
+            notes.push(format!("the {classes} classes (class_number)"));
+        }
+    }
+    for (option, embedding, norm) in norms {
+        if norm == AdaptiveNorm::Instance {
+            let name = norm_name(embedding, norm);
+            notes.push(format!("the norm {name} ({option})"));
+        }
+    }
+    if matches!(&model.text, Some(text) if !text.tower.features.normalized) {
+        notes.push("text features that are not normalized (normalize)".into());
+    }
     if matches!(&model.text, Some(text) if text.tower.tokens == TokenRule::Diffusers) {
         notes.push("the tokenizer's rule for '!'".into());
     }
@@ -132,19 +160,32 @@ fn representable(model: &ModelConfig) -> Result<(), String> {
     if model.transition != Transition::released() {
         return Err("its noise is another than the original's (transition)".into());
     }
-    if let Conditioning::Class { classes, null } = &model.denoiser.condition {
+    let d = &model.denoiser;
+    if d.feed_forward == FeedForwardKind::Conv && d.grid[0] != d.grid[1] {
+        return Err(format!(
+            "its feed-forward parts are convolutions over {} x {} tokens, the original's over \
+             squares (denoiser.grid)",
+            d.grid[0], d.grid[1]
+        ));
+    }
+    if let Conditioning::Class {
+        classes,
+        null,
+        embedding,
+        norm,
+    } = d.condition
+    {
         // Only the number of rows says what they are.
-        let learned = *null == NullClass::Learned;
-        if learned && *classes != RELEASED_CLASSES {
+        let rows = classes + i64::from(null == NullClass::Learned);
+        if classes_of(rows, embedding, norm) != (classes, null) {
             return Err(format!(
-                "it has a learned null class and {classes} classes, the original's such models \
-                 {RELEASED_CLASSES} (null_class)"
-            ));
-        }
-        if !learned && *classes == RELEASED_CLASSES + 1 {
-            return Err(format!(
-                "it has {classes} classes, of which the original takes the last for a learned \
-                 null class (null_class)"
+                "{classes} classes with a null class that is {} are taken for others there \
+                 (null_class)",
+                match null {
+                    NullClass::Learned => "learned",
+                    NullClass::Mean => "the mean",
+                    NullClass::Absent => "absent",
+                }
             ));
         }
     }
