@@ -382,3 +382,130 @@ fn a_full_disk_is_told_with_the_file_and_leaves_nothing_half_written() {
         text(&ended.stderr)
     );
 }
+
+#[test]
+fn signals_stop_sampling_and_the_pictures_made_stay() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let emoji = emoji();
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let out = format!("out-{signal}");
+        let args = [
+            "sample",
+            "--checkpoint",
+            &emoji,
+            "--steps=2",
+            "--count=5000",
+            "--out",
+            &out,
+        ];
+        let mut child = command(at, &args)
+            .arg("a")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut named = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(named.next().unwrap().unwrap(), format!("{out}/0-a.png"));
+        std::thread::spawn(move || named.for_each(drop));
+        send(&child, signal);
+        let ended = child.wait_with_output().unwrap();
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(3), "{said}");
+        let made = files(&at.join(&out));
+        let expected = format!(
+            "stopped by a signal: {} of 5000 pictures were made",
+            made.len()
+        );
+        assert!(said.contains(&expected), "{expected}: {said}");
+        for name in made {
+            image::open(at.join(&out).join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_processes_may_fill_one_folder_but_not_make_one_picture() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let emoji = emoji();
+    let sample = |args: &[&str]| {
+        let mut command = command(at, &["sample", "--checkpoint", &emoji, "--steps=1"]);
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let pair = [sample(&["--count=9", "a"]), sample(&["--count=9", "b"])];
+    for child in pair {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    assert_eq!(files(&at.join("outputs")).len(), 18);
+
+    // A picture that another process makes while this one is at work.
+    let child = sample(&["--count=5000", "c"]);
+    while !at.join("outputs/0-c.png").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let taken = at.join("outputs/4999-c.png");
+    std::fs::write(&taken, "").unwrap();
+    for n in 20..60 {
+        std::fs::write(at.join(format!("outputs/{n}-c.png")), "").unwrap();
+    }
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(text(&ended.stderr).contains("-c.png: exists already"));
+    assert_eq!(std::fs::read(taken).unwrap(), b"");
+}
+
+#[test]
+fn numbers_are_answered_by_their_option_at_both_ends() {
+    let (folder, model) = native_model();
+    let at = folder.path();
+    std::fs::write(at.join("prompts.txt"), "a\nb\n").unwrap();
+    let refuse = |args: &[&str], words: &[&str]| {
+        let sample = ["sample", "--checkpoint", s(&model), "--prompts=prompts.txt"];
+        let mut command = command(at, &sample);
+        command.args(args);
+        refused(&mut command, words);
+    };
+    let largest = "18446744073709551615";
+    refuse(&["--seed=-1"], &["--seed", "0 to 18446744073709551615"]);
+    refuse(
+        &["--seed", largest, "--steps=1"],
+        &["seed is 18446744073709551615"],
+    );
+    refuse(
+        &["--seed=18446744073709551616"],
+        &["--seed", "expected a whole number"],
+    );
+    refuse(&["--count=0"], &["--count"]);
+    refuse(&["--count=50001"], &["--count 50001 makes 100002 pictures"]);
+    refuse(&["--count=4294967296"], &["--count"]);
+    refuse(&["--steps=0"], &["--steps", "1 to"]);
+    refuse(&["--steps=1000000"], &["steps", "1000000"]);
+    refuse(&["--steps", largest], &["--steps"]);
+    refuse(&["--top-k=0"], &["top-k is 0"]);
+    refuse(
+        &["--top-k=9223372036854775807"],
+        &["top-k is 9223372036854775807"],
+    );
+    refuse(&["--tokens-per-step=0"], &["--tokens-per-step", "1 to"]);
+    refuse(&["--tokens-per-step", largest], &["--tokens-per-step"]);
+    refuse(&["--threads=0"], &["--threads", "1..=1024"]);
+    refuse(&["--threads=1025"], &["--threads", "1..=1024"]);
+    refuse(&["--batch-size=0"], &["--batch-size"]);
+    refuse(&["--guidance=1e300"], &["guidance"]);
+    refuse(&["--guidance=nan"], &["guidance"]);
+    refuse(&["--purity=inf"], &["purity"]);
+    assert_eq!(files(at), ["model.safetensors", "prompts.txt"]);
+
+    // The largest that are possible.
+    let last = "--seed=18446744073709551614";
+    let args = ["--steps=1", "--threads=2", last, "--batch-size=4294967295"];
+    let mut command = command(at, &["sample", "--checkpoint", s(&model), "a", "--count=2"]);
+    succeeded(command.args(args).arg("--tokens-per-step=4294967295"));
+    let names = ["18446744073709551614-a.png", "18446744073709551615-a.png"];
+    assert_eq!(files(&at.join("outputs")), names);
+}

@@ -9,11 +9,14 @@ use clap::{Arg, Command};
 
 use crate::files::expand_home;
 
-/// Reads a whole number within `bounds`.
-pub fn whole(bounds: RangeInclusive<u64>) -> impl TypedValueParser<Value = u64> {
+/// Reads a whole number within `bounds`, which `T` has room for.
+pub fn whole<T>(bounds: RangeInclusive<u64>) -> impl TypedValueParser<Value = T>
+where
+    T: TryFrom<u64> + Clone + Send + Sync + 'static,
+{
     StringValueParser::new().try_map(move |text| {
-        let number: Option<u64> = text.parse().ok();
-        number.filter(|n| bounds.contains(n)).ok_or_else(|| {
+        let number = text.parse().ok().filter(|n| bounds.contains(n));
+        number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| {
             let (least, most) = (bounds.start(), bounds.end());
             format!("expected a whole number from {least} to {most}")
         })

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tch::Tensor;
 
+use super::arguments::whole;
 use super::CliResult;
 use crate::checkpoint::official::export::write_mapping;
 use crate::checkpoint::Entry;
@@ -26,7 +27,7 @@ pub struct CodeUsageArgs {
     cache: PathBuf,
 
     /// A code counts as used from this many occurrences on.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u64>(1..=u64::MAX))]
     at_least: u64,
 
     /// File for the mapping, as the original's taming_vqvae_2887.pt: used codes become

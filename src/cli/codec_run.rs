@@ -35,7 +35,7 @@ pub struct CodecArgs {
     pub sampled: bool,
 
     /// Seed of the first image's draws; image i has seed + i [default: 0].
-    #[arg(long, value_parser = whole(0..=u64::MAX))]
+    #[arg(long, value_parser = whole::<u64>(0..=u64::MAX))]
     pub seed: Option<u64>,
 
     #[command(flatten)]

@@ -11,6 +11,7 @@ use super::choices;
 use super::model_source::ModelSource;
 use super::CliResult;
 use crate::checkpoint::pytorch::DType;
+use crate::files;
 use crate::pipeline::convert::{Conversion, ConvertError, Target};
 
 #[derive(Args)]
@@ -77,11 +78,14 @@ pub fn run(args: &ConvertArgs) -> CliResult {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Size of a notice, at most.
+const MOST_NOTICE: u64 = 1 << 20;
+
 /// The text in `path`, which is to be some.
-fn read_notice(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+fn read_notice(path: &Path) -> Result<String, Box<dyn Error>> {
+    let text = files::read_text(path, MOST_NOTICE)?;
     match text.trim().is_empty() {
-        true => Err(format!("{}: holds no text", path.display())),
+        true => Err(format!("{}: holds no text", path.display()).into()),
         false => Ok(text),
     }
 }

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use tch::Device;
 
+use super::arguments::whole;
 use super::choices;
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
@@ -16,7 +17,7 @@ use crate::torch::device::Precision;
 pub struct SamplerArgs {
     /// Reverse steps, 1 to the model's diffusion steps [default: the model's own
     /// choice, else all of them].
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1..=u32::MAX.into()))]
     steps: Option<usize>,
 
     /// Guidance scale; 1 is none [default: the model's own choice, else 5 with a learned null
@@ -41,7 +42,7 @@ pub struct SamplerArgs {
 
     /// Reveal at most this many tokens per evaluation of the network (high-quality
     /// inference: fewer tokens, more evaluations).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=u32::MAX.into()))]
     tokens_per_step: Option<usize>,
 
     /// Follow the rules of an original implementation.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::checkpoint::Checkpoint;
+use crate::cli::arguments::whole;
 use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::out_folder;
@@ -67,7 +68,7 @@ pub struct EmojiArgs {
     sampler: SamplerArgs,
 
     /// The picture of line i of a folder's list, counted from 0, has the seed SEED + i.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     seed: u64,
 
     /// Pictures made and decoded together on a GPU.

@@ -8,13 +8,13 @@ mod subject;
 mod trace;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 
 use self::edit_args::EditArgs;
 use self::pictures::{make_pictures, Outputs};
 use self::plan::{planned, repeated, SamplePlan};
+use super::arguments::whole;
 use super::compute::ComputeArgs;
 use super::model_source::ModelSource;
 use super::out_folder;
@@ -73,7 +73,7 @@ pub struct SampleArgs {
     batch_size: u32,
 
     /// Seed of the first picture; picture i has seed + i.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     seed: u64,
 
     #[command(flatten)]
@@ -147,14 +147,14 @@ pub fn run(args: &SampleArgs) -> CliResult {
             .into());
         }
     }
-    make_pictures(&plan, &outputs, &pipeline)?;
-    Ok(ExitCode::SUCCESS)
+    make_pictures(&plan, &outputs, &pipeline)
 }
 
 impl SampleArgs {
     fn outputs(&self, plan: &SamplePlan) -> Outputs {
         let names = plan.requests.iter();
         Outputs {
+            overwrite: self.overwrite,
             names: names.map(|r| self.out.join(r.file_name())).collect(),
             animate: self.animate,
             trace: self.trace.clone(),

@@ -1,15 +1,19 @@
 //! Making the pictures of a plan and writing their files.
 
-use std::error::Error;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::film::Film;
 use super::plan::SamplePlan;
 use super::trace;
-use crate::cli::progress::Progress;
+use crate::cli::out_folder::refuse_to_replace;
+use crate::cli::progress::{say, Progress};
+use crate::cli::signals::{stop_on_signals, STOPPED};
+use crate::cli::CliResult;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
 use crate::pipeline::{label, Maker, Pipeline, Request, Subject, Trace};
 
@@ -18,6 +22,8 @@ const DELAY: Duration = Duration::from_millis(120);
 
 /// What is written.
 pub struct Outputs {
+    /// Whether in the place of what is there.
+    pub overwrite: bool,
     /// A PNG of each picture.
     pub names: Vec<PathBuf>,
     /// Whether also a GIF beside it.
@@ -46,16 +52,16 @@ impl Outputs {
     }
 }
 
-/// Samples, decodes and writes all pictures of `plan`.
-pub fn make_pictures(
-    plan: &SamplePlan,
-    outputs: &Outputs,
-    pipeline: &Pipeline,
-) -> Result<(), Box<dyn Error>> {
+/// Samples, decodes and writes all pictures of `plan`. A signal ends the work before the next
+/// step; the pictures made so far stay.
+pub fn make_pictures(plan: &SamplePlan, outputs: &Outputs, pipeline: &Pipeline) -> CliResult {
+    let stop = stop_on_signals()?;
+    let stopped = || stop.load(Ordering::Relaxed);
     let mut maker = pipeline.maker(&plan.options)?;
     let steps = steps(plan, outputs, &maker);
     let mut progress = Progress::new(steps, "sampling", false);
     let mut pictures = Vec::new();
+    let mut written = 0;
     let batch = maker.batch();
     for (requests, names) in plan.requests.chunks(batch).zip(outputs.names.chunks(batch)) {
         let filmed = outputs.animate || outputs.trace.is_some();
@@ -63,10 +69,18 @@ pub fn make_pictures(
         let made = maker.make(requests, &mut |step| {
             film.record(&step);
             progress.step("sampling");
-            ControlFlow::Continue(())
+            match stopped() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         })?;
         for (i, (made, name)) in made.into_iter().flatten().zip(names).enumerate() {
+            if !outputs.overwrite {
+                // Another process may have made it meanwhile.
+                refuse_to_replace(name)?;
+            }
             made.write_png(name)?;
+            written += 1;
             if outputs.animate {
                 let mut frames = film.frames(i, &maker);
                 if frames.is_empty() {
@@ -86,6 +100,14 @@ pub fn make_pictures(
                 pictures.push(made.picture);
             }
         }
+        if stopped() && written < plan.requests.len() {
+            progress.finish();
+            say(format_args!(
+                "stopped by a signal: {written} of {} pictures were made",
+                plan.requests.len()
+            ));
+            return Ok(ExitCode::from(STOPPED));
+        }
     }
     progress.finish();
     if let Some(path) = &outputs.grid {
@@ -94,7 +116,7 @@ pub fn make_pictures(
             announce(path);
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// All pictures with what they were to show: a row for each subject, or where there is but

@@ -4,9 +4,13 @@ use std::error::Error;
 use std::path::Path;
 
 use super::SampleArgs;
+use crate::files;
 use crate::model::ModelConfig;
 use crate::pipeline::{class_named, ConditionError, Subject};
 use crate::transformer::Conditioning;
+
+/// Size of a file of prompts, at most.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// The subjects that `args` name, each to be shown in `--count` pictures.
 pub fn subjects(args: &SampleArgs, model: &ModelConfig) -> Result<Vec<Subject>, Box<dyn Error>> {
@@ -45,7 +49,7 @@ pub fn subjects(args: &SampleArgs, model: &ModelConfig) -> Result<Vec<Subject>, 
     }
 }
 
-fn prompts(args: &SampleArgs) -> Result<Vec<String>, String> {
+fn prompts(args: &SampleArgs) -> Result<Vec<String>, Box<dyn Error>> {
     let mut prompts = args.prompt.clone();
     if let Some(file) = &args.prompts {
         prompts.extend(lines(file)?);
@@ -54,8 +58,8 @@ fn prompts(args: &SampleArgs) -> Result<Vec<String>, String> {
 }
 
 /// The lines of `file` that are not empty.
-fn lines(file: &Path) -> Result<Vec<String>, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+fn lines(file: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    let text = files::read_text(file, MOST_BYTES)?;
     let lines: Vec<String> = text
         .trim_start_matches('\u{feff}')
         .lines()
@@ -63,7 +67,7 @@ fn lines(file: &Path) -> Result<Vec<String>, String> {
         .map(String::from)
         .collect();
     match lines.is_empty() {
-        true => Err(format!("{}: holds no prompt", file.display())),
+        true => Err(format!("{}: holds no prompt", file.display()).into()),
         false => Ok(lines),
     }
 }

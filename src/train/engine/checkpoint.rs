@@ -20,12 +20,14 @@ use super::state::RunState;
 use crate::checkpoint::state_dict::read_safetensors;
 use crate::checkpoint::StateDict;
 use crate::data::Fingerprint;
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::torch::host::values;
 use crate::train::TrainError;
 
 const STATE: &str = "state.safetensors";
 const WINDOW: &str = "window.json";
+/// Size of it, at most.
+const MOST_WINDOW: u64 = 64 << 20;
 
 /// What a checkpoint holds besides `state` and the model's file.
 pub(super) struct Contents<'a> {
@@ -146,7 +148,7 @@ pub(super) fn restore(
     let window = match manifest.files.contains_key(WINDOW) {
         true => {
             let path = path.join(WINDOW);
-            Some(fs::read_to_string(&path).map_err(FileError::reading(&path))?)
+            Some(files::read_text(&path, MOST_WINDOW)?)
         }
         false => None,
     };

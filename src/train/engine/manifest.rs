@@ -13,6 +13,8 @@ use crate::train::TrainError;
 
 pub(super) const VERSION: u32 = 1;
 const MANIFEST: &str = "manifest.json";
+/// Size of a manifest, at most.
+const MOST_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Manifest {
@@ -69,7 +71,8 @@ pub(super) fn hashes(folder: &Path, names: &[&str]) -> Result<BTreeMap<String, S
 /// The manifest of the checkpoint `path`.
 pub(super) fn read(path: &Path) -> Result<Manifest, String> {
     let file = path.join(MANIFEST);
-    let text = fs::read_to_string(&file).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    let text =
+        files::read_text(&file, MOST_BYTES).map_err(|e| format!("{MANIFEST}: {}", e.source))?;
     let manifest: Manifest = serde_json::from_str(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
     if manifest.format_version != VERSION {
         return Err(format!(
