@@ -285,8 +285,11 @@ impl PictureOptions {
         let subjects = subjects.iter().cloned().map(Into::into);
         Ok(subjects
             .flat_map(|subject| std::iter::repeat_n(subject, self.count))
-            .zip(self.seed..)
-            .map(|(subject, seed)| Request { subject, seed })
+            .zip(0..)
+            .map(|(subject, i)| Request {
+                subject,
+                seed: self.seed + i,
+            })
             .collect())
     }
 }
