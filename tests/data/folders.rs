@@ -89,6 +89,10 @@ fn folder_of_pictures_alone() {
     let empty = TempDir::new().unwrap();
     let error = Dataset::open(empty.path(), Split::Train, false).unwrap_err();
     assert!(error.to_string().contains("no pictures"), "{error}");
+    put(&empty.path().join("00000.tar.gz"), "");
+    let error = Dataset::open(empty.path(), Split::Train, false).unwrap_err();
+    let expected = "the first: 00000.tar.gz: a packed file; unpack it";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[test]

@@ -24,6 +24,9 @@ const LISTS: [&str; 12] = [
     "tar",
 ];
 
+/// Files that others are packed in.
+const PACKED: [&str; 8] = ["gz", "tgz", "zip", "bz2", "xz", "zst", "7z", "rar"];
+
 /// Pictures below `root` at any depth, by path. Each line of `name.txt` and `name.caption`
 /// is a caption of `name.png`. Where some pictures have captions, those without are
 /// skipped; where none has, the data set is one of pictures alone, with a warning if
@@ -64,6 +67,17 @@ pub fn read(root: &Path) -> Result<Dataset, DataError> {
                 dataset.skipped.push(Skipped { what, reason });
             }
         }
+    }
+    if found.pictures.is_empty() {
+        let packed = found.packed.iter().map(|path| Skipped {
+            what: path
+                .strip_prefix(root)
+                .unwrap_or(path)
+                .display()
+                .to_string(),
+            reason: "a packed file; unpack it".into(),
+        });
+        dataset.skipped.extend(packed);
     }
     if !captioned && !dataset.items.is_empty() && !found.words.is_empty() {
         let names = found.words.iter().take(3).map(|path| {
@@ -128,6 +142,7 @@ struct Found {
     pictures: Vec<PathBuf>,
     /// Files that hold captions, or may.
     words: Vec<PathBuf>,
+    packed: Vec<PathBuf>,
     skipped: Vec<Skipped>,
 }
 
@@ -162,6 +177,8 @@ impl Found {
                 self.pictures.push(path);
             } else if has_extension(&path, &CAPTIONS) || has_extension(&path, &LISTS) {
                 self.words.push(path);
+            } else if has_extension(&path, &PACKED) {
+                self.packed.push(path);
             }
         }
         above.pop();
