@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::pipeline::Settings;
+use crate::pipeline::PictureSettings;
 
 /// What a report says of the pictures' origin.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,7 +15,7 @@ pub enum Provenance {
         checkpoint: PathBuf,
         /// SHA-256 of its weights.
         model_sha256: String,
-        options: Settings,
+        options: PictureSettings,
         seed: u64,
         seconds_per_picture: f64,
     },

@@ -9,7 +9,7 @@ use super::canvas::Canvas;
 use super::edit::{Edit, EditRecord};
 use super::error::Error;
 use super::load::{integers, Pipeline};
-use super::options::{OptionsError, PictureOptions, Settings};
+use super::options::{OptionsError, PictureOptions, PictureSettings};
 use super::record::Record;
 use super::sampling::{Edits, Origin};
 use super::subject::{ConditionError, Request, Subject};
@@ -49,14 +49,14 @@ pub struct SamplingStep<'a> {
 }
 
 /// Follows a run; [`ControlFlow::Break`] stops it before the next step.
-pub type Observe<'a> = dyn FnMut(SamplingStep) -> ControlFlow<()> + 'a;
+pub type ObserveStep<'a> = dyn FnMut(SamplingStep) -> ControlFlow<()> + 'a;
 
 /// Makes pictures with options that are checked, from a picture that is encoded, if one
 /// is started from.
 pub struct Maker<'a> {
     pipeline: &'a Pipeline,
     plan: SamplingPlan,
-    settings: Settings,
+    settings: PictureSettings,
     batch_size: usize,
     edits: Edits,
     edit: Option<(EditRecord, Canvas)>,
@@ -97,7 +97,7 @@ impl Pipeline {
         &self,
         subjects: &[S],
         options: &PictureOptions,
-        observe: &mut Observe,
+        observe: &mut ObserveStep,
     ) -> Result<Vec<MadePicture>, Error>
     where
         S: Clone + Into<Subject>,
@@ -203,7 +203,7 @@ impl Maker<'_> {
     pub fn make(
         &mut self,
         requests: &[Request],
-        observe: &mut Observe,
+        observe: &mut ObserveStep,
     ) -> Result<Option<Vec<MadePicture>>, ConditionError> {
         let pipeline = self.pipeline;
         let subjects: Vec<Subject> = requests.iter().map(|r| r.subject.clone()).collect();

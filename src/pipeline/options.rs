@@ -53,7 +53,7 @@ pub struct PictureOptions {
 /// Everything in a PNG that repeats it, besides prompt, seed and model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct PictureSettings {
     pub sampler: SamplerConfig,
     pub rounding: Rounding,
     pub dtype: Precision,
@@ -101,7 +101,7 @@ impl PictureOptions {
     }
 
     /// What `settings` say.
-    pub(super) fn of(settings: &Settings) -> Self {
+    pub(super) fn of(settings: &PictureSettings) -> Self {
         let SamplerConfig {
             steps,
             times,
@@ -228,8 +228,8 @@ impl PictureOptions {
     }
 
     /// What a picture made by a denoiser in `dtype` is repeated with.
-    pub fn settings(&self, dtype: Precision) -> Settings {
-        Settings {
+    pub fn settings(&self, dtype: Precision) -> PictureSettings {
+        PictureSettings {
             sampler: self.sampler(),
             rounding: self.rounding,
             dtype,

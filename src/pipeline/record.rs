@@ -4,7 +4,7 @@ use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 
 use super::edit::{Edit, EditRecord};
-use super::options::{PictureOptions, Settings};
+use super::options::{PictureOptions, PictureSettings};
 use super::subject::{Request, Subject};
 use crate::picture::{read_png_texts, PictureError};
 use crate::torch::device::Precision;
@@ -25,7 +25,7 @@ mod keyword {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     pub request: Request,
-    pub settings: Settings,
+    pub settings: PictureSettings,
     /// SHA-256 of the model's weights ([`Pipeline::fingerprint`](super::Pipeline::fingerprint)).
     pub model_sha256: String,
     pub edit: Option<EditRecord>,

@@ -20,7 +20,7 @@ use crate::pipeline::LoadedCodec;
 #[command(after_help = "\
 Example:
   vqdiffusion evaluate codec --checkpoint model.safetensors --data data/emoji/heldout_pairs")]
-pub struct CodecArgs {
+pub struct CodecScoreArgs {
     /// Model or codec: an official .pth (whole or split), our .safetensors, a diffusers
     /// folder, or its name on the Hugging Face Hub.
     #[arg(long, value_name = "PATH")]
@@ -42,7 +42,7 @@ pub struct CodecArgs {
     compute: ComputeArgs,
 }
 
-pub fn run(args: &CodecArgs) -> CliResult {
+pub fn run(args: &CodecScoreArgs) -> CliResult {
     let device = args.compute.set_up()?;
     let dataset = Dataset::open(&args.data, args.split, true)?;
     let codec = LoadedCodec::load(&args.model.open_codec(&args.checkpoint)?, device)?;

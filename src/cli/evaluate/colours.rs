@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::emoji_args::{EmojiArgs, Measure};
+use super::emoji_args::{EmojiArgs, NamedMeasure};
 use crate::cli::CliResult;
 use crate::evaluate::emoji::asked::LabelledSet;
 use crate::evaluate::emoji::colours::{measure, ColourAnswer, ColourScores, Objects};
@@ -41,7 +41,7 @@ pub fn run(args: &ColoursArgs) -> CliResult {
         reports.push(set.report(scores));
     }
     print(&reports, gallery.labels.len())?;
-    let kind = Measure {
+    let kind = NamedMeasure {
         measure: "colours",
         distance: HUELESS_DISTANCE,
     };

@@ -60,7 +60,7 @@ pub struct EmojiArgs {
     #[arg(long, value_name = "FOLDER", num_args = 1.., required = true)]
     gallery: Vec<PathBuf>,
 
-    /// Measure this many of each folder, a fixed draw: always the same ones.
+    /// NamedMeasure this many of each folder, a fixed draw: always the same ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 
@@ -223,7 +223,7 @@ impl EmojiArgs {
     /// it is, and says so if a signal ended the work.
     pub fn finish<S: Serialize>(
         &self,
-        measure: Measure,
+        measure: NamedMeasure,
         protocol: &Protocol,
         gallery_pictures: usize,
         splits: &[SetReport<S>],
@@ -254,7 +254,7 @@ impl EmojiArgs {
 
 /// What a report says of the measure.
 #[derive(Serialize)]
-pub struct Measure {
+pub struct NamedMeasure {
     pub measure: &'static str,
     /// What "nearest" means.
     pub distance: &'static str,

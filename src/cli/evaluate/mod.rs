@@ -25,7 +25,7 @@ enum Measure {
     Colours(Box<colours::ColoursArgs>),
     /// Send the pictures of a data set through the image codec and back: PSNR and use of the
     /// codes.
-    Codec(codec::CodecArgs),
+    Codec(codec::CodecScoreArgs),
 }
 
 pub fn run(args: &EvaluateArgs) -> CliResult {

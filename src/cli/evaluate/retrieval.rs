@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::emoji_args::{EmojiArgs, Measure};
+use super::emoji_args::{EmojiArgs, NamedMeasure};
 use crate::cli::CliResult;
 use crate::evaluate::emoji::asked::LabelledSet;
 use crate::evaluate::emoji::gallery::Gallery;
@@ -42,7 +42,7 @@ pub fn run(args: &RetrievalArgs) -> CliResult {
         reports.push(set.report(scores));
     }
     print(&reports, gallery.labels.len())?;
-    let kind = Measure {
+    let kind = NamedMeasure {
         measure: "retrieval",
         distance: RGB_DISTANCE,
     };

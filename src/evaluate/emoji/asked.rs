@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::labelled::{Label, LabelledFolder};
+use super::labelled::{EmojiLabel, LabelledFolder};
 use crate::data::DataError;
 use crate::evaluate::report::SetReport;
 use crate::evaluate::run::make_set;
@@ -30,7 +30,7 @@ pub struct LabelledSet {
 
 impl LabelledSet {
     /// What each picture should show.
-    pub fn labels(&self) -> Vec<&Label> {
+    pub fn labels(&self) -> Vec<&EmojiLabel> {
         let labels = &self.folder.labels;
         self.places.iter().map(|&place| &labels[place]).collect()
     }
@@ -91,7 +91,7 @@ impl Asked {
     /// The first that does not pass, by its line.
     pub fn check<E: std::fmt::Display>(
         &self,
-        check: impl Fn(&Label) -> Result<(), E>,
+        check: impl Fn(&EmojiLabel) -> Result<(), E>,
     ) -> Result<(), DataError> {
         for (folder, places) in &self.folders {
             for &place in places {
@@ -161,8 +161,8 @@ impl Asked {
         let mut sets = Vec::new();
         for ((folder, mut places), requests) in self.folders.into_iter().zip(requests) {
             let line = |n: usize, file| {
-                let asked: &Label = &folder.labels[places[n]];
-                Label {
+                let asked: &EmojiLabel = &folder.labels[places[n]];
+                EmojiLabel {
                     file,
                     captions: asked.captions.iter().take(1).cloned().collect(),
                     ..asked.clone()

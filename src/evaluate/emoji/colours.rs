@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::asked::LabelledSet;
 use super::gallery::{standing, Gallery};
-use super::labelled::Label;
+use super::labelled::EmojiLabel;
 use super::scores::{LabelledScores, Real};
 use crate::data::DataError;
 use crate::evaluate::rate::Rate;
@@ -155,11 +155,11 @@ impl<'a> Objects<'a> {
     }
 
     /// Whether `wanted` can be scored.
-    pub fn check(&self, wanted: &Label) -> Result<(), ColourError> {
+    pub fn check(&self, wanted: &EmojiLabel) -> Result<(), ColourError> {
         self.asked(wanted).map(|_| ())
     }
 
-    fn asked(&self, wanted: &Label) -> Result<Asked, ColourError> {
+    fn asked(&self, wanted: &EmojiLabel) -> Result<Asked, ColourError> {
         let colour = wanted.colour.as_deref().ok_or(ColourError::NoColour)?;
         let hue = hue_of(colour).ok_or_else(|| ColourError::Unknown(colour.into()))?;
         let object = object(&wanted.concept);
@@ -182,7 +182,7 @@ impl<'a> Objects<'a> {
     pub fn score(
         &self,
         pictures: &[Picture],
-        wanted: &[&Label],
+        wanted: &[&EmojiLabel],
     ) -> Result<Vec<ColourAnswer>, (usize, ColourError)> {
         let mut answers = Vec::with_capacity(pictures.len());
         self.gallery.distances(pictures, |n, distances| {
@@ -195,7 +195,7 @@ impl<'a> Objects<'a> {
     fn score_one(
         &self,
         picture: &Picture,
-        wanted: &Label,
+        wanted: &EmojiLabel,
         distances: &[f64],
     ) -> Result<ColourAnswer, ColourError> {
         let asked = self.asked(wanted)?;

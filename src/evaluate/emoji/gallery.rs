@@ -2,7 +2,7 @@
 
 use tch::{IndexOp, Tensor};
 
-use super::labelled::{Label, LabelledFolder};
+use super::labelled::{EmojiLabel, LabelledFolder};
 use super::pyramid::{features, squared_distances, View};
 use crate::data::DataError;
 use crate::picture::Picture;
@@ -15,7 +15,7 @@ const EQUAL: f64 = 1e-6;
 
 /// Real pictures to look among.
 pub struct Gallery {
-    pub labels: Vec<Label>,
+    pub labels: Vec<EmojiLabel>,
     pub pictures: Vec<Picture>,
     /// f64 `[G, D]`
     features: Tensor,
@@ -40,8 +40,8 @@ impl Gallery {
     }
 
     /// Whether some picture has the concept and the style of `label`.
-    pub fn shows(&self, label: &Label) -> bool {
-        let same = |l: &Label| l.concept == label.concept && l.style == label.style;
+    pub fn shows(&self, label: &EmojiLabel) -> bool {
+        let same = |l: &EmojiLabel| l.concept == label.concept && l.style == label.style;
         self.labels.iter().any(same)
     }
 

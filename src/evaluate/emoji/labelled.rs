@@ -17,7 +17,7 @@ const MOST_LIST: u64 = 1 << 30;
 
 /// A line of the list; other fields are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Label {
+pub struct EmojiLabel {
     /// Path of the picture, relative to the folder.
     pub file: PathBuf,
     /// What the picture may be called; the first is the prompt that asks for it.
@@ -37,7 +37,7 @@ pub struct LabelledFolder {
     pub path: PathBuf,
     /// The folder's own name.
     pub name: String,
-    pub labels: Vec<Label>,
+    pub labels: Vec<EmojiLabel>,
     /// Line of each label in the list, from 1.
     lines: Vec<usize>,
 }
@@ -61,7 +61,8 @@ impl LabelledFolder {
                 path: list.clone(),
                 problem: format!("line {}: {problem}", n + 1),
             };
-            let label: Label = serde_json::from_str(line).map_err(|e| problem(e.to_string()))?;
+            let label: EmojiLabel =
+                serde_json::from_str(line).map_err(|e| problem(e.to_string()))?;
             for (field, value) in [("concept", &label.concept), ("style", &label.style)] {
                 if value.trim().is_empty() {
                     return Err(problem(format!("{field} is empty")));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::asked::LabelledSet;
 use super::gallery::{standing, Gallery, Standing};
-use super::labelled::Label;
+use super::labelled::EmojiLabel;
 use super::scores::{LabelledScores, Real};
 use crate::data::DataError;
 use crate::evaluate::rate::Rate;
@@ -37,7 +37,7 @@ pub struct Answer {
 /// The place of a picture that has no counterpart in the gallery.
 pub fn retrieve(
     pictures: &[Picture],
-    wanted: &[&Label],
+    wanted: &[&EmojiLabel],
     gallery: &Gallery,
 ) -> Result<Vec<Answer>, usize> {
     let mut answers = Vec::with_capacity(pictures.len());
@@ -47,7 +47,7 @@ pub fn retrieve(
     answers.into_iter().collect()
 }
 
-fn answer(distances: &[f64], wanted: &Label, gallery: &Gallery) -> Option<Answer> {
+fn answer(distances: &[f64], wanted: &EmojiLabel, gallery: &Gallery) -> Option<Answer> {
     let concept = |place: usize| gallery.labels[place].concept == wanted.concept;
     let style = |place: usize| gallery.labels[place].style == wanted.style;
     let both = |place: usize| concept(place) && style(place);
@@ -86,7 +86,7 @@ pub struct RetrievedPicture {
 }
 
 /// Why `label` cannot be looked for.
-pub fn absent(label: &Label) -> String {
+pub fn absent(label: &EmojiLabel) -> String {
     format!(
         "the gallery has no picture of {:?} in style {:?}",
         label.concept, label.style

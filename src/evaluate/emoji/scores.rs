@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::labelled::Label;
+use super::labelled::EmojiLabel;
 
 /// Scores `S` of a set, and what became of each picture (`P`).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,7 +18,7 @@ pub struct LabelledScores<S, P> {
 impl<S, P> LabelledScores<S, P> {
     /// Scores all `answers`, and those of each style of their `labels`.
     pub fn new<A>(
-        labels: &[&Label],
+        labels: &[&EmojiLabel],
         answers: &[A],
         pictures: Vec<P>,
         score: impl Fn(&[&A]) -> S,
@@ -54,8 +54,8 @@ pub struct Real {
     pub style: String,
 }
 
-impl From<&Label> for Real {
-    fn from(label: &Label) -> Self {
+impl From<&EmojiLabel> for Real {
+    fn from(label: &EmojiLabel) -> Self {
         Real {
             file: label.file.clone(),
             concept: label.concept.clone(),
