@@ -1,6 +1,6 @@
 //! Models by their name on the Hugging Face Hub.
 //!
-//! The cache is the one that the Python libraries use ([`super::hub_cache`]). A model that
+//! The cache is the one that the Python libraries use (`hub_cache`). A model that
 //! is whole in it is taken from there without asking the hub; `HF_HUB_OFFLINE` forbids to
 //! ask at all. `HF_TOKEN`, else the token that `hf auth login` keeps, is sent along;
 //! `HF_ENDPOINT` names another hub.

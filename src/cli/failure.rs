@@ -225,7 +225,7 @@ pub fn on_terminate(message: &CStr) {
 
 /// The system's allocator; memory that cannot be had ends the process with a report.
 ///
-/// A piece above [`CLAIM`] may be what a damaged file claims to hold: whoever asks for one
+/// A piece above `CLAIM` may be what a damaged file claims to hold: whoever asks for one
 /// is told.
 pub struct ReportingAllocator;
 

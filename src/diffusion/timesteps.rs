@@ -18,7 +18,7 @@ pub enum Duplicates {
     Last,
 }
 
-/// p_t ∝ √(E[L_t²]) once every time was seen more than ten times, uniform before.
+/// p_t ∝ √(E\[L_t²\]) once every time was seen more than ten times, uniform before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimestepSampler {
     /// Moving average of the squared loss of each time (`Lt_history`).

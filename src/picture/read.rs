@@ -44,8 +44,8 @@ pub fn decode_picture(bytes: &[u8], path: &Path) -> Result<Picture, PictureError
 ///
 /// # Errors
 ///
-/// Bytes of another format, damaged or cut short, of more than [`MOST_PIXELS`], with a
-/// side more than [`NARROWEST`] times the other, or of 16-bit grey.
+/// Bytes of another format, damaged or cut short, of more than `MOST_PIXELS`, with a
+/// side more than `NARROWEST` times the other, or of 16-bit grey.
 pub fn decode(bytes: &[u8]) -> Result<Picture, PictureProblem> {
     let image = pixels(bytes)?;
     let (width, height) = (image.width(), image.height());

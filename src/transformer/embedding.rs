@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::config::{DenoiserConfig, PositionWeights};
 use crate::torch::{Init, Params};
 
-/// e_l = E_tok[x_l] + E_h[⌊l / W⌋] + E_w[l mod W], W the columns of the position table.
+/// e_l = `E_tok[x_l] + E_h[⌊l / W⌋] + E_w[l mod W]`, W the columns of the position table.
 pub struct ContentEmbedding {
     token: Tensor,  // [K + 1, D], row K is the mask token
     height: Tensor, // [rows, D]

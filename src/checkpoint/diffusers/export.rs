@@ -78,7 +78,7 @@ pub fn write(
     Ok(notes)
 }
 
-/// Whether `folder` is a pipeline in which nothing is that [`write`] does not make.
+/// Whether `folder` is a pipeline in which nothing is that [`write()`] does not make.
 pub fn is_replaceable(folder: &Path) -> bool {
     let index = read_json::<serde_json::Value>(&folder.join(INDEX));
     if !index.is_ok_and(|index| index["_class_name"] == "VQDiffusionPipeline") {

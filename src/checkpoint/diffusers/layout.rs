@@ -232,7 +232,7 @@ pub fn read_weights(folder: &Path, component: Component) -> Result<Option<StateD
     read_component(&folder.join(component.name()), component)
 }
 
-/// As [`read_weights`], where `folder` is the component's own.
+/// As `read_weights`, where `folder` is the component's own.
 pub fn read_component(folder: &Path, component: Component) -> Result<Option<StateDict>, LoadError> {
     let found = component
         .candidates()

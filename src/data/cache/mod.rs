@@ -3,7 +3,7 @@
 //!
 //! A folder with `cache.json` (the [`Header`], written last) and shards
 //! `tokens-00000.safetensors`. A shard holds the tensor `tokens` `[items, views, L]` uint16
-//! and, as JSON in the metadata entry `vqdiffusion-tokens`, a [`ShardHeader`] with the
+//! and, as JSON in the metadata entry `vqdiffusion-tokens`, a `ShardHeader` with the
 //! items' captions and labels. Every file appears whole or not at all, so that an
 //! interrupted run leaves shards that the next one keeps.
 
