@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use vqdiffusion::experiment::Experiment;
 use vqdiffusion::torch::runtime;
 use vqdiffusion::train::diffusion::session::Session;
-use vqdiffusion::train::engine::{Event, Resume};
+use vqdiffusion::train::engine::{Event, Ranks, Resume};
 use vqdiffusion::{DeviceChoice, Pipeline};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -39,7 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         data,
         train,
     } = &experiment;
-    let session = Session::open(model.as_ref(), weights, data, train, &Resume::No, device)?;
+    let model = model.as_ref();
+    let ranks = Ranks::alone();
+    let session = Session::open(model, weights, data, train, &Resume::No, device, ranks)?;
     println!("{}", session.plan());
     let mut run = session.load()?.run;
     let stop = AtomicBool::new(false); // set by another thread, ends with a checkpoint
