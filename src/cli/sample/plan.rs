@@ -26,7 +26,11 @@ pub struct SamplePlan {
 impl SamplePlan {
     /// Whether `model` can do it.
     pub fn check(&self, model: &ModelConfig) -> Result<(), Box<dyn Error>> {
-        self.options.plan(model).map_err(with_flags)?;
+        match self.options.plan(model) {
+            // Of another model, perhaps: its weights will tell.
+            Err(_) if self.wanted_model.is_some() => return Ok(()),
+            plan => plan.map_err(with_flags)?,
+        };
         match &self.options.edit {
             Some(edit) => Ok(edit.canvas(model).map(|_| ())?),
             None => Ok(()),
