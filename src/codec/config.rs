@@ -124,6 +124,12 @@ impl CodecConfig {
             ("codebook", self.codebook, LARGEST),
             ("norm_groups", self.norm_groups, LARGEST),
         ])?;
+        let sides = &self.attention_resolutions;
+        if let Some(side) = sides.iter().find(|side| !(0..=LARGEST).contains(*side)) {
+            return Err(format!(
+                "attention_resolutions is {side}, expected 0 to {LARGEST}"
+            ));
+        }
         if self.multipliers.is_empty() || self.multipliers.iter().any(|m| !(1..=MOST).contains(m)) {
             let found = &self.multipliers;
             return Err(format!(

@@ -97,3 +97,32 @@ fn killed_processes_go_on_to_the_same_bytes() {
     place.succeed(&[&three[..], &["train.folder=killed", "--resume", "auto"]].concat());
     place.assert_same("whole/last", "killed/last");
 }
+
+/// When one of several processes is killed or halted, the others end, and it is named.
+#[test]
+fn the_others_end_with_a_process_that_fails() {
+    let place = Workplace::new(&text_model(), 10);
+    for (number, named) in [
+        (libc::SIGKILL, "process 1 of 2 ended"),
+        (libc::SIGSTOP, "process 1 of 2 is halted"),
+    ] {
+        let folder = format!("train.folder=of{number}");
+        let long = ["train.steps=1000000", "--nproc-per-node", "2", &folder];
+        let mut child = place.command(&long).spawn().expect("the binary starts");
+        let log = place.path(&format!("of{number}/log.jsonl"));
+        wait_for(&mut child, "step", || {
+            std::fs::metadata(&log).is_ok_and(|file| file.len() > 0)
+        });
+        let id = child.id();
+        let ranks = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let ranks = ranks.expect("the launcher's children");
+        let second = ranks.split_whitespace().nth(1).expect("two processes");
+        let second: libc::pid_t = second.parse().expect("a process");
+        // SAFETY: sends a signal to a process that the launcher, which is ours, waits for.
+        unsafe { libc::kill(second, number) };
+        let output = child.wait_with_output().expect("an end");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(message.contains(named), "{named:?} not in: {message}");
+        assert_eq!(output.status.code(), Some(2), "{message}");
+    }
+}

@@ -14,6 +14,8 @@ use crate::train::TrainError;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a process may take to end when another one has failed.
 const END_WITHIN: Duration = Duration::from_secs(10);
+/// How long a process may be halted, which keeps the others waiting.
+const HALTED_FOR: Duration = Duration::from_secs(5);
 const STORE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Runs `count` processes of `command` until all have ended, and returns the exit code of the
@@ -45,6 +47,7 @@ pub fn launch(
         }
     }
     let mut told = false;
+    let mut halted = vec![None; count];
     let mut code = 0;
     while !running.is_empty() {
         std::thread::sleep(LOOK_EVERY);
@@ -59,6 +62,12 @@ pub fn launch(
         for (rank, mut child) in running {
             let ended = child.try_wait().ok().flatten();
             let Some(status) = ended else {
+                let since: &mut Option<Instant> = &mut halted[rank];
+                *since = is_halted(&child).then(|| since.unwrap_or_else(Instant::now));
+                if since.is_some_and(|since| since.elapsed() > HALTED_FOR) {
+                    log::warn!("process {rank} of {count} is halted (SIGSTOP) and is ended");
+                    let _ = child.kill();
+                }
                 left.push((rank, child));
                 continue;
             };
@@ -122,6 +131,16 @@ fn place(command: &mut Command, rank: usize, count: usize, port: u16) {
             Ok(())
         });
     }
+}
+
+/// Whether the process was halted by a signal.
+fn is_halted(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
+    // The state follows the name in brackets.
+    status.is_ok_and(|status| {
+        let state = status.rsplit(") ").next();
+        state.is_some_and(|state| state.starts_with(['T', 't']))
+    })
 }
 
 fn signal(child: &Child, signal: libc::c_int) {
