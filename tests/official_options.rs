@@ -280,6 +280,29 @@ fn what_is_assumed_is_said() {
     }
 }
 
+/// A configuration may come from a pipe, as a shell's `<(…)` gives it.
+#[test]
+fn a_configuration_from_a_pipe() {
+    let folder = TempDir::new().unwrap();
+    let yaml = std::fs::read_to_string(fixture("text_tiny").join("config.yaml")).unwrap();
+    assert!(yaml.contains("block_activate: GELU2"));
+    let yaml = yaml.replace("block_activate: GELU2", "block_activate: GELU");
+    let model = fixture("text_tiny").join("last.pth");
+    let args = ["inspect", s(&model), "--config", "/dev/stdin"];
+    let mut child = program::command(folder.path(), &args)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, yaml.as_bytes()).unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let out = program::text(&output.stdout);
+    assert!(out.contains("4 heads") && out.contains(", GELU"), "{out}");
+}
+
 /// Instance norms of time and classes, which no weight shows either.
 #[test]
 fn instance_norms_of_a_whole_model() {

@@ -153,10 +153,12 @@ fn named_file(
         return Ok(file);
     }
     let first = places(name, Some(yaml.path()), yaml.path()).nth(1);
-    let beside = first.map_or_else(String::new, |file| format!(" or at {}", file.display()));
+    let beside = first.map_or_else(String::new, |file| {
+        format!(" nor at {} or in a folder above", file.display())
+    });
     Err(LoadError::Missing {
         path: yaml.path().to_path_buf(),
-        what: format!("its {what}, {name}, is neither in the working directory{beside}"),
+        what: format!("its {what}, {name}, is not in the working directory{beside}"),
         remedy: format!("put it there, or give the file as weights.{key}"),
     })
 }

@@ -35,13 +35,28 @@ pub(super) fn only_regular(metadata: &std::fs::Metadata) -> io::Result<()> {
     Err(io::Error::new(error, problem))
 }
 
-/// The bytes of the regular file at `path`, at most `limit` of them.
+/// Whether `path` is a pipe that the process was started with, such as a shell's `<(…)`:
+/// somebody writes to it.
+fn is_given_pipe(path: &Path) -> bool {
+    let folders = ["/dev/fd", "/proc/self/fd"].map(Path::new);
+    let given = path == Path::new("/dev/stdin")
+        || path
+            .parent()
+            .is_some_and(|folder| folders.contains(&folder));
+    given && std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo())
+}
+
+/// The bytes of the regular file at `path`, at most `limit` of them; also of a pipe that
+/// the process was started with.
 ///
 /// # Errors
 ///
 /// As [`open`], and a larger file.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
-    let file = open(path)?;
+    let file = match is_given_pipe(path) {
+        true => File::open(path).map_err(FileError::reading(path))?,
+        false => open(path)?,
+    };
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
