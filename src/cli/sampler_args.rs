@@ -17,7 +17,7 @@ use crate::torch::device::Precision;
 pub struct SamplerArgs {
     /// Reverse steps, 1 to the model's diffusion steps [default: the model's own
     /// choice, else all of them].
-    #[arg(long, value_parser = whole::<usize>(1..=u32::MAX.into()))]
+    #[arg(long, value_parser = whole::<usize>(0..=u32::MAX.into()))]
     steps: Option<usize>,
 
     /// Guidance scale; 1 is none [default: the model's own choice, else 5 with a learned null

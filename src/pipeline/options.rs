@@ -278,7 +278,7 @@ impl PictureOptions {
         S: Clone + Into<Subject>,
     {
         let pictures = (subjects.len() as u64).saturating_mul(self.count as u64);
-        if self.seed.checked_add(pictures.saturating_sub(1)).is_none() {
+        if self.seed.checked_add(pictures).is_none() {
             let seed = self.seed;
             return Err(OptionsError::Seed { seed, pictures });
         }
