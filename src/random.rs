@@ -75,6 +75,31 @@ pub fn sample_generator(seed: u64, index: u64, draw: TrainingDraw) -> ChaCha8Rng
     ChaCha8Rng::from_seed(key)
 }
 
+/// What is drawn for a measure of pictures; part of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeasureDraw {
+    /// Subsets of KID.
+    Kid = 0,
+    /// Subsets of FD∞, by size.
+    FdInfinity = 1,
+    /// The parts of the Inception score.
+    InceptionScore = 2,
+    /// The halves of the reals.
+    Halves = 3,
+    /// Which caption another picture gets.
+    Captions = 4,
+}
+
+/// The generator of the draw `index` for a measure.
+pub fn measure_generator(seed: u64, index: u64, draw: MeasureDraw) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&index.to_le_bytes());
+    key[16] = draw as u8;
+    key[24..].copy_from_slice(b"measures"); // apart from the keys of pictures
+    ChaCha8Rng::from_seed(key)
+}
+
 /// The next number in [0, 1) of `generator`, with 53 random bits.
 pub fn unit(generator: &mut ChaCha8Rng) -> f64 {
     (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64

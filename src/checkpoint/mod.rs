@@ -20,6 +20,7 @@ pub mod open;
 pub mod pytorch;
 mod safetensors_file;
 pub mod state_dict;
+mod tensor_file;
 pub mod vocabulary;
 
 pub use codec_file::CodecFile;
@@ -28,3 +29,4 @@ pub use load::{LoadReport, Loader};
 pub use official::WeightSet;
 pub use open::{Checkpoint, Layout, OpenOptions};
 pub use state_dict::{Entry, StateDict};
+pub use tensor_file::read_tensors;

@@ -5,10 +5,10 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::residual_block::{Activation, BlockShape, Norm, ResBlock};
 use super::token_rule::TokenRule;
 use crate::size::{check_sizes, LARGEST, MOST};
-use crate::torch::linear::gelu2;
-use crate::torch::{Init, Linear, Params};
+use crate::torch::{Init, Params};
 
 /// Which merge rules the ids of a text tower come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,80 +131,6 @@ impl TextConfig {
     }
 }
 
-struct Norm {
-    affine: [Tensor; 2], // weight and bias [C]
-}
-
-impl Norm {
-    fn new(p: &Params, width: i64) -> Self {
-        Norm {
-            affine: [
-                p.get("weight", &[width], Init::Ones),
-                p.get("bias", &[width], Init::Zeros),
-            ],
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let [weight, bias] = &self.affine;
-        x.layer_norm(weight.size(), Some(weight), Some(bias), 1e-5, true)
-    }
-}
-
-struct ResBlock {
-    ln_1: Norm,
-    in_proj: Linear, // C → 3C: query, key, value
-    out_proj: Linear,
-    ln_2: Norm,
-    c_fc: Linear,
-    c_proj: Linear,
-    heads: i64,
-}
-
-impl ResBlock {
-    fn new(p: &Params, config: &TextConfig) -> Self {
-        let width = config.width;
-        let attn = p.at("attn");
-        let std = (width as f64).powf(-0.5);
-        ResBlock {
-            ln_1: Norm::new(&p.at("ln_1"), width),
-            in_proj: Linear::from_tensors(
-                attn.get("in_proj_weight", &[3 * width, width], Init::Normal(std)),
-                attn.get("in_proj_bias", &[3 * width], Init::Zeros),
-            ),
-            out_proj: Linear::new(&attn.at("out_proj"), width, width),
-            ln_2: Norm::new(&p.at("ln_2"), width),
-            c_fc: Linear::new(&p.at("mlp.c_fc"), width, config.hidden),
-            c_proj: Linear::new(&p.at("mlp.c_proj"), config.hidden, width),
-            heads: config.heads,
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let (batch, positions, width) = (x.size()[0], x.size()[1], x.size()[2]);
-        let joined = self
-            .in_proj
-            .forward(&self.ln_1.forward(x))
-            .view([batch, positions, 3, self.heads, width / self.heads])
-            .permute([2, 0, 3, 1, 4]); // [3, B, heads, S, C / heads]
-        let h = Tensor::scaled_dot_product_attention(
-            &joined.get(0),
-            &joined.get(1),
-            &joined.get(2),
-            None::<&Tensor>,
-            0.0,
-            true, // causal; padding is not masked, as in CLIP
-            None,
-            false,
-        )
-        .transpose(1, 2)
-        .reshape([batch, positions, width]);
-        let x = x + self.out_proj.forward(&h);
-        let hidden = gelu2(&self.c_fc.forward(&self.ln_2.forward(&x)));
-        &x + self.c_proj.forward(&hidden)
-    }
-}
-
 /// The text tower.
 pub struct TextEncoder {
     token_embedding: Tensor,      // [V, C]
@@ -218,8 +144,21 @@ impl TextEncoder {
     /// Builds the tower from the weights below `p`, spelled as in CLIP's files
     /// (official prefix `transformer.condition_emb`).
     pub fn new(p: &Params, config: &TextConfig) -> Self {
+        Self::with_activation(p, config, Activation::QuickGelu)
+    }
+
+    /// As [`new`](Self::new) for a tower of another activation, which no checkpoint of
+    /// VQ-Diffusion has.
+    pub fn with_activation(p: &Params, config: &TextConfig, activation: Activation) -> Self {
         let width = config.width;
         let blocks = p.at("transformer.resblocks");
+        let shape = BlockShape {
+            width,
+            heads: config.heads,
+            hidden: config.hidden,
+            activation,
+            causal: true,
+        };
         TextEncoder {
             token_embedding: p.get(
                 "token_embedding.weight",
@@ -232,7 +171,7 @@ impl TextEncoder {
                 Init::Normal(0.01),
             ),
             blocks: (0..config.layers)
-                .map(|i| ResBlock::new(&blocks.at(i), config))
+                .map(|i| ResBlock::new(&blocks.at(i), shape))
                 .collect(),
             ln_final: Norm::new(&p.at("ln_final"), width),
             config: config.clone(),
@@ -247,12 +186,7 @@ impl TextEncoder {
     /// by their own L2 norm): `tokens` `[B, S]` int64 → `[B, S, C]` f32, C as
     /// [`TextConfig::features`] says.
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        let mut x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false)
-            + &self.positional_embedding; // [B, S, C]
-        for block in &self.blocks {
-            x = block.forward(&x);
-        }
-        let mut x = self.ln_final.forward(&x).to_kind(Kind::Float);
+        let mut x = self.states(tokens);
         let FeatureConfig {
             normalized,
             doubled,
@@ -264,5 +198,16 @@ impl TextEncoder {
             true => &x / x.norm_scalaropt_dim(2.0, [-1], true),
             false => x,
         }
+    }
+
+    /// What every position holds behind the last norm: `tokens` `[B, S]` int64 →
+    /// `[B, S, C]` f32.
+    pub fn states(&self, tokens: &Tensor) -> Tensor {
+        let mut x = Tensor::embedding(&self.token_embedding, tokens, -1, false, false)
+            + &self.positional_embedding; // [B, S, C]
+        for block in &self.blocks {
+            x = block.forward(&x);
+        }
+        self.ln_final.forward(&x).to_kind(Kind::Float)
     }
 }

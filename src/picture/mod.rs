@@ -18,6 +18,7 @@ use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, Frame, RgbaImage};
 use tch::{Kind, Tensor};
 
+pub use bicubic::Pillow;
 pub use error::{PictureError, PictureProblem};
 pub use read::{decode, decode_mask, decode_picture, read_picture, Mask, MOST_BYTES};
 pub use resize::covering;

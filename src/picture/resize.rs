@@ -1,14 +1,39 @@
 //! Resizing and cropping with the arithmetic of Pillow, as the original prepares
 //! its pictures.
 
-use super::bicubic::bicubic;
+use tch::{Kind, Tensor};
+
+use super::bicubic::{bicubic, bicubic_f32, Pillow};
 use super::Picture;
 
 impl Picture {
     /// Bicubic (a = −0.5) with a support widened when shrinking: Pillow's default
-    /// `resize`, bit for bit. Both sides are at least 1.
+    /// `resize`, bit for bit, as in all releases while the originals were written. Both
+    /// sides are at least 1.
     pub fn resize(&self, width: u32, height: u32) -> Picture {
-        bicubic(self, width, height)
+        self.resize_as(width, height, Pillow::UpTo12)
+    }
+
+    /// As [`resize`](Self::resize) in other releases of Pillow.
+    pub fn resize_as(&self, width: u32, height: u32, pillow: Pillow) -> Picture {
+        bicubic(self, width, height, pillow)
+    }
+
+    /// As [`resize_as`](Self::resize_as) of every channel as floats, cut to 0…255 but not rounded:
+    /// `[3, height, width]` f32 on the CPU (clean-fid's resize).
+    pub fn resize_f32(&self, width: u32, height: u32, pillow: Pillow) -> Tensor {
+        let sizes = [[self.width, self.height], [width, height]];
+        let planes: Vec<Tensor> = (0..3)
+            .map(|channel| {
+                let values = self.rgb.iter().skip(channel).step_by(3);
+                let plane: Vec<f32> = values.map(|&value| f32::from(value)).collect();
+                let resized = bicubic_f32(&plane, sizes[0], sizes[1], pillow);
+                Tensor::from_slice(&resized).view([i64::from(height), i64::from(width)])
+            })
+            .collect();
+        Tensor::stack(&planes, 0)
+            .clamp(0.0, 255.0)
+            .to_kind(Kind::Float)
     }
 
     /// The `width` × `height` pixels from (`left`, `top`) on, which must lie inside.
