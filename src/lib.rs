@@ -49,6 +49,7 @@ pub mod experiment;
 pub mod files;
 pub mod guard;
 pub mod memory;
+pub mod metrics;
 pub mod model;
 pub mod picture;
 pub mod pipeline;

@@ -17,7 +17,8 @@ pub struct Case {
     /// Run settings: `meta` of reference.json.
     pub meta: Value,
     described: Value,
-    tolerance: Value,
+    /// tolerance.json.
+    pub tolerance: Value,
     tensors: BTreeMap<String, Tensor>,
     compared: BTreeSet<String>,
     pub failures: Vec<String>,
