@@ -4,7 +4,11 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::checkpoint::pytorch::DType;
 use crate::checkpoint::WeightSet;
+use crate::clip::Activation;
 use crate::data::{CropRule, Split};
+use crate::metrics::networks::dinov2::PositionTable;
+use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
+use crate::picture::Pillow;
 use crate::pipeline::convert::Target;
 use crate::torch::device::Precision;
 
@@ -97,5 +101,90 @@ pub fn stored_format() -> impl TypedValueParser<Value = DType> {
         ("f32", "", DType::F32),
         ("f16", "", DType::F16),
         ("bf16", "", DType::BF16),
+    ])
+}
+
+pub fn inception_resize() -> impl TypedValueParser<Value = InceptionResize> {
+    parser(&[
+        (
+            "clean",
+            "clean-fid: Pillow's bicubic filter on floats",
+            InceptionResize::Clean,
+        ),
+        (
+            "legacy_pytorch",
+            "pytorch-fid: bilinear without antialiasing",
+            InceptionResize::LegacyPytorch,
+        ),
+        (
+            "adm",
+            "ADM's evaluator, torch-fidelity, StyleGAN: TensorFlow 1's bilinear",
+            InceptionResize::Adm,
+        ),
+    ])
+}
+
+pub fn dino_resize() -> impl TypedValueParser<Value = DinoResize> {
+    parser(&[
+        ("pil", "dgm-eval: Pillow's bicubic filter", DinoResize::Pil),
+        (
+            "clean",
+            "dgm-eval's clean option: the same on floats",
+            DinoResize::Clean,
+        ),
+        (
+            "tf1",
+            "torch-fidelity: TensorFlow 1's bilinear",
+            DinoResize::Tf1,
+        ),
+    ])
+}
+
+pub fn position_table() -> impl TypedValueParser<Value = PositionTable> {
+    parser(&[
+        (
+            "hub",
+            "facebook's code, by (n + 0.1) / M",
+            PositionTable::Hub,
+        ),
+        (
+            "transformers",
+            "transformers, by n / M",
+            PositionTable::Transformers,
+        ),
+    ])
+}
+
+pub fn clip_crop() -> impl TypedValueParser<Value = ClipCrop> {
+    parser(&[
+        (
+            "openai",
+            "OpenAI, open_clip: scaled, then the centre",
+            ClipCrop::Openai,
+        ),
+        (
+            "transformers",
+            "transformers: the centre, halves of a pixel rounded down",
+            ClipCrop::Transformers,
+        ),
+        (
+            "square_first",
+            "The published CMMD: the centre square, then scaled",
+            ClipCrop::SquareFirst,
+        ),
+    ])
+}
+
+pub fn activation() -> impl TypedValueParser<Value = Activation> {
+    parser(&[
+        ("quick_gelu", "OpenAI's models", Activation::QuickGelu),
+        ("gelu", "open_clip's models", Activation::Gelu),
+    ])
+}
+
+pub fn pillow() -> impl TypedValueParser<Value = Pillow> {
+    parser(&[
+        ("13", "Release 13 and later", Pillow::Since13),
+        ("12", "Up to release 12", Pillow::UpTo12),
     ])
 }

@@ -1,6 +1,5 @@
 //! The pre-norm transformer block of both towers of CLIP.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -8,9 +7,8 @@ use crate::torch::linear::gelu2;
 use crate::torch::{Init, Linear, Params};
 
 /// What stands between the two layers of a feed-forward part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum Activation {
     /// x·σ(1.702 x): OpenAI's models.
     #[default]

@@ -2,12 +2,14 @@
 //!
 //! [`run`] makes a model's pictures of one set and keeps them, [`protocol`] says where
 //! measured pictures are from, [`report`] writes what any measure finds; the measures
-//! themselves are users of these: [`emoji`] (is the picture the one asked for?), and
-//! [`codec`] (what does the image codec lose?).
+//! themselves are users of these: [`emoji`] (is the picture the one asked for?), [`codec`]
+//! (what does the image codec lose?), and [`pictures`] (how near are pictures of any origin
+//! to real ones?).
 
 pub mod codec;
 pub mod emoji;
 mod error;
+pub mod pictures;
 pub mod protocol;
 pub mod rate;
 pub mod report;

@@ -5,9 +5,8 @@ use tch::{Device, Kind, Tensor};
 use crate::picture::{covering, Picture, Pillow};
 
 /// How pictures come to Inception's 299 × 299 pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum InceptionResize {
     /// clean-fid: Pillow's bicubic filter on floats, with antialiasing.
     #[default]
@@ -44,9 +43,8 @@ impl InceptionResize {
 }
 
 /// How pictures come to DINOv2's square; none is cropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum DinoResize {
     /// dgm-eval: Pillow's bicubic filter.
     #[default]
@@ -75,9 +73,8 @@ impl DinoResize {
 }
 
 /// What part of a picture CLIP sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum ClipCrop {
     /// OpenAI's and open_clip's: scaled, then the centre, halves rounded to even.
     #[default]

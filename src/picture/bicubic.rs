@@ -24,16 +24,14 @@ fn cubic(x: f64) -> f64 {
 
 /// Releases of Pillow by which of the two passes comes first; since each rounds, some values
 /// differ by one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum Pillow {
     /// Up to 12: always the horizontal one.
-    #[value(name = "12")]
     #[serde(rename = "12")]
     UpTo12,
     /// From 13: the vertical one where the height loses more than twice the pixels that the
     /// width does.
     #[default]
-    #[value(name = "13")]
     #[serde(rename = "13")]
     Since13,
 }

@@ -3,6 +3,7 @@
 mod codec;
 mod colours;
 mod emoji_args;
+mod pictures;
 mod retrieval;
 
 use clap::{Args, Subcommand};
@@ -26,6 +27,9 @@ enum Measure {
     /// Send the pictures of a data set through the image codec and back: PSNR and use of the
     /// codes.
     Codec(codec::CodecScoreArgs),
+    /// Compare pictures of any origin with real ones: FID and its kin, FD-DINOv2, CMMD, CLIP
+    /// score.
+    Pictures(Box<pictures::PicturesArgs>),
 }
 
 pub fn run(args: &EvaluateArgs) -> CliResult {
@@ -33,5 +37,6 @@ pub fn run(args: &EvaluateArgs) -> CliResult {
         Measure::Retrieval(args) => retrieval::run(args),
         Measure::Colours(args) => colours::run(args),
         Measure::Codec(args) => codec::run(args),
+        Measure::Pictures(args) => pictures::run(args),
     }
 }

@@ -10,9 +10,8 @@ use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::{Init, Linear, Params};
 
 /// How the table of positions comes to the grid of another picture size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum PositionTable {
     /// As facebook's code (torch.hub) does: scaled by (n + 0.1) / M for a grid of n from
     /// one of M. Published FD-DINOv2 figures come from it.

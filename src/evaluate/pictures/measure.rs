@@ -1,0 +1,296 @@
+//! What the features of two sets say.
+
+use std::path::Path;
+
+use serde::Serialize;
+use tch::{Device, Tensor};
+
+use super::error::Error;
+use crate::clip::ClipTokenizer;
+use crate::metrics::clip_score::{clip_score, cosines, scaled, ClipScore};
+use crate::metrics::cmmd::cmmd;
+use crate::metrics::fd_infinity::{fd_infinity, sizes};
+use crate::metrics::inception_score::inception_score;
+use crate::metrics::kid::kid;
+use crate::metrics::memorisation::{authpct, nearest};
+use crate::metrics::networks::{Clip, Inception};
+use crate::metrics::prdc::{prdc, DENSITY_COVERAGE_K, PRECISION_RECALL_K};
+use crate::metrics::subsets::subset;
+use crate::metrics::{frechet_distance, Gaussian, MetricError};
+use crate::random::MeasureDraw;
+
+/// Subsets of KID, and pictures of each, at most: those of its authors.
+pub const KID_SUBSETS: u64 = 100;
+pub const KID_SUBSET: usize = 1000;
+/// Parts of the Inception score.
+pub const PARTS: i64 = 10;
+/// Pictures of a set, at least: as many as the Inception score has parts.
+pub const LEAST: usize = PARTS as usize;
+/// Copies that a report names.
+const NEAREST: usize = 10;
+/// Texts that the text tower sees at once.
+const BATCH: usize = 64;
+
+/// Real pictures, or what a file says of some.
+pub enum Reals<'a> {
+    /// Features `[M, D]`.
+    Features(&'a Tensor),
+    Statistics,
+}
+
+/// Kernel distance over subsets.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct KidFigures {
+    pub mean: f64,
+    pub std: f64,
+    pub subsets: u64,
+    pub subset_size: usize,
+}
+
+/// Figures of a network's features.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Distances {
+    /// Fréchet distance.
+    pub fd: f64,
+    /// At infinitely many generated pictures.
+    pub fd_infinity: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<KidFigures>,
+    #[serde(flatten)]
+    pub balls: Option<Balls>,
+}
+
+/// Precision and recall at k = 3, density and coverage at k = 5.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Balls {
+    pub precision: f64,
+    pub recall: f64,
+    pub density: f64,
+    pub coverage: f64,
+}
+
+/// Of generated features `[N, D]` against the Gaussian of the reals, and against their
+/// features where there are some.
+pub fn distances(
+    generated: &Tensor,
+    real: &Gaussian,
+    reals: &Reals,
+    seed: u64,
+) -> Result<Distances, MetricError> {
+    let count = generated.size()[0] as usize;
+    let subsets: Vec<Vec<i64>> = (0u64..)
+        .zip(sizes(count))
+        .map(|(i, size)| subset(seed, MeasureDraw::FdInfinity, i, count, size))
+        .collect();
+    let (kid, balls) = match reals {
+        Reals::Statistics => (None, None),
+        Reals::Features(real) => (
+            Some(kid_figures(generated, real, seed)?),
+            Some(balls(generated, real)?),
+        ),
+    };
+    Ok(Distances {
+        fd: frechet_distance(&Gaussian::of(generated)?, real)?,
+        fd_infinity: fd_infinity(generated, real, &subsets)?.value,
+        kid,
+        balls,
+    })
+}
+
+pub fn kid_figures(a: &Tensor, b: &Tensor, seed: u64) -> Result<KidFigures, MetricError> {
+    let counts = [a, b].map(|x| x.size()[0] as usize);
+    let size = KID_SUBSET.min(counts[0]).min(counts[1]);
+    let subsets: Vec<_> = (0..KID_SUBSETS)
+        .map(|i| {
+            let draw = |side: u64| {
+                subset(
+                    seed,
+                    MeasureDraw::Kid,
+                    2 * i + side,
+                    counts[side as usize],
+                    size,
+                )
+            };
+            (draw(0), draw(1))
+        })
+        .collect();
+    let kid = kid(a, b, &subsets)?;
+    Ok(KidFigures {
+        mean: kid.mean,
+        std: kid.std,
+        subsets: KID_SUBSETS,
+        subset_size: size,
+    })
+}
+
+fn balls(generated: &Tensor, real: &Tensor) -> Result<Balls, MetricError> {
+    let figures = prdc(generated, real, &[PRECISION_RECALL_K, DENSITY_COVERAGE_K])?;
+    Ok(Balls {
+        precision: figures[0].precision,
+        recall: figures[0].recall,
+        density: figures[1].density,
+        coverage: figures[1].coverage,
+    })
+}
+
+/// Inception score, mean and standard deviation over ten parts of the pictures in random
+/// order.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ScoreFigures {
+    pub mean: f64,
+    pub std: f64,
+}
+
+/// Of pool features `[N, 2048]`.
+pub fn score(
+    network: &Inception,
+    pool: &Tensor,
+    device: Device,
+    seed: u64,
+) -> Result<ScoreFigures, MetricError> {
+    let count = pool.size()[0] as usize;
+    let order = subset(seed, MeasureDraw::InceptionScore, 0, count, count);
+    let shuffled = pool.index_select(0, &Tensor::from_slice(&order));
+    let logits = tch::no_grad(|| network.logits(&shuffled.to_device(device)));
+    let score = inception_score(&logits, PARTS)?;
+    Ok(ScoreFigures {
+        mean: score.mean,
+        std: score.std,
+    })
+}
+
+/// Two halves of features `[M, D]`, the same rows for every network of a set.
+pub fn halves(features: &Tensor, seed: u64) -> [Tensor; 2] {
+    let count = features.size()[0] as usize;
+    let order = Tensor::from_slice(&subset(seed, MeasureDraw::Halves, 0, count, count));
+    let half = count as i64 / 2;
+    [0, half].map(|from| features.index_select(0, &order.narrow(0, from, half)))
+}
+
+/// Fréchet distance of the halves of features `[M, D]`.
+pub fn fd_of_halves(features: &Tensor, seed: u64) -> Result<f64, MetricError> {
+    let [a, b] = halves(features, seed);
+    frechet_distance(&Gaussian::of(&a)?, &Gaussian::of(&b)?)
+}
+
+/// CMMD of image embeddings `[N, E]` and `[M, E]` of any length.
+pub fn cmmd_of(a: &Tensor, b: &Tensor) -> Result<f64, MetricError> {
+    let unit = |x: &Tensor| x / x.norm_scalaropt_dim(2.0, [1], true).clamp_min(1e-12);
+    cmmd(&unit(a), &unit(b))
+}
+
+/// How pictures fit their captions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CaptionFigures {
+    #[serde(flatten)]
+    pub clip_score: ClipScore,
+    /// Mean of exp(logit scale) · cosine.
+    pub scaled: f64,
+    /// Mean cosine.
+    pub cosine: f64,
+}
+
+/// Embeddings `[N, E]` of `captions` by the text tower of `clip`; `None` without one.
+pub fn embed(clip: &Clip, captions: &[String], device: Device) -> Result<Option<Tensor>, Error> {
+    let Some(text) = clip.text_config() else {
+        return Ok(None);
+    };
+    let tokenizer =
+        ClipTokenizer::new(text.vocabulary as usize)?.with_context_length(text.context as usize)?;
+    let mut embedded = Vec::new();
+    for batch in captions.chunks(BATCH) {
+        let mut ids = Vec::with_capacity(batch.len() * text.context as usize);
+        for caption in batch {
+            let encoding = tokenizer.encode(caption)?;
+            ids.extend(encoding.ids);
+            if encoding.truncated {
+                // OpenAI's tokenizer keeps the end marker of a text that is too long.
+                if let Some(last) = ids.last_mut() {
+                    *last = tokenizer.end_id();
+                }
+            }
+        }
+        let ids = Tensor::from_slice(&ids)
+            .view([batch.len() as i64, text.context])
+            .to_device(device);
+        embedded.extend(clip.texts(&ids).map(|x| x.to_device(Device::Cpu)));
+    }
+    Ok((!embedded.is_empty()).then(|| Tensor::cat(&embedded, 0)))
+}
+
+/// Of picture and caption embeddings `[N, E]`.
+pub fn caption_figures(
+    images: &Tensor,
+    texts: &Tensor,
+    logit_scale: f64,
+) -> Result<CaptionFigures, MetricError> {
+    let cosines = cosines(images, texts)?;
+    let mean = |x: &Tensor| x.mean(tch::Kind::Double).double_value(&[]);
+    Ok(CaptionFigures {
+        clip_score: clip_score(&cosines),
+        scaled: mean(&scaled(&cosines, logit_scale)),
+        cosine: mean(&cosines),
+    })
+}
+
+/// Every caption's embedding given to another picture.
+pub fn shuffled(texts: &Tensor, seed: u64) -> Tensor {
+    let count = texts.size()[0] as usize;
+    let order = subset(seed, MeasureDraw::Captions, 0, count, count);
+    let mut given = vec![0i64; count];
+    for (i, &place) in order.iter().enumerate() {
+        given[place as usize] = order[(i + 1) % count];
+    }
+    texts.index_select(0, &Tensor::from_slice(&given))
+}
+
+/// Whether generated pictures are copies of training pictures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Memorisation {
+    /// The network that tells the distance.
+    pub network: &'static str,
+    pub authpct: f64,
+    pub mean_distance: f64,
+    /// The generated pictures nearest to a training picture, nearest first.
+    pub nearest: Vec<Copy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Copy {
+    pub generated: String,
+    pub training: String,
+    pub distance: f64,
+}
+
+/// Of features `[N, D]` and `[M, D]` with the pictures' names.
+pub fn memorisation(
+    network: &'static str,
+    (generated, names): (&Tensor, &[String]),
+    (train, train_names): (&Tensor, &[String]),
+) -> Result<Memorisation, MetricError> {
+    let found = nearest(generated, train)?;
+    let (distance, order) = found.distance.sort(0, false);
+    let count = NEAREST.min(names.len()) as i64;
+    let nearest = (0..count).map(|i| {
+        let row = order.int64_value(&[i]);
+        Copy {
+            generated: names[row as usize].clone(),
+            training: train_names[found.index.int64_value(&[row]) as usize].clone(),
+            distance: distance.double_value(&[i]),
+        }
+    });
+    Ok(Memorisation {
+        network,
+        authpct: authpct(generated, train)?,
+        mean_distance: found.distance.mean(tch::Kind::Double).double_value(&[]),
+        nearest: nearest.collect(),
+    })
+}
+
+/// `result` with the set that it concerns.
+pub fn of_set<T>(set: &Path, result: Result<T, MetricError>) -> Result<T, Error> {
+    result.map_err(|source| Error::Metric {
+        set: set.to_path_buf(),
+        source,
+    })
+}
