@@ -4,18 +4,13 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::diffusers::{read_component, read_weight_file, rename, Component};
 use super::error::LoadError;
 use super::keys::unwrapped;
-use super::official::{entry, tensor_at, TEXT};
-use super::pytorch::{NodeId, TorchFile};
-use super::safetensors_file::is_safetensors;
-use super::state_dict::{read_safetensors, Entry, StateDict};
-
-/// Modules inside modules, and dicts inside dicts, at most.
-const MAX_DEPTH: usize = 12;
+use super::official::TEXT;
+use super::state_dict::{Entry, StateDict};
+use super::tensor_file::read_tensors;
 
 /// The tensors of a text tower under their canonical names. Everything else that such
 /// files hold (the visual tower, scalars) is left out.
@@ -37,17 +32,7 @@ pub fn read_text_tower(path: &Path) -> Result<StateDict, LoadError> {
             })?
         }
         index if index.extension().is_some_and(|e| e == "json") => read_weight_file(index)?,
-        file if is_safetensors(file)? => read_safetensors(file)?.0,
-        file => {
-            let file = Arc::new(TorchFile::open(file)?);
-            let root = ["state_dict", "model"]
-                .iter()
-                .find_map(|key| file.get(file.root(), key))
-                .unwrap_or(file.root());
-            let mut all = StateDict::default();
-            collect(&file, root, "", MAX_DEPTH, &mut all)?;
-            all
-        }
+        file => read_tensors(file)?,
     };
     let names = all.iter().map(|(name, entry)| (unwrapped(name), entry));
     let all: Vec<(Cow<str>, &Entry)> = names.collect();
@@ -89,30 +74,4 @@ pub fn read_text_tower(path: &Path) -> Result<StateDict, LoadError> {
         });
     }
     Ok(tower)
-}
-
-/// Adds the tensors of a dict or module and of what is inside it, names joined by dots.
-fn collect(
-    file: &Arc<TorchFile>,
-    node: NodeId,
-    prefix: &str,
-    depth: usize,
-    state: &mut StateDict,
-) -> Result<(), LoadError> {
-    for (key, value) in file.entries(node) {
-        let name = match prefix {
-            "" => key.to_string(),
-            prefix => format!("{prefix}.{key}"),
-        };
-        // Half of such an archive; its tensors are of no use here.
-        if name == "visual" || name.starts_with("visual.") {
-            continue;
-        }
-        match tensor_at(file, &name, value)? {
-            Some(tensor) => state.insert(name.clone(), entry(file, &name, tensor)),
-            None if depth > 0 => collect(file, value, &name, depth - 1, state)?,
-            None => {}
-        }
-    }
-    Ok(())
 }
