@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::TextConfig;
 use crate::codec::CodecConfig;
-use crate::diffusion::{Schedule, Transition};
+use crate::diffusion::{Schedule, Times, Transition};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// Guidance scales above this are taken for a mistake.
@@ -40,6 +40,16 @@ pub struct UsualSampling {
     pub guidance: f64,
     /// Share of the probability to keep (truncation rate), above 0 to 1.
     pub truncation: f64,
+    /// Which times the evaluations are for.
+    #[serde(default, skip_serializing_if = "is_even")]
+    pub times: Times,
+    /// Visible shares, from 0 to 1, between which guidance is applied; throughout if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_span: Option<[f64; 2]>,
+}
+
+fn is_even(times: &Times) -> bool {
+    *times == Times::Even
 }
 
 /// Shape of a model: denoiser with its noise, codec, and a text tower if it is
@@ -101,6 +111,8 @@ impl ModelConfig {
             steps,
             guidance,
             truncation,
+            times: _,
+            guidance_span,
         } = usual;
         let timesteps = self.denoiser.timesteps;
         if steps == 0 || steps as i64 > timesteps {
@@ -118,6 +130,14 @@ impl ModelConfig {
                 "sampling.truncation is {truncation}, expected above 0 to 1"
             ));
         }
+        if let Some([from, to]) = guidance_span {
+            if !((0.0..=1.0).contains(&from) && (from..=1.0).contains(&to)) {
+                return Err(format!(
+                    "sampling.guidance_span is [{from}, {to}], expected two shares from 0 to 1, \
+                     the first not above the second"
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -126,6 +146,18 @@ impl ModelConfig {
     pub fn usual_steps(&self) -> usize {
         let all = self.denoiser.timesteps as usize;
         self.sampling.map_or(all, |usual| usual.steps)
+    }
+
+    /// Times to sample with where nothing else is asked for: the model's own choice, else
+    /// even ones.
+    pub fn usual_times(&self) -> Times {
+        self.sampling.map_or(Times::Even, |usual| usual.times)
+    }
+
+    /// Visible shares between which guidance is applied where nothing else is asked for: the
+    /// model's own choice, else throughout.
+    pub fn usual_guidance_span(&self) -> Option<[f64; 2]> {
+        self.sampling.and_then(|usual| usual.guidance_span)
     }
 
     /// Guidance scale to sample with where nothing else is asked for: the model's own

@@ -125,8 +125,17 @@ fn a_picture_does_not_depend_on_its_batch() {
 #[test]
 fn a_png_repeats_itself() {
     let (folder, model) = native_model();
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 7] = [
         &["--steps", "6", "--guidance", "2.5", "--truncation", "0.7"],
+        &["--steps", "6", "--times", "cosine"],
+        &[
+            "--steps",
+            "9",
+            "--guidance",
+            "3",
+            "--guidance-span",
+            "0.2..0.9",
+        ],
         &["--steps", "5", "--top-k", "4"],
         &["--steps", "10", "--purity", "1.5", "--tokens-per-step", "4"],
         &["--compat", "official", "--steps", "34", "--guidance", "3"],
@@ -166,6 +175,106 @@ fn a_png_repeats_itself() {
             std::fs::read(repeated).unwrap(),
             "{options:?}"
         );
+    }
+}
+
+/// A PNG says the times that were visited, and those are visited again; one of an earlier
+/// version says none, and its options settle them.
+#[test]
+fn a_png_records_its_plan() {
+    use vqdiffusion::picture::{read_picture, read_png_texts, write_png};
+    let (folder, model) = native_model();
+    let at = |name: &str| folder.path().join(name);
+    let sample = |more: &[&str]| {
+        let args = ["sample", "--checkpoint", s(&model)];
+        succeed(folder.path(), &[&args[..], more].concat())
+    };
+    sample(&["--steps", "6", "--seed", "2", "--out", "even", "x"]);
+    sample(&[
+        "--steps", "6", "--seed", "2", "--times", "cosine", "--out", "cosine", "x",
+    ]);
+    let settings = |png: &Path| -> serde_json::Value {
+        let texts = read_png_texts(png).unwrap();
+        let found = texts.iter().find(|(key, _)| key == "vqdiffusion");
+        serde_json::from_str(&found.unwrap().1).unwrap()
+    };
+    // T = 100, 1 - a falls linearly from 1: 100 (6 - i) / 6 and 99 cos(πi/12).
+    let even = settings(&at("even/2-x.png"));
+    assert_eq!(even["plan"], serde_json::json!([99, 83, 66, 49, 33, 16]));
+    let cosine = settings(&at("cosine/2-x.png"));
+    assert_eq!(cosine["plan"], serde_json::json!([99, 96, 86, 70, 49, 26]));
+    assert_eq!(cosine["sampler"]["times"], "cosine");
+    let pixels = |png: &Path| read_picture(png).unwrap().rgb;
+    assert_ne!(pixels(&at("even/2-x.png")), pixels(&at("cosine/2-x.png")));
+
+    let repeated = |from: &str, name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let (png, mut settings) = (at(from), settings(&at(from)));
+        change(&mut settings);
+        let texts = read_png_texts(&png).unwrap();
+        let texts: Vec<(&str, String)> = texts
+            .iter()
+            .map(|(key, text)| match key.as_str() {
+                "vqdiffusion" => (key.as_str(), settings.to_string()),
+                key => (key, text.clone()),
+            })
+            .collect();
+        let changed = at(&format!("{name}.png"));
+        write_png(&changed, &read_picture(&png).unwrap(), &texts).unwrap();
+        sample(&["--from-image", s(&changed), "--out", name]);
+        pixels(&at(&format!("{name}/2-x.png")))
+    };
+    let old = repeated("even/2-x.png", "old", &|settings| {
+        settings.as_object_mut().unwrap().remove("plan");
+        settings["sampler"].as_object_mut().unwrap().remove("times");
+    });
+    assert_eq!(old, pixels(&at("even/2-x.png")));
+    // The plan is what counts, not the rule that it came from.
+    let other = repeated("even/2-x.png", "other", &|settings| {
+        settings["plan"] = cosine["plan"].clone();
+    });
+    assert_eq!(other, pixels(&at("cosine/2-x.png")));
+    let wrong = at("wrong.png");
+    let texts = read_png_texts(&at("even/2-x.png")).unwrap();
+    let texts: Vec<(&str, String)> = texts
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.replace("[99,", "[100,")))
+        .collect();
+    write_png(&wrong, &read_picture(&at("even/2-x.png")).unwrap(), &texts).unwrap();
+    let args = [
+        "sample",
+        "--checkpoint",
+        s(&model),
+        "--from-image",
+        "wrong.png",
+    ];
+    refuse(folder.path(), &args, &["plan is [100,", "falling times"]);
+}
+
+#[test]
+fn times_and_spans_are_refused_by_name() {
+    let (folder, model) = native_model();
+    for (options, words) in [
+        (
+            &["--times", "uneven"][..],
+            &["--times", "even", "cosine"][..],
+        ),
+        (&["--guidance-span", "0.5"], &["--guidance-span", "A..B"]),
+        (
+            &["--guidance-span", "0.9..0.5"],
+            &["span", "0.9..0.5", "two shares"],
+        ),
+        (&["--guidance-span", "0..1.5"], &["span", "0..1.5"]),
+        (
+            &["--compat", "official", "--times", "cosine"],
+            &["times", "cosine", "exact rule"],
+        ),
+        (
+            &["--compat", "diffusers", "--guidance-span", "0..0.5"],
+            &["span", "0..0.5", "exact rule"],
+        ),
+    ] {
+        let args = ["sample", "--checkpoint", s(&model), "--out", "no"];
+        refuse(folder.path(), &[&args[..], options, &["x"]].concat(), words);
     }
 }
 

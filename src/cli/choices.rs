@@ -6,6 +6,7 @@ use crate::checkpoint::pytorch::DType;
 use crate::checkpoint::WeightSet;
 use crate::clip::Activation;
 use crate::data::{CropRule, Split};
+use crate::diffusion::Times;
 use crate::metrics::networks::dinov2::PositionTable;
 use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
 use crate::picture::Pillow;
@@ -38,6 +39,21 @@ pub fn precision() -> impl TypedValueParser<Value = Precision> {
             Precision::Bf16,
         ),
         ("f16", "IEEE half precision", Precision::F16),
+    ])
+}
+
+pub fn times() -> impl TypedValueParser<Value = Times> {
+    parser(&[
+        (
+            "even",
+            "At even distances: as many tokens at every step",
+            Times::Even,
+        ),
+        (
+            "cosine",
+            "By the share of noise, as a cosine: few tokens first, many at the end",
+            Times::Cosine,
+        ),
     ])
 }
 

@@ -8,7 +8,7 @@ use super::choices;
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::ReverseRule;
+use crate::diffusion::{ReverseRule, Times};
 use crate::model::ModelConfig;
 use crate::pipeline::PictureOptions;
 use crate::torch::device::Precision;
@@ -20,10 +20,21 @@ pub struct SamplerArgs {
     #[arg(long, value_parser = whole::<usize>(0..=u32::MAX.into()))]
     steps: Option<usize>,
 
+    /// Which times the steps visit: few tokens first and many at the end need fewer steps.
+    /// Every choice is exact for each token [default: the model's own choice, else even].
+    #[arg(long, value_parser = choices::times())]
+    times: Option<Times>,
+
     /// Guidance scale; 1 is none [default: the model's own choice, else 5 with a learned null
     /// text, 1.5 with a learned null class, 1 for others].
     #[arg(long)]
     guidance: Option<f64>,
+
+    /// Apply guidance only while the share of visible tokens is from A to B, each from 0 to
+    /// 1; at other steps the network is asked once instead of twice. An approximation of
+    /// guidance throughout [default: the model's own choice, else 0..1].
+    #[arg(long, value_name = "A..B", value_parser = span)]
+    guidance_span: Option<Span>,
 
     /// Keep the likeliest codes up to this share of the probability, in (0, 1];
     /// 1 keeps all [default: the model's own choice, else 1 with a learned null text, 0.94
@@ -54,6 +65,17 @@ pub struct SamplerArgs {
     dtype: Option<Precision>,
 }
 
+/// Two shares.
+type Span = [f64; 2];
+
+fn span(text: &str) -> Result<Span, String> {
+    let (from, to) = text
+        .split_once("..")
+        .ok_or("expected A..B, such as 0.1..0.9")?;
+    let share = |text: &str| text.trim().parse().map_err(|e| format!("{text:?}: {e}"));
+    Ok([share(from)?, share(to)?])
+}
+
 /// Whose rules to follow; only a name for option values.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Compat {
@@ -70,11 +92,11 @@ impl SamplerArgs {
         match self.compat {
             None => {}
             Some(Compat::Official) => {
-                options.rule = ReverseRule::Official;
+                options = options.rule(ReverseRule::Official);
                 options.rounding = Rounding::Truncate;
             }
             Some(Compat::Diffusers) => {
-                options.rule = ReverseRule::Diffusers;
+                options = options.rule(ReverseRule::Diffusers);
                 options.truncation = Some(Truncation::Off);
                 if model.text.is_some() {
                     options.guidance = 5.0;
@@ -83,6 +105,12 @@ impl SamplerArgs {
         }
         if let Some(steps) = self.steps {
             options.steps = steps;
+        }
+        if let Some(times) = self.times {
+            options.times = times;
+        }
+        if let Some(span) = self.guidance_span {
+            options.guidance_span = Some(span);
         }
         if let Some(guidance) = self.guidance {
             options.guidance = guidance;

@@ -162,8 +162,11 @@ impl Pipeline {
         };
         Ok(Maker {
             pipeline: self,
+            settings: PictureSettings {
+                plan: plan.recorded(),
+                ..options.settings(self.precision())
+            },
             plan,
-            settings: options.settings(self.precision()),
             batch_size: options.batch_size.max(1),
             edits,
             edit,

@@ -48,6 +48,8 @@ pub struct PictureOptions {
     pub edit: Option<Edit>,
     /// Truncation rates that suit the model without guidance, and with it.
     usual_truncation: [f64; 2],
+    /// The times of a recorded run.
+    visited: Option<Vec<i64>>,
 }
 
 /// Everything in a PNG that repeats it, besides prompt, seed and model.
@@ -57,6 +59,10 @@ pub struct PictureSettings {
     pub sampler: SamplerConfig,
     pub rounding: Rounding,
     pub dtype: Precision,
+    /// The times that were visited, falling: the plan itself, where the rule does not say
+    /// it. Pictures of earlier versions have none; their plan follows from the options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<i64>>,
 }
 
 /// Why pictures cannot be made with some options.
@@ -87,9 +93,9 @@ impl PictureOptions {
             count: 1,
             batch_size: 8,
             steps: model.usual_steps(),
-            times: Times::Even,
+            times: model.usual_times(),
             guidance: model.usual_guidance(),
-            guidance_span: None,
+            guidance_span: model.usual_guidance_span(),
             truncation: None,
             revealing: None,
             rule: ReverseRule::Exact,
@@ -97,6 +103,7 @@ impl PictureOptions {
             negative_prompt: None,
             edit: None,
             usual_truncation: [model.usual_truncation(1.0), model.usual_truncation(2.0)],
+            visited: None,
         }
     }
 
@@ -126,6 +133,7 @@ impl PictureOptions {
             negative_prompt: None,
             edit: None,
             usual_truncation: [1.0; 2],
+            visited: settings.plan.clone(),
         }
     }
 
@@ -183,9 +191,14 @@ impl PictureOptions {
         self
     }
 
-    /// Whose rules the reverse step follows.
+    /// Whose rules the reverse step follows. An original's has times of its own and
+    /// guides throughout.
     pub fn rule(mut self, rule: ReverseRule) -> Self {
         self.rule = rule;
+        if rule != ReverseRule::Exact {
+            self.times = Times::Even;
+            self.guidance_span = None;
+        }
         self
     }
 
@@ -233,6 +246,7 @@ impl PictureOptions {
             sampler: self.sampler(),
             rounding: self.rounding,
             dtype,
+            plan: None,
         }
     }
 
@@ -262,8 +276,12 @@ impl PictureOptions {
             return Err(OptionsError::NothingToLeadFrom { guidance });
         }
         let plan = config.plan(&model.schedule(), model.denoiser.tokens())?;
-        Ok(match &self.edit {
+        let plan = match &self.edit {
             Some(edit) => plan.with_strength(edit.record().strength)?,
+            None => plan,
+        };
+        Ok(match &self.visited {
+            Some(times) => plan.with_visited(times)?,
             None => plan,
         })
     }

@@ -13,7 +13,7 @@ use super::options::{
 };
 use crate::clip::TextConfig;
 use crate::codec::{CodecConfig, QuantizerKind};
-use crate::diffusion::Transition;
+use crate::diffusion::{Times, Transition};
 use crate::files;
 use crate::model::{ModelConfig, NullText, TextCondition, UsualSampling};
 use crate::transformer::config::{
@@ -410,6 +410,8 @@ impl OfficialConfig {
             steps: model.usual_steps(),
             guidance,
             truncation: model.usual_truncation(guidance),
+            times: Times::Even,
+            guidance_span: None,
         });
         Ok(())
     }

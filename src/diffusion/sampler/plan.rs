@@ -113,8 +113,14 @@ impl SamplingPlan {
         self.steps.iter().map(|step| step.network).collect()
     }
 
-    /// Replaces the times visited by these: a plan of the exact rule as it was recorded
-    /// ([`visited`](Self::visited)).
+    /// The times to record with a picture, where options and rule do not settle them: those
+    /// of the exact rule.
+    pub fn recorded(&self) -> Option<Vec<i64>> {
+        self.rule.is_exact().then(|| self.visited())
+    }
+
+    /// Replaces the times visited by these: a plan as it was
+    /// [recorded](Self::recorded).
     ///
     /// # Errors
     ///
