@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{json, Value};
 use tempfile::TempDir;
-use vqdiffusion::checkpoint::clip_archive::read_text_tower;
+use vqdiffusion::checkpoint::clip::tower::read_text_tower;
 use vqdiffusion::checkpoint::pytorch::{Saved, SavedTensor, TorchFile, TorchWriter};
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::checkpoint::{Checkpoint, CodecFile, OpenOptions, StateDict};
@@ -614,4 +614,46 @@ fn a_long_prompt_is_not_repeated_to_its_end() {
         "{warning}"
     );
     assert!(said.len() < 2000, "{said}");
+}
+
+/// The library calls what may be given beside a file by the names of its options, the
+/// program by its flags; errors keep what they come from.
+#[test]
+fn errors_name_parts_and_keep_their_source() {
+    let folder = TempDir::new().unwrap();
+    let f = folder.path();
+    let model = f.join("model.pth");
+    let whole = fixture("text_tiny").join("last.pth");
+    resave(&whole, &model, &["model"], |key| {
+        let is_codec = key.starts_with("content_codec.");
+        (!is_codec).then(|| key.to_string()).into_iter().collect()
+    });
+    let options = OpenOptions {
+        vocabulary: Some("rules.txt".into()),
+        ..OpenOptions::default()
+    };
+    let pipeline = fixture("diffusers_tiny/pipeline");
+    let error = |path: &Path| Checkpoint::open(path, &options).err().unwrap();
+    for (path, part) in [(&model, "codec"), (&pipeline, "vocabulary")] {
+        let said = error(path).to_string();
+        assert!(said.contains(&format!("OpenOptions::{part}")), "{said}");
+        assert!(!said.contains("--"), "{said}");
+    }
+    refuse(f, &["sample", "--checkpoint", s(&model)], &["--codec"]);
+    let inspected = succeed(f, &["inspect", s(&model)]);
+    assert!(inspected.contains("--codec"), "{inspected}");
+    let args = ["inspect", s(&pipeline), "--vocabulary", "rules.txt"];
+    refuse(
+        f,
+        &args,
+        &["--vocabulary rules.txt", "everything that it needs"],
+    );
+
+    std::fs::create_dir(f.join("broken")).unwrap();
+    std::fs::write(f.join("broken/model_index.json"), "{").unwrap();
+    let error = Checkpoint::open(&f.join("broken"), &OpenOptions::default())
+        .err()
+        .unwrap();
+    let source = std::error::Error::source(&error).expect("the parser's error");
+    assert!(error.to_string().ends_with(&source.to_string()), "{error}");
 }

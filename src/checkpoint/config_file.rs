@@ -44,7 +44,10 @@ impl ConfigFile {
             problem,
         };
         let text = yaml::read(path)?;
-        let root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
+        let root: Value = serde_yaml::from_str(&text).map_err(|source| LoadError::Yaml {
+            path: path.to_path_buf(),
+            source,
+        })?;
         if OfficialConfig::recognises(&root) {
             return Ok(ConfigFile::Official(OfficialConfig::new(path, root)?));
         }

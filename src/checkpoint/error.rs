@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::hub::HubError;
 use super::load::LoadReport;
 use super::pytorch::CheckpointError;
 use crate::clip::MergesError;
 use crate::files::FileError;
 
-/// Why a model could not be loaded or written.
+/// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error(transparent)]
@@ -20,9 +21,21 @@ pub enum LoadError {
     Merges(#[from] MergesError),
 
     #[error("{}: {source}", path.display())]
-    Io {
+    Json {
         path: PathBuf,
-        source: std::io::Error,
+        source: serde_json::Error,
+    },
+
+    #[error("{}: not a readable safetensors file: header: {source}", path.display())]
+    Header {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+
+    #[error("{}: {source}", path.display())]
+    Yaml {
+        path: PathBuf,
+        source: serde_yaml::Error,
     },
 
     /// The file as a whole is not what it should be.
@@ -71,17 +84,46 @@ pub enum LoadError {
     },
 
     /// A model on the Hugging Face Hub cannot be had.
-    #[error("{name}: no such file or folder; on the Hugging Face Hub: {problem}")]
-    Hub { name: String, problem: String },
+    #[error(transparent)]
+    Hub(#[from] HubError),
 
-    /// The model cannot be written in a layout.
+    /// The weights do not fit the model.
+    #[error("{0}")]
+    Weights(Box<LoadReport>),
+}
+
+/// Why a model could not be written; what was there before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error(transparent)]
+    File(#[from] FileError),
+
+    /// A weight that is copied could not be read.
+    #[error(transparent)]
+    Weight(Box<LoadError>),
+
+    #[error("{}: could not be written: {source}", path.display())]
+    Safetensors {
+        path: PathBuf,
+        source: safetensors::SafeTensorError,
+    },
+
+    #[error("{}: its header could not be written: {source}", path.display())]
+    Header {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+
+    /// The model is not what a layout can hold.
     #[error("cannot be written in the {layout} layout: {problem}")]
     Unsupported {
         layout: &'static str,
         problem: String,
     },
+}
 
-    /// The weights do not fit the model.
-    #[error("{0}")]
-    Weights(Box<LoadReport>),
+impl From<LoadError> for WriteError {
+    fn from(error: LoadError) -> Self {
+        WriteError::Weight(Box::new(error))
+    }
 }

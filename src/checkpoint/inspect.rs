@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::clip_archive::read_text_tower;
+use super::clip::tower::read_text_tower;
 use super::codec_file::CodecFile;
 use super::config_file::ConfigFile;
 use super::error::LoadError;

@@ -1,15 +1,13 @@
 //! Files of models: PyTorch pickles and safetensors, the layouts in them (our own, the
 //! official one, diffusers', CLIP's), and the model shapes that follow from the tensors.
 
-pub mod clip_archive;
-pub mod codec_file;
+pub mod clip;
+pub mod codec;
 pub mod config_file;
-pub mod decoder;
 mod derived;
 pub mod diffusers;
 pub mod error;
 pub mod hub;
-mod hub_cache;
 pub mod infer;
 pub mod inspect;
 mod keys;
@@ -21,10 +19,11 @@ pub mod pytorch;
 mod safetensors_file;
 pub mod state_dict;
 mod tensor_file;
-pub mod vocabulary;
 
-pub use codec_file::CodecFile;
-pub use error::LoadError;
+pub use clip::vocabulary;
+pub use codec::decoder;
+pub use codec::file::{self as codec_file, CodecFile};
+pub use error::{LoadError, WriteError};
 pub use load::{LoadReport, Loader};
 pub use official::WeightSet;
 pub use open::{Checkpoint, Layout, OpenOptions};

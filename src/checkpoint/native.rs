@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::LoadError;
+use super::error::{LoadError, WriteError};
 use super::official::is_recomputed;
 use super::safetensors_file;
 use super::state_dict::StateDict;
@@ -85,10 +85,10 @@ pub fn write(
     config: &impl Serialize,
     state: &StateDict,
     notice: Option<&str>,
-) -> Result<(), LoadError> {
-    let json = |e: serde_json::Error| LoadError::Format {
+) -> Result<(), WriteError> {
+    let json = |source| WriteError::Header {
         path: path.to_path_buf(),
-        problem: e.to_string(),
+        source,
     };
     let header = Header {
         format_version: VERSION,

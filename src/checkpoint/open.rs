@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::clip_archive::read_text_tower;
+use super::clip::tower::read_text_tower;
 use super::config_file::ConfigFile;
 use super::diffusers;
 use super::error::LoadError;

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use safetensors::SafeTensorError;
 
-use super::error::LoadError;
+use super::error::{LoadError, WriteError};
 use super::state_dict::{safetensors_dtype, Entry};
 use crate::files::{self, FileError};
 
@@ -28,7 +28,7 @@ pub fn write<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Entry)>,
     metadata: HashMap<String, String>,
-) -> Result<(), LoadError> {
+) -> Result<(), WriteError> {
     let failure = Mutex::new(None);
     let views: Vec<(&str, LazyView)> = tensors
         .into_iter()
@@ -43,11 +43,14 @@ pub fn write<'a>(
         .collect();
     let written = safetensors::serialize_to_file(views, Some(metadata), path);
     if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        return Err(error);
+        return Err(error.into());
     }
     written.map_err(|error| match error {
         SafeTensorError::IoError(error) => FileError::writing(path)(error).into(),
-        error => FileError::writing(path)(std::io::Error::other(error)).into(),
+        source => WriteError::Safetensors {
+            path: path.to_path_buf(),
+            source,
+        },
     })
 }
 

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 use super::error::LoadError;
 use super::pytorch::{kind, DType, TensorRef, TorchFile};
-use crate::files;
+use crate::files::{self, FileError};
 use crate::memory;
 
 /// Where an entry's bytes are.
@@ -63,10 +63,7 @@ impl Entry {
             Source::Safetensors(file, range) => {
                 let mut bytes = vec![0; range.len()];
                 file.read_exact_at(&mut bytes, range.start as u64)
-                    .map_err(|source| LoadError::Io {
-                        path: self.file.clone(),
-                        source,
-                    })?;
+                    .map_err(FileError::reading(&self.file))?;
                 Ok(bytes)
             }
             Source::Joined(parts) => {
@@ -204,10 +201,7 @@ impl StateDict {
 /// All tensors of a safetensors file with the metadata of its header. The file is not
 /// mapped: not every disk can, and read pages would count as this process's memory.
 pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, String>), LoadError> {
-    let io = |source| LoadError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
+    let io = |source| FileError::reading(path)(source);
     let format = |problem: String| LoadError::Format {
         path: path.to_path_buf(),
         problem,
@@ -238,8 +232,10 @@ pub fn read_safetensors(path: &Path) -> Result<(StateDict, BTreeMap<String, Stri
     file.seek(SeekFrom::Start(8)).map_err(io)?;
     let read = (&mut file).take(size).read_to_end(&mut header);
     read.map_err(io)?;
-    let header: Metadata = serde_json::from_slice(&header)
-        .map_err(|e| format(format!("not a readable safetensors file: header: {e}")))?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|source| LoadError::Header {
+        path: path.to_path_buf(),
+        source,
+    })?;
     let end = data_start.saturating_add(header.data_len() as u64);
     if end > length {
         return Err(cut_off(end));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_yaml::Value;
 
 use super::{Experiment, ExperimentError};
-use crate::checkpoint::clip_archive::read_text_tower;
+use crate::checkpoint::clip::tower::read_text_tower;
 use crate::checkpoint::config_file::ConfigFile;
 use crate::checkpoint::infer::tower_alone;
 use crate::checkpoint::official::{places, OfficialConfig};

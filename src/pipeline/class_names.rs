@@ -52,14 +52,14 @@ pub fn label(subject: &Subject, model: &ModelConfig) -> String {
 ///
 /// No class of that name, or several (two are called crane).
 pub fn class_named(name: &str, classes: i64) -> Result<i64, ClassNameError> {
+    // Longer than every name; what it is compared with takes time by its length.
+    let name: &str = &name.trim().chars().take(LONGEST + 1).collect::<String>();
     if classes as usize != IMAGENET.lines().count() {
         return Err(ClassNameError::NoNames {
             name: name.into(),
             classes,
         });
     }
-    // Longer than every name; what it is compared with takes time by its length.
-    let name: &str = &name.trim().chars().take(LONGEST + 1).collect::<String>();
     let wanted = name.to_lowercase();
     let is_wanted = |line: &str| line.split(", ").any(|n| n.to_lowercase() == wanted);
     let found: Vec<(usize, &str)> = IMAGENET

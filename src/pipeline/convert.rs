@@ -7,7 +7,9 @@ use crate::checkpoint::decoder::replace_decoder;
 use crate::checkpoint::infer::RELEASED_HEADS;
 use crate::checkpoint::official::export;
 use crate::checkpoint::pytorch::DType;
-use crate::checkpoint::{diffusers, native, vocabulary, Checkpoint, LoadError, LoadReport};
+use crate::checkpoint::{
+    diffusers, native, vocabulary, Checkpoint, LoadError, LoadReport, WriteError,
+};
 use crate::model::ModelConfig;
 
 /// A layout to write.
@@ -52,6 +54,8 @@ pub struct Converted {
 pub enum ConvertError {
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
     #[error("{}: expected a name ending in .safetensors (native) or .pth (official)", path.display())]
     Unnamed { path: PathBuf },
     #[error("{}: expected a name ending in .safetensors", path.display())]

@@ -190,10 +190,11 @@ pub(super) fn code_mapping(
     device: Device,
 ) -> Result<CodeMapping, LoadError> {
     let Some(entry) = state.get(CODE_MAPPING) else {
-        return Err(LoadError::Missing {
+        return Err(LoadError::Format {
             path: path.to_path_buf(),
-            what: format!("has no code mapping ('{CODE_MAPPING}')"),
-            remedy: "convert the original checkpoint again".into(),
+            problem: format!(
+                "has no code mapping ('{CODE_MAPPING}'); convert the original checkpoint again"
+            ),
         });
     };
     CodeMapping::new(&entry.read()?.to_device(device), codes).map_err(|problem| LoadError::Tensor {

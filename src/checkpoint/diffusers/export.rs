@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::super::error::LoadError;
+use super::super::error::{LoadError, WriteError};
 use super::super::official::{known_and_ignored, CODEC, CODE_MAPPING, DENOISER};
 use super::super::safetensors_file;
 use super::super::state_dict::{Entry, StateDict};
@@ -34,14 +34,14 @@ const LAYOUT: &str = "diffusers";
 ///
 /// # Errors
 ///
-/// [`LoadError::Unsupported`] for a model that this layout cannot hold.
+/// [`WriteError::Unsupported`] for a model that this layout cannot hold.
 pub fn write(
     path: &Path,
     model: &ModelConfig,
     state: &StateDict,
     notice: Option<&str>,
-) -> Result<Vec<String>, LoadError> {
-    let unsupported = |problem: String| LoadError::Unsupported {
+) -> Result<Vec<String>, WriteError> {
+    let unsupported = |problem: String| WriteError::Unsupported {
         layout: LAYOUT,
         problem,
     };
@@ -122,7 +122,7 @@ fn holds_only(folder: &Path, inside: &str, known: &[String]) -> std::io::Result<
 type Parts = BTreeMap<Component, BTreeMap<String, Entry>>;
 
 /// The tensors of every component by their names there, and what was left out.
-fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<String>), LoadError> {
+fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<String>), WriteError> {
     let mut parts: Parts = Component::ALL.map(|c| (c, BTreeMap::new())).into();
     let mut notes = Vec::new();
     let levels = model.codec.multipliers.len();
@@ -173,7 +173,7 @@ fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<Stri
         let (name, entry) = &positions_as_table(name, entry)?;
         let places = to_theirs(name, levels);
         if places.is_empty() {
-            return Err(LoadError::Unsupported {
+            return Err(WriteError::Unsupported {
                 layout: LAYOUT,
                 problem: format!("it has no place for the tensor '{name}'"),
             });

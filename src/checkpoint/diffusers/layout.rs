@@ -175,16 +175,13 @@ pub fn format_error(path: &Path, problem: impl Into<String>) -> LoadError {
 /// Reads a JSON file of the folder.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
     let text = files::read_text(path, LARGEST_JSON)?;
-    serde_json::from_str(&text).map_err(|e| {
-        let is_json = text.trim_start().starts_with(['{', '[']);
+    serde_json::from_str(&text).map_err(|source| {
+        if text.trim_start().starts_with(['{', '[']) {
+            let path = path.to_path_buf();
+            return LoadError::Json { path, source };
+        }
         let head = &text.as_bytes()[..text.len().min(512)];
-        format_error(
-            path,
-            match is_json {
-                true => e.to_string(),
-                false => format!("not JSON: {}", kind(head)),
-            },
-        )
+        format_error(path, format!("not JSON: {}", kind(head)))
     })
 }
 

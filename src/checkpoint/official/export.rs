@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use flate2::Compression;
 use tch::{Device, Kind, Tensor};
 
-use super::super::error::LoadError;
+use super::super::error::WriteError;
 use super::super::infer::{classes_of, usual_grid};
 use super::super::pytorch::{Saved, SavedTensor, TorchWriter};
 use super::super::state_dict::{Entry, StateDict};
@@ -35,13 +35,13 @@ const LAYOUT: &str = "official";
 ///
 /// # Errors
 ///
-/// [`LoadError::Unsupported`] for a model that the original cannot be.
+/// [`WriteError::Unsupported`] for a model that the original cannot be.
 pub fn write(
     path: &Path,
     model: &ModelConfig,
     state: &StateDict,
-) -> Result<Vec<(PathBuf, &'static str)>, LoadError> {
-    representable(model).map_err(|problem| LoadError::Unsupported {
+) -> Result<Vec<(PathBuf, &'static str)>, WriteError> {
+    representable(model).map_err(|problem| WriteError::Unsupported {
         layout: LAYOUT,
         problem,
     })?;
@@ -83,16 +83,16 @@ pub fn write(
 }
 
 /// Writes a code mapping, int64 `[N]`, as the original's `taming_vqvae_2887.pt`.
-pub fn write_mapping(path: &Path, mapping: &Entry) -> Result<(), LoadError> {
+pub fn write_mapping(path: &Path, mapping: &Entry) -> Result<(), WriteError> {
     Ok(mapping_file(path, mapping)?.commit()?)
 }
 
-fn mapping_file(path: &Path, mapping: &Entry) -> Result<NewFile, LoadError> {
+fn mapping_file(path: &Path, mapping: &Entry) -> Result<NewFile, WriteError> {
     torch_file(path, |tensor| tensor, &[(String::new(), mapping.clone())])
 }
 
 /// Merge rules as the original's tokenizer reads them (`bpe_path`).
-fn merges_file(path: &Path, merges: &Merges) -> Result<NewFile, LoadError> {
+fn merges_file(path: &Path, merges: &Merges) -> Result<NewFile, WriteError> {
     let io = |e| FileError::writing(path)(e);
     let temporary = NewFile::beside(path)?;
     let mut compressed = GzEncoder::new(temporary.as_file(), Compression::best());
@@ -224,7 +224,7 @@ fn official_names(name: &str) -> Vec<String> {
 
 /// The buffers that the original's modules have: schedule, loss history, and the mask
 /// that cross-attention never uses.
-fn constants(model: &ModelConfig, state: &StateDict) -> Result<Vec<(String, Entry)>, LoadError> {
+fn constants(model: &ModelConfig, state: &StateDict) -> Result<Vec<(String, Entry)>, WriteError> {
     let logs = LogSchedule::new(&model.schedule(), Device::Cpu);
     let history = Tensor::zeros([model.denoiser.timesteps], (Kind::Float, Device::Cpu));
     let mut buffers = Vec::new();
@@ -263,7 +263,7 @@ fn torch_file(
     path: &Path,
     root: impl Fn(Saved) -> Saved,
     tensors: &[(String, Entry)],
-) -> Result<NewFile, LoadError> {
+) -> Result<NewFile, WriteError> {
     let mut storages: Vec<&Entry> = Vec::new();
     let mut known = HashMap::new();
     let mut values = Vec::new();

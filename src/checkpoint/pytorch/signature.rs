@@ -92,9 +92,7 @@ fn first_line(head: &[u8]) -> Option<String> {
     // A character may be cut at the end.
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        Err(e) if e.valid_up_to() + 4 > head.len() => {
-            std::str::from_utf8(&head[..e.valid_up_to()]).ok()?
-        }
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&head[..e.valid_up_to()]).ok()?,
         Err(_) => return None,
     };
     let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');

@@ -15,7 +15,7 @@ use super::old_run;
 use super::weights::CodecWeights;
 use super::MODEL;
 use crate::checkpoint::official::CODEC;
-use crate::checkpoint::{codec_file, LoadError, StateDict};
+use crate::checkpoint::{codec_file, StateDict, WriteError};
 use crate::codec::codebook::CodeStatistics;
 use crate::codec::image_codec::to_bytes;
 use crate::codec::Rounding;
@@ -286,7 +286,7 @@ impl Task for CodecTask {
         Ok((count > 0).then(|| sum / count as f64))
     }
 
-    fn write_model(&self, path: &Path, _state: &RunState) -> Result<(), LoadError> {
+    fn write_model(&self, path: &Path, _state: &RunState) -> Result<(), WriteError> {
         codec_file::write(path, self.weights.shape(), &self.weights.codec_state()?)
     }
 

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::TrainConfig;
 use super::model::{ConditionParts, TextTraining, TrainingModel};
 use super::task::Frozen;
-use crate::checkpoint::clip_archive::read_text_tower;
+use crate::checkpoint::clip::tower::read_text_tower;
 use crate::checkpoint::config_file::differences;
 use crate::checkpoint::official::{known_and_ignored, CODEC, CODE_MAPPING, NULL_TEXT, TEXT};
 use crate::checkpoint::vocabulary::{self, MERGES};

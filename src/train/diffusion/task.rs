@@ -13,7 +13,7 @@ use super::preview::preview;
 use super::step::{accumulate, BatchOutcome, Shown};
 use super::validation::bound;
 use super::MODEL;
-use crate::checkpoint::{native, Entry, LoadError, StateDict};
+use crate::checkpoint::{native, Entry, StateDict, WriteError};
 use crate::data::{Batch, Fingerprint, TokenLoader};
 use crate::diffusion::forward::q_sample;
 use crate::diffusion::timesteps::TimestepSampler;
@@ -287,7 +287,7 @@ impl Task for DiffusionTask {
     }
 
     /// The averaged weights with the frozen parts, a model file like any other.
-    fn write_model(&self, path: &Path, state: &RunState) -> Result<(), LoadError> {
+    fn write_model(&self, path: &Path, state: &RunState) -> Result<(), WriteError> {
         let mut model = self.frozen.tensors.clone();
         let weights = state.ema.as_ref().unwrap_or(&state.parameters);
         for (name, tensor) in &weights.tensors {

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::ranks::Ranks;
 use super::state::RunState;
-use crate::checkpoint::{LoadError, StateDict};
+use crate::checkpoint::{StateDict, WriteError};
 use crate::data::Fingerprint;
 use crate::picture::Picture;
 use crate::train::TrainError;
@@ -144,7 +144,7 @@ pub trait Task {
     /// # Errors
     ///
     /// What could not be written.
-    fn write_model(&self, path: &Path, state: &RunState) -> Result<(), LoadError>;
+    fn write_model(&self, path: &Path, state: &RunState) -> Result<(), WriteError>;
 
     /// Called when the checkpoint folder `saved` of the run in `folder` is whole, and when the
     /// run goes on from it.

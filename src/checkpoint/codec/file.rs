@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::LoadError;
-use super::infer;
-use super::native;
-use super::official::{self, OfficialKind, WeightSet, CODE_MAPPING};
-use super::open::{Checkpoint, OpenOptions};
-use super::pytorch::DType;
-use super::safetensors_file::is_safetensors;
-use super::state_dict::{read_safetensors, StateDict};
+use super::super::error::{LoadError, WriteError};
+use super::super::infer;
+use super::super::native;
+use super::super::official::{self, OfficialKind, WeightSet, CODE_MAPPING};
+use super::super::open::{Checkpoint, OpenOptions};
+use super::super::pytorch::DType;
+use super::super::safetensors_file::is_safetensors;
+use super::super::state_dict::{read_safetensors, StateDict};
 use crate::codec::CodecConfig;
 
 /// The configuration in the header of a codec file.
@@ -127,7 +127,7 @@ fn add_mapping(state: &mut StateDict, config: &CodecConfig, path: &Path) -> Resu
 }
 
 /// Writes a codec file that appears whole or not at all.
-pub fn write(path: &Path, config: &CodecConfig, state: &StateDict) -> Result<(), LoadError> {
+pub fn write(path: &Path, config: &CodecConfig, state: &StateDict) -> Result<(), WriteError> {
     let codec = config.clone();
     native::write(path, &CodecOnly { codec }, state, None)
 }

@@ -8,7 +8,8 @@
 use std::env;
 use std::path::{Component, Path, PathBuf};
 
-use super::diffusers;
+use super::super::diffusers;
+use super::error::HubProblem;
 use crate::files;
 
 /// Where the cache is.
@@ -93,18 +94,18 @@ const SHORTEST_COMMIT: usize = 7;
 /// # Errors
 ///
 /// A commit or a branch that may be one of several; a reference that is none.
-pub fn snapshot(folder: &Path, revision: &str) -> Result<Option<PathBuf>, String> {
+pub fn snapshot(folder: &Path, revision: &str) -> Result<Option<PathBuf>, HubProblem> {
     let snapshots = folder.join("snapshots");
     let reference = folder.join("refs").join(revision);
     if reference.is_file() {
-        let commit = files::read_text(&reference, 1 << 12).map_err(|e| e.to_string())?;
+        let commit = files::read_text(&reference, 1 << 12)?;
         let commit = commit.trim();
         let mut parts = Path::new(commit).components();
         if !matches!(
             (parts.next(), parts.next()),
             (Some(Component::Normal(_)), None)
         ) {
-            return Err(format!("{}: holds no commit", reference.display()));
+            return Err(HubProblem::NoCommit(reference));
         }
         let named = snapshots.join(commit);
         if named.is_dir() {
@@ -130,11 +131,10 @@ pub fn snapshot(folder: &Path, revision: &str) -> Result<Option<PathBuf>, String
                 log::info!("{}: no refs/main; taking {only}", folder.display());
                 Ok(Some(snapshots.join(only)))
             }
-            several => Err(format!(
-                "{} has no refs/main and several snapshots; name one as @{}",
-                folder.display(),
-                several.join(" or @")
-            )),
+            _ => Err(HubProblem::NoMain {
+                folder: folder.to_path_buf(),
+                commits,
+            }),
         };
     }
     let is_commit =
@@ -143,7 +143,7 @@ pub fn snapshot(folder: &Path, revision: &str) -> Result<Option<PathBuf>, String
     match commits.as_slice() {
         [] => Ok(None),
         [only] => Ok(Some(snapshots.join(only))),
-        several => Err(format!("the commit may be {}", several.join(" or "))),
+        _ => Err(HubProblem::Ambiguous(commits)),
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
             ("snapshots/bbbbbbb2/x", ""),
             ("snapshots/bbbbbbb3/x", ""),
         ]);
-        let at = |revision: &str| snapshot(folder.path(), revision);
+        let at = |revision: &str| snapshot(folder.path(), revision).map_err(|e| e.to_string());
         let found = |commit: &str| Ok(Some(folder.path().join("snapshots").join(commit)));
         assert_eq!(at("main"), found("aaaaaaa1"));
         assert_eq!(at("pr/1"), found("bbbbbbb2"));
@@ -184,18 +184,19 @@ mod tests {
     #[test]
     fn copies_without_references_are_found() {
         let one = with(&[("snapshots/c1/x", "")]);
-        let found = snapshot(one.path(), "main");
-        assert_eq!(found, Ok(Some(one.path().join("snapshots/c1"))));
+        let found = snapshot(one.path(), "main").unwrap();
+        assert_eq!(found, Some(one.path().join("snapshots/c1")));
         let two = with(&[("snapshots/c1/x", ""), ("snapshots/c2/x", "")]);
         assert!(snapshot(two.path(), "main")
             .unwrap_err()
+            .to_string()
             .contains("@c1 or @c2"));
         let flat = with(&[("model_index.json", "{}")]);
-        let found = snapshot(flat.path(), "main");
-        assert_eq!(found, Ok(Some(flat.path().to_path_buf())));
+        let found = snapshot(flat.path(), "main").unwrap();
+        assert_eq!(found, Some(flat.path().to_path_buf()));
         let outside = with(&[("refs/main", "../.."), ("snapshots/c1/x", "")]);
         assert!(snapshot(outside.path(), "main").is_err());
-        assert_eq!(snapshot(Path::new("/nowhere"), "main"), Ok(None));
+        assert_eq!(snapshot(Path::new("/nowhere"), "main").unwrap(), None);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! Models by their name on the Hugging Face Hub.
 //!
-//! The cache is the one that the Python libraries use (`hub_cache`). A model that
+//! The cache is the one that the Python libraries use (`cache`). A model that
 //! is whole in it is taken from there without asking the hub; `HF_HUB_OFFLINE` forbids to
 //! ask at all. `HF_TOKEN`, else the token that `hf auth login` keeps, is sent along;
 //! `HF_ENDPOINT` names another hub.
+
+mod cache;
+mod error;
 
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
+pub use error::{HubError, HubProblem};
+
 use super::diffusers::{is_folder, missing_file, wanted_files, INDEX};
-use super::error::LoadError;
-use super::hub_cache;
 
 const OFFLINE: [&str; 2] = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"];
 
@@ -57,10 +60,10 @@ impl HubName {
     ///
     /// No connection, no such model or no permission, a repository that is no
     /// `VQDiffusionPipeline`, or offline mode with a model that is not whole.
-    pub fn folder(&self) -> Result<PathBuf, LoadError> {
-        let cache = hub_cache::root();
-        let found = hub_cache::snapshot(&hub_cache::folder_of(&cache, &self.name), &self.revision);
-        let lacks = match found.map_err(|problem| self.problem(problem))? {
+    pub fn folder(&self) -> Result<PathBuf, HubError> {
+        let root = cache::root();
+        let found = cache::snapshot(&cache::folder_of(&root, &self.name), &self.revision);
+        let lacks = match found.map_err(|source| self.error(source))? {
             Some(folder) if is_folder(&folder) => match missing_file(&folder) {
                 None => return Ok(folder),
                 Some(lacks) => lacks,
@@ -68,17 +71,18 @@ impl HubName {
             _ => INDEX.to_string(),
         };
         if let Some(variable) = OFFLINE.into_iter().find(|variable| is_set(variable)) {
-            return Err(self.problem(format!(
-                "{variable} is set, and the cache {} lacks its {lacks}",
-                cache.display()
-            )));
+            return Err(self.error(HubProblem::Offline {
+                variable,
+                cache: root,
+                lacks,
+            }));
         }
         let repo = Repo::with_revision(self.name.clone(), RepoType::Model, self.revision.clone());
-        self.download(Cache::new(cache), repo)
+        self.download(Cache::new(root), repo)
     }
 
-    fn download(&self, cache: Cache, repo: Repo) -> Result<PathBuf, LoadError> {
-        let failed = |what: String, e: ApiError| {
+    fn download(&self, cache: Cache, repo: Repo) -> Result<PathBuf, HubError> {
+        let failed = |action: String, e: ApiError| {
             let hint = match &e {
                 ApiError::RequestError(inner) => match inner.as_ref() {
                     ureq::Error::StatusCode(401 | 403 | 404) => {
@@ -89,13 +93,17 @@ impl HubName {
                 },
                 _ => "",
             };
-            self.problem(format!("{what}: {e}{hint}"))
+            self.error(HubProblem::Request {
+                action,
+                source: Box::new(e),
+                hint,
+            })
         };
-        let mut builder = ApiBuilder::from_cache(cache.clone());
+        let mut builder = ApiBuilder::from_cache(cache);
         if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
             builder = builder.with_endpoint(endpoint);
         }
-        if let Some(token) = hub_cache::token() {
+        if let Some(token) = cache::token() {
             builder = builder.with_token(Some(token));
         }
         let api = builder
@@ -107,7 +115,7 @@ impl HubName {
             .map_err(|e| failed("cannot ask the hub".into(), e))?;
         let files: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
         if !files.iter().any(|file| file == INDEX) {
-            return Err(self.problem(format!("has no {INDEX}, so it is no diffusers pipeline")));
+            return Err(self.error(HubProblem::NoPipeline(INDEX)));
         }
         let mut folder = PathBuf::new();
         for file in wanted_files(&files) {
@@ -121,13 +129,13 @@ impl HubName {
         Ok(folder)
     }
 
-    fn problem(&self, problem: String) -> LoadError {
-        LoadError::Hub {
+    fn error(&self, source: HubProblem) -> HubError {
+        HubError {
             name: match self.revision.as_str() {
                 "main" => self.name.clone(),
                 revision => format!("{}@{revision}", self.name),
             },
-            problem,
+            source,
         }
     }
 }

@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::diffusers::{read_component, read_weight_file, rename, Component};
-use super::error::LoadError;
-use super::keys::unwrapped;
-use super::official::TEXT;
-use super::state_dict::{Entry, StateDict};
-use super::tensor_file::read_tensors;
+use super::super::diffusers::{read_component, read_weight_file, rename, Component};
+use super::super::error::LoadError;
+use super::super::keys::unwrapped;
+use super::super::official::TEXT;
+use super::super::state_dict::{Entry, StateDict};
+use super::super::tensor_file::read_tensors;
 
 /// The tensors of a text tower under their canonical names. Everything else that such
 /// files hold (the visual tower, scalars) is left out.

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tch::Kind;
 
-use super::codec_file::CodecFile;
-use super::error::LoadError;
-use super::official::{known_and_ignored, CODEC};
-use super::open::{Checkpoint, OpenOptions};
-use super::state_dict::StateDict;
+use super::super::error::LoadError;
+use super::super::official::{known_and_ignored, CODEC};
+use super::super::open::{Checkpoint, OpenOptions};
+use super::super::state_dict::StateDict;
+use super::file::CodecFile;
 
 /// Whether the weight `name` only takes part in decoding tokens.
 pub fn is_behind_codes(name: &str) -> bool {

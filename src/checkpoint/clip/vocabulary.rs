@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use super::error::LoadError;
-use super::state_dict::{Entry, StateDict};
+use super::super::error::LoadError;
+use super::super::state_dict::{Entry, StateDict};
 use crate::clip::merges::{FIXED_ENTRIES, FULL_VOCABULARY};
 use crate::clip::text::MergeSource;
 use crate::clip::{ClipTokenizer, Merges, TextConfig};
