@@ -121,6 +121,7 @@ impl Store {
         timeout: Duration,
     ) -> Result<(Self, u16), C10dError> {
         let (host, mut out, mut taken) = (text(host)?, std::ptr::null_mut(), 0);
+        // SAFETY: the name ends with a zero, the answers go to places that live.
         checked(unsafe {
             let timeout = milliseconds(timeout);
             vqd_store_new(host.as_ptr(), port, hosts, timeout, &mut out, &mut taken)
@@ -131,21 +132,25 @@ impl Store {
     /// The same store with `prefix` before every name.
     pub fn below(&self, prefix: &str) -> Result<Self, C10dError> {
         let (prefix, mut out) = (text(prefix)?, std::ptr::null_mut());
+        // SAFETY: the handle is the store's own, the name ends with a zero.
         checked(unsafe { vqd_store_prefix(self.0, prefix.as_ptr(), &mut out) })?;
         Ok(Store(out))
     }
 
     pub fn set(&self, name: &str, value: &[u8]) -> Result<(), C10dError> {
         let name = text(name)?;
+        // SAFETY: the handle is the store's own, the value has that many bytes.
         checked(unsafe { vqd_store_set(self.0, name.as_ptr(), value.as_ptr(), value.len()) })
     }
 
     /// The value of `name`, which is waited for.
     pub fn get(&self, name: &str) -> Result<Vec<u8>, C10dError> {
         let (name, mut value, mut length) = (text(name)?, std::ptr::null_mut(), 0);
+        // SAFETY: the handle is the store's own, the answers go to places that live.
         checked(unsafe { vqd_store_get(self.0, name.as_ptr(), &mut value, &mut length) })?;
         // SAFETY: on success there are that many bytes, which are ours to free.
         let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), length) }.to_vec();
+        // SAFETY: the shim allocated it, and nothing reads it behind this.
         unsafe { vqd_free(value) };
         Ok(bytes)
     }
@@ -153,6 +158,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // SAFETY: the handle is the store's own, and freed once.
         unsafe { vqd_store_free(self.0) }
     }
 }
@@ -179,6 +185,7 @@ impl Group {
     ) -> Result<Self, C10dError> {
         let (ours, all) = (rank as c_int, count as c_int);
         let mut handle = std::ptr::null_mut();
+        // SAFETY: the store lives, the answer goes to a place that lives.
         checked(unsafe { vqd_group_new(store.0, ours, all, &mut handle) })?;
         let group = Group {
             handle,
@@ -187,8 +194,10 @@ impl Group {
         };
         let below = store.below("cpu/")?;
         let timeout = milliseconds(timeout);
+        // SAFETY: both handles live.
         checked(unsafe { vqd_gloo_attach(handle, below.0, ours, all, timeout) })?;
         let name = text("training")?;
+        // SAFETY: the handle lives, the name ends with a zero.
         checked(unsafe { vqd_group_name(handle, name.as_ptr()) })?;
         Ok(group)
     }
@@ -199,6 +208,7 @@ impl Group {
         let own = tensor.contiguous();
         let all: Vec<Tensor> = (0..self.count).map(|_| own.empty_like()).collect();
         let outs = pointers(&all.iter().collect::<Vec<_>>());
+        // SAFETY: the handle is the group's own, the tensors live and are as many as said.
         checked(unsafe { vqd_all_gather(self.handle, pointer(&own), outs.as_ptr(), outs.len()) })?;
         Ok(all)
     }
@@ -207,6 +217,7 @@ impl Group {
     pub fn sum(&self, tensor: &Tensor) -> Result<Tensor, C10dError> {
         let _no_grad = tch::no_grad_guard();
         let sum = tensor.contiguous().copy();
+        // SAFETY: the handle is the group's own, the tensor lives.
         checked(unsafe { vqd_all_reduce(self.handle, pointer(&sum)) })?;
         Ok(sum)
     }
@@ -214,12 +225,14 @@ impl Group {
     /// Gives `tensors` the values that they have in rank 0.
     pub fn broadcast(&self, tensors: &[&Tensor]) -> Result<(), C10dError> {
         let list = pointers(tensors);
+        // SAFETY: the handle is the group's own, the tensors live and are as many as said.
         checked(unsafe { vqd_broadcast(self.handle, list.as_ptr(), list.len()) })
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
+        // SAFETY: the handle is the group's own, and freed once.
         unsafe { vqd_group_free(self.handle) }
     }
 }
@@ -235,6 +248,7 @@ impl Reducer {
     /// Tensors that differ in shape between processes.
     pub fn new(group: &Group, parameters: &[&Tensor]) -> Result<Self, C10dError> {
         let (list, mut out) = (pointers(parameters), std::ptr::null_mut());
+        // SAFETY: the group lives, the tensors live and are as many as said.
         checked(unsafe { vqd_reducer_new(group.handle, list.as_ptr(), list.len(), &mut out) })?;
         Ok(Reducer(out))
     }
@@ -242,6 +256,7 @@ impl Reducer {
     /// Called before each forward pass: with `reduces` its backward pass ends with averaged
     /// gradients, without it adds to those of this process.
     pub fn prepare(&self, reduces: bool) -> Result<(), C10dError> {
+        // SAFETY: the handle is the reducer's own.
         checked(unsafe { vqd_reducer_prepare(self.0, reduces) })
     }
 
@@ -251,12 +266,14 @@ impl Reducer {
     ///
     /// Gradients that did not come.
     pub fn check(&self) -> Result<(), C10dError> {
+        // SAFETY: the handle is the reducer's own.
         checked(unsafe { vqd_reducer_check(self.0) })
     }
 }
 
 impl Drop for Reducer {
     fn drop(&mut self) {
+        // SAFETY: the handle is the reducer's own, and freed once.
         unsafe { vqd_reducer_free(self.0) }
     }
 }

@@ -47,7 +47,7 @@ fn a_thread_that_ends_early_is_an_error() {
     assert!(matches!(results.next(), Some(Ok(40))));
     // The panic goes on where the result is asked for.
     let asked = catch_unwind(AssertUnwindSafe(|| results.next()));
-    let panic = asked.err().expect("a panic");
+    let panic = asked.expect_err("a panic");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the disk burns"));
     let error = results.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("has ended"), "{error}");
