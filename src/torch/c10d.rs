@@ -1,12 +1,6 @@
 //! PyTorch's c10d: the store that processes meet in, collective operations over Gloo, and the
 //! Reducer, the engine of DistributedDataParallel.
 
-#![allow(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one for all calls of the shim: handles are its own and live as long as what holds \
-              them; lists hold as many tensors as is said, and these live through the call"
-)]
-
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::time::Duration;
 
@@ -94,6 +88,9 @@ fn milliseconds(time: Duration) -> i64 {
 fn pointers(tensors: &[&Tensor]) -> Vec<*mut C_tensor> {
     tensors.iter().map(|tensor| pointer(tensor)).collect()
 }
+
+// SAFETY of the calls below: handles are the shim's own and live as long as what holds them;
+// lists hold as many tensors as is said, and these live through the call.
 
 /// Values by name that all processes see, over TCP.
 pub struct Store(Handle);
