@@ -1,0 +1,14 @@
+//! The library room by room: numbers against closed forms, enumeration and recordings.
+
+mod architecture;
+mod checkpoint_hostile;
+mod checkpoint_values;
+mod codebook;
+mod data;
+mod diffusion;
+mod files;
+mod numbers;
+mod preprocessing;
+mod random;
+mod recipe;
+mod tokenizer;

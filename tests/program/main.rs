@@ -1,0 +1,18 @@
+//! The program in temporary folders, and what a user of the library does.
+
+mod cli;
+mod codec_training;
+mod editing;
+mod emoji;
+mod evaluate;
+mod evaluate_pictures;
+mod formats;
+mod library;
+mod model_files;
+mod official_options;
+mod running;
+mod surroundings;
+mod token_cache;
+mod train;
+mod variants;
+mod vocabulary;

@@ -1,0 +1,12 @@
+//! Training through the real binary on tiny models: exactness of resuming, survival of
+//! kills, learning, and what is refused.
+
+mod growing;
+mod learning;
+mod official;
+mod place;
+mod ranks;
+mod recompute;
+mod refusals;
+mod resume;
+mod start;
