@@ -89,11 +89,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Two million instructions and 64 MiB: ten times what the largest training states need,
+    /// Two and a half million instructions and 64 MiB: ten times what the largest training states need,
     /// tensors not included, and at most half a gigabyte of memory.
     fn default() -> Self {
         Limits {
-            instructions: 2_000_000,
+            instructions: 2_500_000,
             bytes: 64 << 20,
         }
     }

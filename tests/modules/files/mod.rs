@@ -261,7 +261,10 @@ fn sha256_is_the_standard_s() {
 fn a_disk_that_lacks_niceties_loses_nothing() {
     let at = folder();
     let library = at.path().join("poor_disk.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/poor_disk.c");
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/modules/files/poor_disk.c"
+    );
     let compiled = Command::new("cc")
         .args(["-shared", "-fPIC", "-o"])
         .arg(&library)
@@ -270,7 +273,12 @@ fn a_disk_that_lacks_niceties_loses_nothing() {
         .expect("a C compiler");
     assert!(compiled.success());
     let ran = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "on_a_poor_disk", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "files::on_a_poor_disk",
+            "--ignored",
+            "--nocapture",
+        ])
         .env("LD_PRELOAD", library)
         .output()
         .unwrap();

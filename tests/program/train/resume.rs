@@ -463,7 +463,7 @@ fn survive_kills(kills: usize, mut generator: u64) {
         let mut child = Command::new(&exe)
             .args([
                 "--exact",
-                "resume::child_that_saves_without_end",
+                "train::resume::child_that_saves_without_end",
                 "--nocapture",
             ])
             .env("KILLED_SAVER", folder.path())
