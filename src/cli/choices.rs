@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::checkpoint::pytorch::DType;
 use crate::checkpoint::WeightSet;
-use crate::clip::Activation;
+use crate::clip::ClipActivation;
 use crate::data::{CropRule, Split};
 use crate::diffusion::Times;
 use crate::metrics::networks::dinov2::PositionTable;
@@ -191,10 +191,10 @@ pub fn clip_crop() -> impl TypedValueParser<Value = ClipCrop> {
     ])
 }
 
-pub fn activation() -> impl TypedValueParser<Value = Activation> {
+pub fn activation() -> impl TypedValueParser<Value = ClipActivation> {
     parser(&[
-        ("quick_gelu", "OpenAI's models", Activation::QuickGelu),
-        ("gelu", "open_clip's models", Activation::Gelu),
+        ("quick_gelu", "OpenAI's models", ClipActivation::QuickGelu),
+        ("gelu", "open_clip's models", ClipActivation::Gelu),
     ])
 }
 

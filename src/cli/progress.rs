@@ -18,7 +18,7 @@ pub fn say(line: Arguments) {
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counts steps, or pieces of another kind, and shows rate and remaining time on standard error.
-pub struct Progress {
+pub struct ProgressDisplay {
     bar: ProgressBar,
     plain: bool,
     /// What is counted.
@@ -28,7 +28,7 @@ pub struct Progress {
     first: u64,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// `total` steps of `what`; nothing is shown if `quiet`.
     pub fn new(total: u64, what: &'static str, quiet: bool) -> Self {
         Self::counting("steps", total, what, quiet)
@@ -49,7 +49,7 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(what.to_string());
-        Progress {
+        ProgressDisplay {
             bar,
             plain: plain && !quiet,
             unit,

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::choices;
 use super::codec_run::CodecArgs;
-use super::progress::{say, Progress};
+use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::data::cache::{self, codec_identity, CacheRecipe, CodeChoice};
@@ -108,7 +108,7 @@ pub fn write(
         device: loaded.device,
     };
     let items = dataset.items.len();
-    let mut progress = Progress::new(items as u64, "tokenizing", false);
+    let mut progress = ProgressDisplay::new(items as u64, "tokenizing", false);
     let batch = args.batch_size.unwrap_or(16).into();
     let summary = cache::write(
         &folder,

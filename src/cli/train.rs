@@ -7,11 +7,11 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
-use super::progress::{say, Progress};
+use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::Experiment;
-use crate::train::diffusion::session::{open_start, Ready, Session};
+use crate::train::diffusion::session::{open_start, DiffusionTraining, Session};
 use crate::train::diffusion::{LogLine, MODEL};
 use crate::train::engine::launch::launch;
 use crate::train::engine::{Ended, Event, Ranks, Resume};
@@ -122,7 +122,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
         }
     }
     let steps = session.steps();
-    let Ready {
+    let DiffusionTraining {
         mut run,
         resumed,
         set_aside,
@@ -141,7 +141,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
             aside.folder.display()
         ));
     }
-    let mut progress = Progress::new(steps, "training", !speaks);
+    let mut progress = ProgressDisplay::new(steps, "training", !speaks);
     progress.start_at(run.state.step);
     let ended = run.train(&stop, &mut |event| {
         if speaks {
@@ -163,7 +163,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
     }
 }
 
-fn show(progress: &mut Progress, event: &Event<LogLine>) {
+fn show(progress: &mut ProgressDisplay, event: &Event<LogLine>) {
     match event {
         Event::Step { line: None, .. } => progress.step("training"),
         Event::Step {

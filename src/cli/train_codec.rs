@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
-use super::progress::{say, Progress};
+use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::codec::CodecExperiment;
-use crate::train::codec::session::{open, Ready};
+use crate::train::codec::session::{open, CodecTraining};
 use crate::train::codec::{CodecLine, MODEL};
 use crate::train::engine::{Ended, Event, Resume};
 
@@ -67,7 +67,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     let CodecExperiment { codec, data, train } = &experiment;
     let stop = stop_on_signals()?;
     let init_from = args.init_from.as_deref();
-    let Ready {
+    let CodecTraining {
         mut run,
         resumed,
         set_aside,
@@ -88,7 +88,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
             aside.folder.display()
         ));
     }
-    let mut progress = Progress::new(train.steps, "training the codec", false);
+    let mut progress = ProgressDisplay::new(train.steps, "training the codec", false);
     progress.start_at(run.state.step);
     let ended = run.train(&stop, &mut |event| show(&mut progress, &event));
     progress.finish();
@@ -120,7 +120,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     })
 }
 
-fn show(progress: &mut Progress, event: &Event<CodecLine>) {
+fn show(progress: &mut ProgressDisplay, event: &Event<CodecLine>) {
     match event {
         Event::Step { step, line } => {
             if let Some(line) = line {

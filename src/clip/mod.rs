@@ -11,7 +11,7 @@ pub mod tokenizer;
 pub mod vision;
 
 pub use merges::{Merges, MergesError};
-pub use residual_block::Activation;
+pub use residual_block::ClipActivation;
 pub use text::{TextConfig, TextEncoder};
 pub use token_rule::TokenRule;
 pub use tokenizer::{ClipTokenizer, TokenizerError};

@@ -9,7 +9,7 @@ use crate::torch::{Init, Linear, Params};
 /// What stands between the two layers of a feed-forward part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation {
+pub enum ClipActivation {
     /// x·σ(1.702 x): OpenAI's models.
     #[default]
     QuickGelu,
@@ -17,11 +17,11 @@ pub enum Activation {
     Gelu,
 }
 
-impl Activation {
+impl ClipActivation {
     fn of(self, x: &Tensor) -> Tensor {
         match self {
-            Activation::QuickGelu => gelu2(x),
-            Activation::Gelu => x.gelu("none"),
+            ClipActivation::QuickGelu => gelu2(x),
+            ClipActivation::Gelu => x.gelu("none"),
         }
     }
 }
@@ -32,7 +32,7 @@ pub(super) struct BlockShape {
     pub width: i64,
     pub heads: i64,
     pub hidden: i64,
-    pub activation: Activation,
+    pub activation: ClipActivation,
     /// Whether a position sees those before it alone; padding is not masked, as in CLIP.
     pub causal: bool,
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::residual_block::{Activation, BlockShape, Norm, ResBlock};
+use super::residual_block::{BlockShape, ClipActivation, Norm, ResBlock};
 use super::token_rule::TokenRule;
 use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::{Init, Params};
@@ -144,12 +144,12 @@ impl TextEncoder {
     /// Builds the tower from the weights below `p`, spelled as in CLIP's files
     /// (official prefix `transformer.condition_emb`).
     pub fn new(p: &Params, config: &TextConfig) -> Self {
-        Self::with_activation(p, config, Activation::QuickGelu)
+        Self::with_activation(p, config, ClipActivation::QuickGelu)
     }
 
     /// As [`new`](Self::new) for a tower of another activation, which no checkpoint of
     /// VQ-Diffusion has.
-    pub fn with_activation(p: &Params, config: &TextConfig, activation: Activation) -> Self {
+    pub fn with_activation(p: &Params, config: &TextConfig, activation: ClipActivation) -> Self {
         let width = config.width;
         let blocks = p.at("transformer.resblocks");
         let shape = BlockShape {

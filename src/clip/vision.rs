@@ -4,7 +4,7 @@
 
 use tch::Tensor;
 
-use super::residual_block::{Activation, BlockShape, Norm, ResBlock};
+use super::residual_block::{BlockShape, ClipActivation, Norm, ResBlock};
 use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::{Init, Params};
 
@@ -19,7 +19,7 @@ pub struct VisionConfig {
     pub heads: i64,
     /// Hidden width of the feed-forward parts.
     pub hidden: i64,
-    pub activation: Activation,
+    pub activation: ClipActivation,
     /// Pixels a side of a patch.
     pub patch: i64,
     /// Pixels a side of a picture.

@@ -24,7 +24,7 @@ pub enum NpzError {
 
 /// Format, shape and order of an array.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Header {
+pub struct NpyHeader {
     /// NumPy's name of the number format: `<f8`, `|u1` …
     pub descr: String,
     /// Columns first.
@@ -32,7 +32,7 @@ pub struct Header {
     pub shape: Vec<usize>,
 }
 
-impl Header {
+impl NpyHeader {
     /// Elements, if the number is in range.
     pub fn count(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
@@ -88,7 +88,7 @@ impl Npz {
     }
 
     /// The header of the array `name`, and its elements in the order stored.
-    pub fn array(&mut self, name: &str) -> Result<(Header, impl Read + '_), NpzError> {
+    pub fn array(&mut self, name: &str) -> Result<(NpyHeader, impl Read + '_), NpzError> {
         if !self.contains(name) {
             let found = self.names().join(", ");
             return Err(self.problem(format!("no array '{name}' (there are: {found})")));
@@ -163,7 +163,7 @@ impl Npz {
 }
 
 /// Reads magic, version and the dictionary behind them.
-fn read_header(entry: &mut impl Read) -> Result<Header, String> {
+fn read_header(entry: &mut impl Read) -> Result<NpyHeader, String> {
     let text = |e: io::Error| format!("cut off in its header ({e})");
     let mut start = [0u8; 8];
     entry.read_exact(&mut start).map_err(text)?;
@@ -197,7 +197,7 @@ fn read_header(entry: &mut impl Read) -> Result<Header, String> {
 }
 
 /// `{'descr': '<f8', 'fortran_order': False, 'shape': (2048, 2048), }`.
-fn parse(header: &str) -> Option<Header> {
+fn parse(header: &str) -> Option<NpyHeader> {
     let value = |key: &str| {
         let (_, rest) = header.split_once(&format!("'{key}'"))?;
         Some(rest.trim_start().strip_prefix(':')?.trim_start())
@@ -206,7 +206,7 @@ fn parse(header: &str) -> Option<Header> {
     let order = value("fortran_order")?;
     let shape = value("shape")?.strip_prefix('(')?.split_once(')')?.0;
     let shape = shape.split(',').map(str::trim).filter(|n| !n.is_empty());
-    Some(Header {
+    Some(NpyHeader {
         descr: descr.to_string(),
         fortran: match order {
             o if o.starts_with("True") => true,

@@ -3,7 +3,7 @@
 use super::diffusion::TrainConfig;
 use super::engine::ema::EmaConfig;
 use super::engine::learning_rate::{Course, LearningRateConfig, ThresholdMode};
-use super::engine::optimizer::{ClipConfig, OptimizerConfig};
+use super::engine::optimizer::{GradientClipping, OptimizerConfig};
 use super::engine::Recipe;
 use crate::checkpoint::official::{Document, OptionError};
 use crate::diffusion::ObjectiveConfig;
@@ -130,16 +130,16 @@ fn rate_of(yaml: &Document, batch_size: u64) -> Result<LearningRateConfig, Optio
     Ok(rate)
 }
 
-fn clip(yaml: &Document) -> Result<ClipConfig, OptionError> {
+fn clip(yaml: &Document) -> Result<GradientClipping, OptionError> {
     let clip = "solver.clip_grad_norm.params";
     if yaml.at("solver.clip_grad_norm").is_none() {
-        return Ok(ClipConfig {
+        return Ok(GradientClipping {
             norm: UNCLIPPED,
             start: 0,
             end: None,
         });
     }
-    Ok(ClipConfig {
+    Ok(GradientClipping {
         norm: yaml.number(&format!("{clip}.max_norm"))?.unwrap_or(0.5),
         start: yaml.count(&format!("{clip}.start_iteration"))?.unwrap_or(0),
         end: yaml.count(&format!("{clip}.end_iteration"))?,

@@ -9,7 +9,7 @@ use vqdiffusion::train::engine::learning_rate::{
     Course, LearningRate, LearningRateConfig, ThresholdMode,
 };
 use vqdiffusion::train::engine::optimizer::{
-    clip, gradient_norm, ClipConfig, Optimizer, OptimizerConfig,
+    clip, gradient_norm, GradientClipping, Optimizer, OptimizerConfig,
 };
 use vqdiffusion::train::{Parameters, Recipe};
 
@@ -95,7 +95,7 @@ fn a_lucky_step_does_not_make_a_plateau() {
 
 #[test]
 fn clipping_ends_where_it_is_told_to() {
-    let window = ClipConfig {
+    let window = GradientClipping {
         norm: 0.5,
         start: 2,
         end: Some(5),

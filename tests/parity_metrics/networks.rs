@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::StateDict;
-use vqdiffusion::clip::Activation;
+use vqdiffusion::clip::ClipActivation;
 use vqdiffusion::metrics::clip_score::{cosines, scaled};
 use vqdiffusion::metrics::networks::clip::{self, openai_names, ClipConfig};
 use vqdiffusion::metrics::networks::dinov2::{self, facebook_names, Dinov2Config, PositionTable};
@@ -223,8 +223,8 @@ fn clip_network(case: &mut Case, name: &str, network: &Value) {
     let path = Path::new(name);
     let config = &network["config"];
     let activation = match config["vision"]["hidden_act"].as_str() {
-        Some("quick_gelu") => Activation::QuickGelu,
-        Some("gelu") => Activation::Gelu,
+        Some("quick_gelu") => ClipActivation::QuickGelu,
+        Some("gelu") => ClipActivation::Gelu,
         other => panic!("activation {other:?}"),
     };
     let mut shape =

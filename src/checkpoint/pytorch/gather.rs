@@ -232,7 +232,7 @@ fn slice_mut(bytes: &mut [u8], at: u64, length: u64) -> io::Result<&mut [u8]> {
 mod tests {
     use super::*;
     use crate::checkpoint::pytorch::dtype::DType;
-    use crate::checkpoint::pytorch::pickle::Source;
+    use crate::checkpoint::pytorch::pickle::PickleProgram;
     use crate::checkpoint::pytorch::tensor_ref::StorageRef;
 
     /// Elements in row-major order, by the definition of strides.
@@ -259,7 +259,7 @@ mod tests {
             stride: stride.into(),
             offset,
             storage: StorageRef {
-                source: Source::Data,
+                source: PickleProgram::Data,
                 key: String::new(),
                 bytes: 0,
             },

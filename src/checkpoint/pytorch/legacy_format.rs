@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use super::error::{CheckpointError, PickleError};
 use super::gather::{Plain, RecordBytes};
 use super::parts::PartsReader;
-use super::pickle::{Limits, Node, NodeId, Pickle, Source};
+use super::pickle::{Limits, Node, NodeId, Pickle, PickleProgram};
 use super::signature::LEGACY_MAGIC;
 use super::tensor_ref::{storage_of, TensorProblem};
 
@@ -98,7 +98,7 @@ impl Opening<'_> {
     fn pickle(&mut self, what: &str) -> Result<NodeId, CheckpointError> {
         let read = self
             .pickle
-            .read(&mut self.reader, Source::Data, self.limits);
+            .read(&mut self.reader, PickleProgram::Data, self.limits);
         read.map_err(|source| match source {
             PickleError::Truncated { .. } => CheckpointError::CutOff {
                 path: self.path.into(),

@@ -20,7 +20,7 @@ mod zip_format;
 pub use dtype::DType;
 pub use error::{CheckpointError, PickleError};
 pub use parts::{PartsError, PartsReader};
-pub use pickle::{Limits, Node, NodeId, Object, Pickle, Source};
+pub use pickle::{Limits, Node, NodeId, Object, Pickle, PickleProgram};
 pub(super) use signature::kind;
 pub use tensor_ref::{StorageRef, TensorRef};
 pub use torch_file::{Format, TorchFile};

@@ -1,7 +1,7 @@
 //! What a checkpoint says about a tensor, checked before anything is read.
 
 use super::dtype::{element_of_class, DType, Element};
-use super::pickle::{Node, NodeId, Pickle, Source};
+use super::pickle::{Node, NodeId, Pickle, PickleProgram};
 
 /// A dense tensor in a checkpoint: its type, its layout and where its elements are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct TensorRef {
 /// The storage that holds a tensor's elements; several tensors may share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StorageRef {
-    pub source: Source,
+    pub source: PickleProgram,
     /// Name of the storage among those of its source.
     pub key: String,
     /// Size in bytes.

@@ -8,7 +8,7 @@ use super::error::{CheckpointError, PickleError};
 use super::gather::{gather, RecordBytes};
 use super::legacy_format::LegacyStorages;
 use super::parts::PartsReader;
-use super::pickle::{Limits, NodeId, Pickle, Source};
+use super::pickle::{Limits, NodeId, Pickle, PickleProgram};
 use super::signature::{signature, Signature, HEAD};
 use super::tensor_ref::{tensor, TensorProblem, TensorRef};
 use super::zip_format::ZipRecords;
@@ -100,9 +100,9 @@ impl TorchFile {
                 check_byte_order(&records, path)?;
                 let mut read =
                     |name, source| read_pickle(&records, path, name, source, limits, &mut pickle);
-                let root = read("data.pkl", Source::Data)?;
+                let root = read("data.pkl", PickleProgram::Data)?;
                 if records.contains("constants.pkl") {
-                    constants = Some(read("constants.pkl", Source::Constants)?);
+                    constants = Some(read("constants.pkl", PickleProgram::Constants)?);
                 }
                 (root, Container::Zip(records))
             }
@@ -228,8 +228,8 @@ impl TorchFile {
         let mut elements = match &self.container {
             Container::Zip(records) => {
                 let name = match storage.source {
-                    Source::Data => format!("data/{}", storage.key),
-                    Source::Constants => format!("constants/{}", storage.key),
+                    PickleProgram::Data => format!("data/{}", storage.key),
+                    PickleProgram::Constants => format!("constants/{}", storage.key),
                 };
                 let full = records.full_name(&name);
                 records.with_record(&name, &self.path, |b, size| read(&full, b, size))?
@@ -282,7 +282,7 @@ fn read_pickle(
     records: &ZipRecords,
     path: &Path,
     name: &str,
-    source: Source,
+    source: PickleProgram,
     limits: Limits,
     pickle: &mut Pickle,
 ) -> Result<NodeId, CheckpointError> {

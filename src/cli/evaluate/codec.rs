@@ -9,7 +9,7 @@ use clap::Args;
 use crate::cli::choices;
 use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
-use crate::cli::progress::Progress;
+use crate::cli::progress::ProgressDisplay;
 use crate::cli::CliResult;
 use crate::data::{Dataset, Split};
 use crate::evaluate::codec::CodecScore;
@@ -48,7 +48,8 @@ pub fn run(args: &CodecScoreArgs) -> CliResult {
     let codec = LoadedCodec::load(&args.model.open_codec(&args.checkpoint)?, device)?;
     let [height, width] = codec.picture_size().map(|side| side as u32);
     let mut score = CodecScore::new(&codec);
-    let mut progress = Progress::counting("pictures", dataset.items.len() as u64, "codec", false);
+    let mut progress =
+        ProgressDisplay::counting("pictures", dataset.items.len() as u64, "codec", false);
     for item in &dataset.items {
         let picture = dataset.picture(item).map_err(|problem| PictureError {
             path: dataset.root.join(item.picture.to_string()),

@@ -16,7 +16,7 @@ use crate::cli::arguments::whole;
 use crate::cli::compute::ComputeArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::out_folder;
-use crate::cli::progress::{say, Progress};
+use crate::cli::progress::{say, ProgressDisplay};
 use crate::cli::sampler_args::SamplerArgs;
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
@@ -191,7 +191,8 @@ impl EmojiArgs {
         let mut maker = pipeline.maker(&model.options)?;
         let stop = stop_on_signals()?;
         let pictures = asked.pictures();
-        let mut progress = Progress::counting("pictures", pictures as u64, "sampling", false);
+        let mut progress =
+            ProgressDisplay::counting("pictures", pictures as u64, "sampling", false);
         let start = Instant::now();
         let sets = asked.make(&mut maker, self.seed, &self.out, &stop, &mut |folder| {
             progress.step(folder);

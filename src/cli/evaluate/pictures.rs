@@ -8,14 +8,14 @@ use clap::Args;
 
 use crate::cli::choices;
 use crate::cli::compute::ComputeArgs;
-use crate::cli::progress::Progress;
+use crate::cli::progress::ProgressDisplay;
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
-use crate::clip::Activation;
+use crate::clip::ClipActivation;
 use crate::evaluate::pictures::extract::Setting;
 use crate::evaluate::pictures::networks::Network;
-use crate::evaluate::pictures::run::{run as measure, Plan, Step};
-use crate::evaluate::pictures::Error;
+use crate::evaluate::pictures::run::{run as measure, Comparison, ExtractionEvent};
+use crate::evaluate::pictures::ComparisonError;
 use crate::files;
 use crate::metrics::networks::dinov2::PositionTable;
 use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
@@ -81,7 +81,7 @@ pub struct PicturesArgs {
 
     /// Activation of CLIP's blocks [default: by the width of the tower, gelu from H/14 on].
     #[arg(long, value_parser = choices::activation())]
-    clip_activation: Option<Activation>,
+    clip_activation: Option<ClipActivation>,
 
     /// The samples' captions, a JSON object a line with file and caption [default:
     /// captions.jsonl in the folder of samples, if there is one].
@@ -148,7 +148,7 @@ pub fn run(args: &PicturesArgs) -> CliResult {
     if networks.is_empty() {
         return Err("nothing to measure with: give --inception, --dinov2 or --clip".into());
     }
-    let plan = Plan {
+    let plan = Comparison {
         samples: args.samples.clone(),
         references: args.references.clone(),
         train: args.train.clone(),
@@ -162,26 +162,28 @@ pub fn run(args: &PicturesArgs) -> CliResult {
         cache,
     };
     let stop = stop_on_signals()?;
-    let mut progress: Option<Progress> = None;
+    let mut progress: Option<ProgressDisplay> = None;
     let outcome = measure(&plan, networks, &stop, &mut |step| match step {
-        Step::Start { set, pictures } => {
+        ExtractionEvent::Start { set, pictures } => {
             eprintln!("features of {}", set.display());
             let total = pictures as u64;
-            progress = Some(Progress::counting("pictures", total, "features", false));
+            progress = Some(ProgressDisplay::counting(
+                "pictures", total, "features", false,
+            ));
         }
-        Step::Done(pictures) => {
+        ExtractionEvent::Done(pictures) => {
             if let Some(progress) = &mut progress {
                 progress.reach(pictures as u64);
             }
         }
-        Step::End => {
+        ExtractionEvent::End => {
             if let Some(progress) = progress.take() {
                 progress.finish();
             }
         }
     });
     let found = match outcome {
-        Err(Error::Stopped) => {
+        Err(ComparisonError::Stopped) => {
             let kept = match plan.cache.is_some() {
                 true => "; the features so far are kept, and the same command goes on",
                 false => "",

@@ -11,7 +11,7 @@ use super::film::Film;
 use super::plan::SamplePlan;
 use super::trace;
 use crate::cli::out_folder::refuse_to_replace;
-use crate::cli::progress::{say, Progress};
+use crate::cli::progress::{say, ProgressDisplay};
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
@@ -59,7 +59,7 @@ pub fn make_pictures(plan: &SamplePlan, outputs: &Outputs, pipeline: &Pipeline) 
     let stopped = || stop.load(Ordering::Relaxed);
     let mut maker = pipeline.maker(&plan.options)?;
     let steps = steps(plan, outputs, &maker);
-    let mut progress = Progress::new(steps, "sampling", false);
+    let mut progress = ProgressDisplay::new(steps, "sampling", false);
     let mut pictures = Vec::new();
     let mut written = 0;
     let batch = maker.batch();

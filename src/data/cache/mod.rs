@@ -1,7 +1,7 @@
 //! The token cache: a data set's pictures as codes of one codec, so that training needs
 //! neither the pictures nor the codec's encoder.
 //!
-//! A folder with `cache.json` (the [`Header`], written last) and shards
+//! A folder with `cache.json` (the [`CacheHeader`], written last) and shards
 //! `tokens-00000.safetensors`. A shard holds the tensor `tokens` `[items, views, L]` uint16
 //! and, as JSON in the metadata entry `vqdiffusion-tokens`, a `ShardHeader` with the
 //! items' captions and labels. Every file appears whole or not at all, so that an
@@ -56,7 +56,7 @@ pub struct CacheRecipe {
 /// `cache.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Header {
+pub struct CacheHeader {
     format_version: u32,
     /// SHA-256 of the codec's weights and code mapping.
     pub codec: String,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use safetensors::SafeTensors;
 
-use super::{shard_name, Header, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
+use super::{shard_name, CacheHeader, ShardEntry, ShardHeader, ENTRY, HEADER, TOKENS, VERSION};
 use crate::data::dataset::Item;
 use crate::data::error::DataError;
 use crate::data::fingerprint::Fingerprint;
@@ -21,7 +21,7 @@ pub(super) const MOST_BYTES: u64 = 64 << 30;
 #[derive(Debug)]
 pub struct TokenCache {
     folder: PathBuf,
-    header: Header,
+    header: CacheHeader,
     items: Vec<Item>,
     shards: Vec<Shard>,
 }
@@ -77,7 +77,7 @@ impl TokenCache {
         &self.folder
     }
 
-    pub fn header(&self) -> &Header {
+    pub fn header(&self) -> &CacheHeader {
         &self.header
     }
 
@@ -162,7 +162,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
 }
 
 /// The header of the cache in `folder`.
-pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
+pub(super) fn header(folder: &Path) -> Result<CacheHeader, DataError> {
     let path = folder.join(HEADER);
     if folder.is_dir() && !path.exists() {
         let problem = format!(
@@ -171,7 +171,8 @@ pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
         return Err(DataError::format(folder, problem));
     }
     let bytes = files::read(&path, MOST_BYTES)?;
-    let header: Header = serde_json::from_slice(&bytes).map_err(|e| DataError::format(&path, e))?;
+    let header: CacheHeader =
+        serde_json::from_slice(&bytes).map_err(|e| DataError::format(&path, e))?;
     if header.format_version != VERSION {
         let problem = format!(
             "format version {}, expected {VERSION}",
@@ -203,7 +204,7 @@ pub(super) fn header(folder: &Path) -> Result<Header, DataError> {
 pub(super) fn finished_shard(
     path: &Path,
     cache: &str,
-    finished: Option<&Header>,
+    finished: Option<&CacheHeader>,
 ) -> Result<Option<(ShardHeader, Vec<u16>)>, DataError> {
     if !path.exists() {
         return Ok(None);
@@ -255,7 +256,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed, String> {
 fn open_shard(
     path: &Path,
     checksum: &str,
-    cache: &Header,
+    cache: &CacheHeader,
 ) -> Result<(Shard, Vec<Item>), DataError> {
     let bytes = files::read(path, MOST_BYTES)?;
     if sha256(&bytes) != checksum {

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::Device;
 
 use super::{
-    shard_name, CacheRecipe, CodeChoice, Header, ShardEntry, ShardHeader, TokenCache, ENTRY,
+    shard_name, CacheHeader, CacheRecipe, CodeChoice, ShardEntry, ShardHeader, TokenCache, ENTRY,
     HEADER, SHARD, TOKENS, VERSION,
 };
 use crate::codec::ImageCodec;
@@ -65,7 +65,7 @@ pub fn write(
 ) -> Result<Summary, DataError> {
     let out = folder.folder();
     let side = i64::from(recipe.transform.size) / codec.codec.config().factor();
-    let mut header = Header {
+    let mut header = CacheHeader {
         format_version: VERSION,
         codec: codec.fingerprint.to_string(),
         codes: codec.codes,
@@ -166,7 +166,7 @@ pub fn write(
     Ok(summary)
 }
 
-impl Header {
+impl CacheHeader {
     /// SHA-256 of everything that is known before the first shard.
     fn identity(&self, out: &Path) -> Result<String, DataError> {
         let bytes = serde_json::to_vec(self).map_err(|e| DataError::format(out, e))?;
@@ -175,7 +175,7 @@ impl Header {
 
     /// The header of the finished cache in the folder, if there is one; refuses a folder
     /// of another cache or of other files.
-    fn check_folder(&self, out: &Path) -> Result<Option<Header>, DataError> {
+    fn check_folder(&self, out: &Path) -> Result<Option<CacheHeader>, DataError> {
         if !TokenCache::is_at(out) {
             return only_hidden(out).map(|()| None);
         }

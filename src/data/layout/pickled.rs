@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::checkpoint::pytorch::{Limits, Node, Pickle, Source};
+use crate::checkpoint::pytorch::{Limits, Node, Pickle, PickleProgram};
 use crate::data::error::DataError;
 use crate::files;
 use crate::guard::guarded;
@@ -16,7 +16,11 @@ pub fn names(path: &Path) -> Result<Vec<String>, DataError> {
     let read = || {
         let mut pickle = Pickle::new();
         let root = pickle
-            .read(&mut bytes.as_slice(), Source::Data, Limits::default())
+            .read(
+                &mut bytes.as_slice(),
+                PickleProgram::Data,
+                Limits::default(),
+            )
             .map_err(|e| e.to_string())?;
         let text = |&id| match pickle.node(id)? {
             Node::Str(text) => Some(text.to_string()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::error::Error;
+use super::error::ComparisonError;
 use crate::files;
 
 /// The list that a folder of made pictures has.
@@ -28,8 +28,8 @@ struct Line {
 /// # Errors
 ///
 /// A list that cannot be read, a line that is no such object, or a picture without a line.
-pub fn read(path: &Path, names: &[String]) -> Result<Vec<String>, Error> {
-    let problem = |problem: String| Error::Set {
+pub fn read(path: &Path, names: &[String]) -> Result<Vec<String>, ComparisonError> {
+    let problem = |problem: String| ComparisonError::Set {
         set: path.to_path_buf(),
         problem,
     };

@@ -9,9 +9,9 @@ use crate::metrics::npz::NpzError;
 use crate::metrics::MetricError;
 use crate::picture::PictureError;
 
-/// Why pictures cannot be measured.
+/// Why pictures cannot be compared.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ComparisonError {
     #[error(transparent)]
     File(#[from] FileError),
 

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use super::cache::{FeatureCache, PictureHash};
-use super::error::Error;
+use super::error::ComparisonError;
 use super::networks::{Network, POOL, SPATIAL};
-use super::set::{Item, PictureSet};
+use super::set::{PictureSet, StoredPicture};
 use crate::metrics::moments::BLOCK;
 use crate::metrics::{MetricError, Moments};
 use crate::picture::{Picture, Pillow};
@@ -37,7 +37,7 @@ pub struct Setting {
 }
 
 /// What is known of a set after a pass.
-pub struct Features {
+pub struct SetFeatures {
     /// Names in the set, in order.
     pub names: Vec<String>,
     /// Width and height of every picture.
@@ -56,7 +56,11 @@ impl Extractor {
     /// # Errors
     ///
     /// A folder that cannot be written.
-    pub fn new(network: Network, pillow: Pillow, cache: Option<&Path>) -> Result<Self, Error> {
+    pub fn new(
+        network: Network,
+        pillow: Pillow,
+        cache: Option<&Path>,
+    ) -> Result<Self, ComparisonError> {
         let (width, key) = (network.width() as usize, network.key(pillow));
         let cache = cache.map(|folder| FeatureCache::open(folder, &key, width));
         Ok(Extractor {
@@ -66,7 +70,11 @@ impl Extractor {
     }
 
     /// The features of each picture of a batch.
-    fn features(&mut self, batch: &[Seen], setting: Setting) -> Result<Vec<Vec<f32>>, Error> {
+    fn features(
+        &mut self,
+        batch: &[Seen],
+        setting: Setting,
+    ) -> Result<Vec<Vec<f32>>, ComparisonError> {
         let known = |seen: &Seen| self.cache.as_ref()?.get(&seen.hash);
         let mut features: Vec<Option<Vec<f32>>> = batch.iter().map(known).collect();
         let missing: Vec<usize> = (0..batch.len())
@@ -112,7 +120,7 @@ pub fn extract(
     setting: Setting,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(usize),
-) -> Result<Features, Error> {
+) -> Result<SetFeatures, ComparisonError> {
     let mut gathered = Gathered::new(extractors);
     let (sender, receiver) = sync_channel(2);
     std::thread::scope(|scope| {
@@ -128,12 +136,12 @@ pub fn extract(
 }
 
 /// Sends batches of items to `sender` until they are all or nobody receives.
-fn read(set: &PictureSet, sender: &SyncSender<Vec<Item>>) -> Result<(), Error> {
+fn read(set: &PictureSet, sender: &SyncSender<Vec<StoredPicture>>) -> Result<(), ComparisonError> {
     let mut batch = Vec::with_capacity(BATCH);
     let outcome = set.read(&mut |item| {
         batch.push(item);
         if batch.len() == BATCH && sender.send(std::mem::take(&mut batch)).is_err() {
-            return Err(Error::Stopped);
+            return Err(ComparisonError::Stopped);
         }
         Ok(())
     });
@@ -203,20 +211,20 @@ impl Gathered {
     fn take_all(
         &mut self,
         set: &PictureSet,
-        batches: Receiver<Vec<Item>>,
+        batches: Receiver<Vec<StoredPicture>>,
         extractors: &mut [Extractor],
         setting: Setting,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(usize),
-    ) -> Result<(), Error> {
+    ) -> Result<(), ComparisonError> {
         for batch in batches {
             if stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopped);
+                return Err(ComparisonError::Stopped);
             }
             let seen = batch
                 .into_par_iter()
                 .map(|item| see(set, item, setting.crop))
-                .collect::<Result<Vec<Seen>, Error>>()?;
+                .collect::<Result<Vec<Seen>, ComparisonError>>()?;
             seen.iter().try_for_each(|seen| self.same_size(set, seen))?;
             for (place, extractor) in extractors.iter_mut().enumerate() {
                 for values in extractor.features(&seen, setting)? {
@@ -232,13 +240,13 @@ impl Gathered {
         Ok(())
     }
 
-    fn same_size(&mut self, set: &PictureSet, seen: &Seen) -> Result<(), Error> {
+    fn same_size(&mut self, set: &PictureSet, seen: &Seen) -> Result<(), ComparisonError> {
         let size = [seen.picture.width, seen.picture.height];
         match &self.first {
             None => self.first = Some((seen.name.clone(), size)),
             Some((_, first_size)) if *first_size == size => {}
             Some((first, first_size)) => {
-                return Err(Error::MixedSizes {
+                return Err(ComparisonError::MixedSizes {
                     set: set.path.clone(),
                     first: first.clone(),
                     first_size: *first_size,
@@ -251,9 +259,14 @@ impl Gathered {
     }
 
     /// Adds the features of the next picture by the network at `place`.
-    fn add(&mut self, set: &PictureSet, place: usize, values: &[f32]) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        set: &PictureSet,
+        place: usize,
+        values: &[f32],
+    ) -> Result<(), ComparisonError> {
         if values.iter().any(|value| !value.is_finite()) {
-            return Err(Error::Metric {
+            return Err(ComparisonError::Metric {
                 set: set.path.clone(),
                 source: MetricError::NotFinite {
                     measure: "a network",
@@ -268,16 +281,16 @@ impl Gathered {
         Ok(())
     }
 
-    fn finish(self, set: &PictureSet) -> Result<Features, Error> {
+    fn finish(self, set: &PictureSet) -> Result<SetFeatures, ComparisonError> {
         let Some((_, size)) = self.first else {
-            return Err(Error::TooFew {
+            return Err(ComparisonError::TooFew {
                 set: set.path.clone(),
                 found: 0,
                 least: 1,
             });
         };
         let tensors = self.values.into_iter().zip(&self.widths);
-        Ok(Features {
+        Ok(SetFeatures {
             size,
             sha256: crate::files::hex(&self.hash.finalize()),
             of: tensors
@@ -293,7 +306,7 @@ impl Gathered {
 }
 
 /// Decodes a picture and takes its hash.
-fn see(set: &PictureSet, item: Item, crop: Option<u32>) -> Result<Seen, Error> {
+fn see(set: &PictureSet, item: StoredPicture, crop: Option<u32>) -> Result<Seen, ComparisonError> {
     let (name, picture) = item.decode(&set.path)?;
     let picture = match crop {
         Some(side) => picture.cover(side, side),

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use super::error::Error;
+use super::error::ComparisonError;
 use crate::clip::ClipTokenizer;
 use crate::metrics::clip_score::{clip_score, cosines, scaled, ClipScore};
 use crate::metrics::cmmd::cmmd;
@@ -191,7 +191,11 @@ pub struct CaptionFigures {
 }
 
 /// Embeddings `[N, E]` of `captions` by the text tower of `clip`; `None` without one.
-pub fn embed(clip: &Clip, captions: &[String], device: Device) -> Result<Option<Tensor>, Error> {
+pub fn embed(
+    clip: &Clip,
+    captions: &[String],
+    device: Device,
+) -> Result<Option<Tensor>, ComparisonError> {
     let Some(text) = clip.text_config() else {
         return Ok(None);
     };
@@ -288,8 +292,8 @@ pub fn memorisation(
 }
 
 /// `result` with the set that it concerns.
-pub fn of_set<T>(set: &Path, result: Result<T, MetricError>) -> Result<T, Error> {
-    result.map_err(|source| Error::Metric {
+pub fn of_set<T>(set: &Path, result: Result<T, MetricError>) -> Result<T, ComparisonError> {
+    result.map_err(|source| ComparisonError::Metric {
         set: set.to_path_buf(),
         source,
     })

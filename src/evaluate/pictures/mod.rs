@@ -13,4 +13,4 @@ pub mod report;
 pub mod run;
 pub mod set;
 
-pub use error::Error;
+pub use error::ComparisonError;

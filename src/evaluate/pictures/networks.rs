@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::error::Error;
-use crate::clip::Activation;
+use super::error::ComparisonError;
+use crate::clip::ClipActivation;
 use crate::metrics::networks::dinov2::{self, PositionTable};
 use crate::metrics::networks::inception::{self, Inception};
 use crate::metrics::networks::weights::Loaded;
@@ -56,7 +56,11 @@ pub const POOL: i64 = inception::POOL;
 pub const SPATIAL: i64 = inception::SPATIAL[0] * inception::SPATIAL[1] * inception::SPATIAL[2];
 
 impl Network {
-    pub fn inception(file: &Path, resize: InceptionResize, device: Device) -> Result<Self, Error> {
+    pub fn inception(
+        file: &Path,
+        resize: InceptionResize,
+        device: Device,
+    ) -> Result<Self, ComparisonError> {
         Ok(Network::Inception(Inception::load(file, device)?, resize))
     }
 
@@ -65,7 +69,7 @@ impl Network {
         resize: DinoResize,
         positions: PositionTable,
         device: Device,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, ComparisonError> {
         let network = Dinov2::load(file, positions, device)?;
         Ok(Network::Dinov2(network, resize, positions))
     }
@@ -73,9 +77,9 @@ impl Network {
     pub fn clip(
         file: &Path,
         crop: ClipCrop,
-        activation: Option<Activation>,
+        activation: Option<ClipActivation>,
         device: Device,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, ComparisonError> {
         Ok(Network::Clip(Clip::load(file, activation, device)?, crop))
     }
 

@@ -11,7 +11,7 @@ use crate::picture::Pillow;
 
 /// A set of pictures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SetReport {
+pub struct PictureSetReport {
     pub path: PathBuf,
     pub pictures: usize,
     /// Width and height.
@@ -24,7 +24,7 @@ pub struct SetReport {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ReferenceReport {
-    Pictures(SetReport),
+    Pictures(PictureSetReport),
     Statistics { statistics: PathBuf, sha256: String },
 }
 
@@ -70,10 +70,10 @@ pub struct Halves {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct ComparisonReport {
     pub measure: &'static str,
     pub version: &'static str,
-    pub samples: SetReport,
+    pub samples: PictureSetReport,
     pub references: ReferenceReport,
     /// Pixels a side that all pictures were scaled and cut to first.
     pub crop: Option<u32>,
@@ -93,7 +93,7 @@ pub struct Report {
 }
 
 /// A row a figure, the control beside it.
-impl fmt::Display for Report {
+impl fmt::Display for ComparisonReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let halves = self.controls.halves.clone().unwrap_or_default();
         let mut row = |name: &str, value: String, control: Option<String>| match control {

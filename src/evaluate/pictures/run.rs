@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicBool;
 use tch::Tensor;
 
 use super::captions::{self, LIST};
-use super::error::Error;
-use super::extract::{extract, Extractor, Features, Setting};
+use super::error::ComparisonError;
+use super::extract::{extract, Extractor, SetFeatures, Setting};
 use super::measure::{
     caption_figures, cmmd_of, distances, embed, fd_of_halves, halves, kid_figures, memorisation,
     of_set, score, shuffled, CaptionFigures, Reals, LEAST,
 };
 use super::networks::Network;
 use super::report::{
-    ClipReport, Controls, Halves, InceptionReport, ReferenceReport, Report, SetReport,
+    ClipReport, ComparisonReport, Controls, Halves, InceptionReport, PictureSetReport,
+    ReferenceReport,
 };
 use super::set::PictureSet;
 use crate::files;
@@ -22,9 +23,9 @@ use crate::metrics::npz::Npz;
 use crate::metrics::statistics_file::{self, Statistics};
 use crate::metrics::{frechet_distance, Gaussian, MetricError};
 
-/// What is measured.
+/// What is compared, and how.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Comparison {
     pub samples: PathBuf,
     pub references: PathBuf,
     pub train: Option<PathBuf>,
@@ -36,8 +37,8 @@ pub struct Plan {
     pub cache: Option<PathBuf>,
 }
 
-/// What the caller hears of the work.
-pub enum Step<'a> {
+/// What the caller hears while features are extracted.
+pub enum ExtractionEvent<'a> {
     /// Features of the pictures of a set begin.
     Start { set: &'a Path, pictures: usize },
     /// So many of them are done.
@@ -48,14 +49,14 @@ pub enum Step<'a> {
 
 /// What is found.
 pub struct Found {
-    pub report: Report,
+    pub report: ComparisonReport,
     /// Of the references, by Inception.
     pub statistics: Option<Statistics>,
 }
 
 /// The references: pictures with their features, or a file of statistics.
 enum References {
-    Pictures(Box<Features>),
+    Pictures(Box<SetFeatures>),
     Statistics,
 }
 
@@ -63,13 +64,13 @@ enum References {
 ///
 /// # Errors
 ///
-/// See [`Error`]; [`Error::Stopped`] if `stop` was set.
+/// See [`ComparisonError`]; [`ComparisonError::Stopped`] if `stop` was set.
 pub fn run(
-    plan: &Plan,
+    plan: &Comparison,
     networks: Vec<Network>,
     stop: &AtomicBool,
-    on_step: &mut dyn FnMut(Step),
-) -> Result<Found, Error> {
+    on_step: &mut dyn FnMut(ExtractionEvent),
+) -> Result<Found, ComparisonError> {
     let stored = stored_statistics(plan, &networks)?;
     let samples = open(&plan.samples)?;
     let references = match stored {
@@ -84,14 +85,14 @@ pub fn run(
         .map(|network| Extractor::new(network, plan.setting.pillow, plan.cache.as_deref()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut features = |set: &PictureSet| {
-        on_step(Step::Start {
+        on_step(ExtractionEvent::Start {
             set: &set.path,
             pictures: set.len(),
         });
         let features = extract(set, &mut extractors, plan.setting, stop, &mut |done| {
-            on_step(Step::Done(done))
+            on_step(ExtractionEvent::Done(done))
         });
-        on_step(Step::End);
+        on_step(ExtractionEvent::End);
         features
     };
     let made = features(&samples)?;
@@ -167,7 +168,7 @@ pub fn run(
                     None => None,
                 };
                 let scale = loaded.network.logit_scale().unwrap_or(0.0);
-                let of = |texts: &Tensor| -> Result<CaptionFigures, Error> {
+                let of = |texts: &Tensor| -> Result<CaptionFigures, ComparisonError> {
                     of_set(&plan.samples, caption_figures(ours, texts, scale))
                 };
                 controls.shuffled_captions = match &texts {
@@ -189,7 +190,7 @@ pub fn run(
         half.pictures = features.names.len() / 2;
         controls.halves = Some(half);
     }
-    let report = Report {
+    let report = ComparisonReport {
         measure: "pictures",
         version: env!("CARGO_PKG_VERSION"),
         samples: set_report(&samples, &made),
@@ -216,10 +217,10 @@ pub fn run(
 }
 
 /// Opens a set that is large enough.
-fn open(path: &Path) -> Result<PictureSet, Error> {
+fn open(path: &Path) -> Result<PictureSet, ComparisonError> {
     let set = PictureSet::open(path)?;
     match set.len() < LEAST {
-        true => Err(Error::TooFew {
+        true => Err(ComparisonError::TooFew {
             set: path.to_path_buf(),
             found: set.len(),
             least: LEAST,
@@ -229,7 +230,10 @@ fn open(path: &Path) -> Result<PictureSet, Error> {
 }
 
 /// The statistics that stand for the references, if they are no pictures.
-fn stored_statistics(plan: &Plan, networks: &[Network]) -> Result<Option<Statistics>, Error> {
+fn stored_statistics(
+    plan: &Comparison,
+    networks: &[Network],
+) -> Result<Option<Statistics>, ComparisonError> {
     let path = &plan.references;
     let is_npz = path
         .extension()
@@ -242,7 +246,7 @@ fn stored_statistics(plan: &Plan, networks: &[Network]) -> Result<Option<Statist
         return Ok(None);
     }
     let inception = |network: &Network| matches!(network, Network::Inception(..));
-    let problem = |problem: String| Error::Set {
+    let problem = |problem: String| ComparisonError::Set {
         set: path.clone(),
         problem,
     };
@@ -266,14 +270,17 @@ fn stored_statistics(plan: &Plan, networks: &[Network]) -> Result<Option<Statist
 }
 
 /// The list of captions, where the networks have a use for one.
-fn captions_of(plan: &Plan, networks: &[Network]) -> Result<Option<PathBuf>, Error> {
+fn captions_of(
+    plan: &Comparison,
+    networks: &[Network],
+) -> Result<Option<PathBuf>, ComparisonError> {
     let reads = |network: &Network| match network {
         Network::Clip(loaded, _) => loaded.network.text_config().is_some(),
         _ => false,
     };
     let usual = plan.samples.join(LIST);
     match (&plan.captions, networks.iter().any(reads)) {
-        (Some(path), false) => Err(Error::Set {
+        (Some(path), false) => Err(ComparisonError::Set {
             set: path.clone(),
             problem: "captions are of no use without a CLIP network with a text tower".into(),
         }),
@@ -284,7 +291,7 @@ fn captions_of(plan: &Plan, networks: &[Network]) -> Result<Option<PathBuf>, Err
 }
 
 /// Of the references' features by Inception.
-fn gaussians(features: &Features, place: usize) -> Result<Statistics, MetricError> {
+fn gaussians(features: &SetFeatures, place: usize) -> Result<Statistics, MetricError> {
     let spatial = features.spatial.as_ref();
     Ok(Statistics {
         pool: Gaussian::of(&features.of[place])?,
@@ -298,11 +305,11 @@ fn copy(gaussian: &Gaussian) -> Gaussian {
 
 /// Copies of training pictures, by DINOv2 where it is there, else by the first network.
 fn copies(
-    plan: &Plan,
+    plan: &Comparison,
     extractors: &[Extractor],
-    made: &Features,
-    train: &Features,
-) -> Result<super::measure::Memorisation, Error> {
+    made: &SetFeatures,
+    train: &SetFeatures,
+) -> Result<super::measure::Memorisation, ComparisonError> {
     let is_dinov2 = |e: &Extractor| matches!(e.network, Network::Dinov2(..));
     let place = extractors.iter().position(is_dinov2).unwrap_or(0);
     let found = memorisation(
@@ -313,8 +320,8 @@ fn copies(
     of_set(&plan.samples, found)
 }
 
-fn set_report(set: &PictureSet, features: &Features) -> SetReport {
-    SetReport {
+fn set_report(set: &PictureSet, features: &SetFeatures) -> PictureSetReport {
+    PictureSetReport {
         path: set.path.clone(),
         pictures: features.names.len(),
         size: features.size,

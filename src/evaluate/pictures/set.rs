@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
-use super::error::Error;
+use super::error::ComparisonError;
 use crate::files::{self, FileError};
-use crate::metrics::npz::{Header, Npz};
+use crate::metrics::npz::{NpyHeader, Npz};
 use crate::picture::{decode_picture, Picture};
 
 /// Bytes of the largest picture file.
@@ -43,17 +43,17 @@ pub enum Stored {
 }
 
 /// The next picture of a set.
-pub struct Item {
+pub struct StoredPicture {
     /// Its name in the set.
     pub name: String,
     pub stored: Stored,
 }
 
-impl Item {
+impl StoredPicture {
     /// # Errors
     ///
     /// A file that is no whole PNG or JPEG.
-    pub fn decode(self, set: &Path) -> Result<(String, Picture), Error> {
+    pub fn decode(self, set: &Path) -> Result<(String, Picture), ComparisonError> {
         let picture = match self.stored {
             Stored::File(bytes) => decode_picture(&bytes, &set.join(&self.name))?,
             Stored::Pixels(picture) => picture,
@@ -71,8 +71,8 @@ impl PictureSet {
     /// # Errors
     ///
     /// A path that does not exist or cannot be read, and a set without pictures.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let problem = |problem: String| Error::Set {
+    pub fn open(path: &Path) -> Result<Self, ComparisonError> {
+        let problem = |problem: String| ComparisonError::Set {
             set: path.to_path_buf(),
             problem,
         };
@@ -103,10 +103,10 @@ impl PictureSet {
         }
     }
 
-    fn open_npz(path: &Path) -> Result<Self, Error> {
+    fn open_npz(path: &Path) -> Result<Self, ComparisonError> {
         let mut npz = Npz::open(path)?;
         let (header, _) = npz.array(ARRAY)?;
-        let (count, size) = pictures_of(&header).ok_or_else(|| Error::Set {
+        let (count, size) = pictures_of(&header).ok_or_else(|| ComparisonError::Set {
             set: path.to_path_buf(),
             problem: format!(
                 "array '{ARRAY}' is {} of shape {:?}, expected uint8 pictures [N, H, W, 3], \
@@ -137,12 +137,15 @@ impl PictureSet {
     /// # Errors
     ///
     /// A file that can no longer be opened.
-    pub fn read(&self, take: &mut dyn FnMut(Item) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn read(
+        &self,
+        take: &mut dyn FnMut(StoredPicture) -> Result<(), ComparisonError>,
+    ) -> Result<(), ComparisonError> {
         match &self.source {
             Source::Folder(found) => {
                 for name in found {
                     let bytes = files::read(&self.path.join(name), LARGEST_FILE)?;
-                    take(Item {
+                    take(StoredPicture {
                         name: name.to_string_lossy().into_owned(),
                         stored: Stored::File(bytes),
                     })?;
@@ -152,7 +155,7 @@ impl PictureSet {
             Source::Zip(names) => {
                 let mut archive = open_zip(&self.path)?;
                 for name in names {
-                    take(Item {
+                    take(StoredPicture {
                         name: name.clone(),
                         stored: Stored::File(self.entry(&mut archive, name)?),
                     })?;
@@ -167,8 +170,8 @@ impl PictureSet {
         &self,
         archive: &mut ZipArchive<BufReader<File>>,
         name: &str,
-    ) -> Result<Vec<u8>, Error> {
-        let problem = |e: &dyn std::fmt::Display| Error::Set {
+    ) -> Result<Vec<u8>, ComparisonError> {
+        let problem = |e: &dyn std::fmt::Display| ComparisonError::Set {
             set: self.path.clone(),
             problem: format!("'{name}' could not be read: {e}"),
         };
@@ -186,17 +189,19 @@ impl PictureSet {
         &self,
         count: usize,
         [width, height]: [u32; 2],
-        take: &mut dyn FnMut(Item) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        take: &mut dyn FnMut(StoredPicture) -> Result<(), ComparisonError>,
+    ) -> Result<(), ComparisonError> {
         let mut npz = Npz::open(&self.path)?;
         let (_, mut elements) = npz.array(ARRAY)?;
         for place in 0..count {
             let mut rgb = vec![0; 3 * width as usize * height as usize];
-            elements.read_exact(&mut rgb).map_err(|e| Error::Set {
-                set: self.path.clone(),
-                problem: format!("array '{ARRAY}' ends in picture {place} of {count}: {e}"),
-            })?;
-            take(Item {
+            elements
+                .read_exact(&mut rgb)
+                .map_err(|e| ComparisonError::Set {
+                    set: self.path.clone(),
+                    problem: format!("array '{ARRAY}' ends in picture {place} of {count}: {e}"),
+                })?;
+            take(StoredPicture {
                 name: place.to_string(),
                 stored: Stored::Pixels(Picture { width, height, rgb }),
             })?;
@@ -206,7 +211,7 @@ impl PictureSet {
 }
 
 /// Number and size (width, height) of the pictures of an array that holds some.
-fn pictures_of(header: &Header) -> Option<(usize, [u32; 2])> {
+fn pictures_of(header: &NpyHeader) -> Option<(usize, [u32; 2])> {
     const LONGEST: usize = 1 << 14;
     match header.shape[..] {
         [count, height, width, 3]
@@ -222,9 +227,9 @@ fn pictures_of(header: &Header) -> Option<(usize, [u32; 2])> {
     }
 }
 
-fn open_zip(path: &Path) -> Result<ZipArchive<BufReader<File>>, Error> {
+fn open_zip(path: &Path) -> Result<ZipArchive<BufReader<File>>, ComparisonError> {
     let file = files::open(path)?;
-    ZipArchive::new(BufReader::new(file)).map_err(|e| Error::Set {
+    ZipArchive::new(BufReader::new(file)).map_err(|e| ComparisonError::Set {
         set: path.to_path_buf(),
         problem: format!("expected a folder, a zip archive or an .npz ({e})"),
     })

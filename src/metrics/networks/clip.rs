@@ -9,7 +9,7 @@ use super::weights::{join_qkv, load, telling_shape, transposed, Loaded};
 use crate::checkpoint::{read_tensors, LoadError, StateDict};
 use crate::clip::tokenizer::FULL_VOCABULARY;
 use crate::clip::vision::VisionFeatures;
-use crate::clip::{Activation, TextConfig, TextEncoder, VisionConfig, VisionEncoder};
+use crate::clip::{ClipActivation, TextConfig, TextEncoder, VisionConfig, VisionEncoder};
 use crate::torch::{Init, Params};
 
 /// Shape of the network.
@@ -35,7 +35,7 @@ impl ClipConfig {
     pub fn infer(
         state: &StateDict,
         path: &Path,
-        activation: Option<Activation>,
+        activation: Option<ClipActivation>,
     ) -> Result<Self, LoadError> {
         const WHAT: &str = "a CLIP network with an image tower";
         let shape = |name: &str, dimensions| telling_shape(state, path, name, dimensions, WHAT);
@@ -50,8 +50,8 @@ impl ClipConfig {
             heads: if open_clip { 16 } else { (width / 64).max(1) },
             hidden: shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)?[0],
             activation: activation.unwrap_or(match open_clip {
-                true => Activation::Gelu,
-                false => Activation::QuickGelu,
+                true => ClipActivation::Gelu,
+                false => ClipActivation::QuickGelu,
             }),
             patch,
             picture: grid * patch,
@@ -132,7 +132,7 @@ impl Clip {
     /// A file that cannot be read or is of another network.
     pub fn load(
         path: &Path,
-        activation: Option<Activation>,
+        activation: Option<ClipActivation>,
         device: Device,
     ) -> Result<Loaded<Self>, LoadError> {
         let state = openai_names(&read_tensors(path)?)?;

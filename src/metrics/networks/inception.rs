@@ -252,7 +252,7 @@ impl Mixed {
 }
 
 /// What a forward pass gives for B pictures.
-pub struct Features {
+pub struct InceptionFeatures {
     /// `[B, 2048]`: the last pooling layer (FID, KID, precision and recall).
     pub pool: Tensor,
     /// `[B, 7, 17, 17]`: the first channels of `Mixed_6d` (sFID; `mixed_6/conv` of the
@@ -333,14 +333,18 @@ impl Inception {
 
     /// `images` `[B, 3, 299, 299]` as [`InceptionResize`](crate::metrics::preparation::InceptionResize)
     /// prepares them.
-    pub fn forward(&self, images: &Tensor) -> Features {
+    pub fn forward(&self, images: &Tensor) -> InceptionFeatures {
         self.forward_observed(images, |_| {})
     }
 
     /// As [`forward`](Self::forward); `observe` sees the features of the four depths that
     /// pytorch-fid offers: behind the first and the second pooling, behind `Mixed_6e`, and
     /// the last pooling.
-    pub fn forward_observed(&self, images: &Tensor, mut observe: impl FnMut(&Tensor)) -> Features {
+    pub fn forward_observed(
+        &self,
+        images: &Tensor,
+        mut observe: impl FnMut(&Tensor),
+    ) -> InceptionFeatures {
         let _no_grad = tch::no_grad_guard();
         let through = |convs: &[Conv], x: &Tensor| {
             let first = convs[0].forward(x);
@@ -363,7 +367,7 @@ impl Inception {
         }
         let pool = x.mean_dim(Some([2i64, 3].as_slice()), false, x.kind()); // [B, 2048]
         observe(&pool);
-        Features { pool, spatial }
+        InceptionFeatures { pool, spatial }
     }
 
     /// Class logits `[B, 1008]` without bias, as the Inception score takes them, of pool

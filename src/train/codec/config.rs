@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::torch::device::Precision;
 use crate::train::engine::learning_rate::{Course, LearningRateConfig};
-use crate::train::engine::optimizer::{ClipConfig, OptimizerConfig};
+use crate::train::engine::optimizer::{GradientClipping, OptimizerConfig};
 use crate::train::engine::range::{
     check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
     MOST_TOGETHER,
@@ -147,7 +147,7 @@ impl CodecTrainConfig {
         Rules {
             optimizer: self.optimizer.clone(),
             learning_rate: self.learning_rate.over(self.steps),
-            clip: ClipConfig {
+            clip: GradientClipping {
                 norm: self.clip_norm,
                 start: 0,
                 end: None,

@@ -21,17 +21,17 @@ use crate::train::engine::{Ranks, Run, RunFolder, RunState, Task};
 use crate::train::TrainError;
 
 /// A run that is ready to train.
-pub struct Ready {
+pub struct CodecTraining {
     pub run: Run<CodecTask>,
     /// What it goes on from: a checkpoint, or the folder of a run of an earlier version.
     pub resumed: Option<PathBuf>,
     /// What was newer than it.
     pub set_aside: Option<SetAside>,
-    pub plan: Plan,
+    pub plan: CodecPlan,
 }
 
 /// What a run will do.
-pub struct Plan {
+pub struct CodecPlan {
     trained: u64,
     entries: i64,
     width: i64,
@@ -41,7 +41,7 @@ pub struct Plan {
     batch_size: usize,
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for CodecPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -72,7 +72,7 @@ pub fn open(
     init_from: Option<&Path>,
     resume: &Resume,
     device: Device,
-) -> Result<Ready, TrainError> {
+) -> Result<CodecTraining, TrainError> {
     let path = &config.folder;
     let folder = RunFolder::open(path, CodecTask::MEASURE)?;
     let resumed = resume.checkpoint(path, MODEL)?;
@@ -114,7 +114,7 @@ pub fn open(
         }
     };
     let trained = weights.trained();
-    let plan = Plan {
+    let plan = CodecPlan {
         trained: trained.numel(),
         entries: shape.codebook,
         width: shape.embedding_width,
@@ -134,7 +134,7 @@ pub fn open(
     } else if old {
         old_run::restore(path, &mut run)?;
     }
-    Ok(Ready {
+    Ok(CodecTraining {
         run,
         resumed: resumed.or_else(|| old.then(|| path.clone())),
         set_aside,

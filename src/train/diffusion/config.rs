@@ -11,7 +11,7 @@ use crate::diffusion::ObjectiveConfig;
 use crate::torch::device::Precision;
 use crate::train::engine::ema::EmaConfig;
 use crate::train::engine::learning_rate::{Course, LearningRateConfig, ThresholdMode};
-use crate::train::engine::optimizer::{ClipConfig, OptimizerConfig};
+use crate::train::engine::optimizer::{GradientClipping, OptimizerConfig};
 use crate::train::engine::range::{
     check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
     MOST_TOGETHER,
@@ -48,7 +48,7 @@ pub struct TrainConfig {
     pub objective: ObjectiveConfig,
     pub learning_rate: LearningRateConfig,
     pub optimizer: OptimizerConfig,
-    pub clip: ClipConfig,
+    pub clip: GradientClipping,
     pub ema: EmaConfig,
     /// Steps in a row whose loss or gradient is not finite before the run is given up.
     pub skip_limit: u64,
@@ -88,7 +88,7 @@ impl Default for TrainConfig {
                 },
             },
             optimizer: OptimizerConfig::default(),
-            clip: ClipConfig::default(),
+            clip: GradientClipping::default(),
             ema: EmaConfig::default(),
             skip_limit: SKIP_LIMIT,
             checkpoint: CheckpointConfig::default(),

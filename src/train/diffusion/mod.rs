@@ -17,7 +17,7 @@ pub use data::DataConfig;
 pub use line::LogLine;
 pub use model::{ConditionParts, TextTraining, TrainingModel};
 pub use session::Session;
-pub use start::{Start, WeightsConfig};
+pub use start::{InitialModel, WeightsConfig};
 pub use task::{DiffusionTask, RunData};
 
 /// The model's file in a checkpoint folder.

@@ -14,7 +14,7 @@ use crate::train::engine::learning_rate::Course;
 
 /// What a run will do and need.
 #[derive(Clone, Debug)]
-pub struct Plan<'a> {
+pub struct DiffusionPlan<'a> {
     pub config: &'a TrainConfig,
     pub model: &'a ModelConfig,
     pub device: Device,
@@ -28,7 +28,7 @@ pub struct Plan<'a> {
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-impl Plan<'_> {
+impl DiffusionPlan<'_> {
     /// Floating-point operations of training on one image: those of the forward pass,
     /// a multiplication and an addition counted each, and twice as many backward.
     pub fn flops_per_image(&self) -> f64 {
@@ -141,7 +141,7 @@ pub fn peak_flops(device: Device, precision: Precision) -> f64 {
     2.0 * (n as f64).powi(3) * f64::from(rounds) / seconds
 }
 
-impl fmt::Display for Plan<'_> {
+impl fmt::Display for DiffusionPlan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = self.config;
         let batch = c.effective_batch();

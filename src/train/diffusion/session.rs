@@ -8,8 +8,8 @@ use super::config::TrainConfig;
 use super::data::{DataConfig, DataSource};
 use super::line::Speed;
 use super::model::TextTraining;
-use super::plan::{peak_flops, Plan};
-use super::start::{Start, WeightsConfig};
+use super::plan::{peak_flops, DiffusionPlan};
+use super::start::{InitialModel, WeightsConfig};
 use super::task::{DiffusionTask, RunData};
 use super::MODEL;
 use crate::data::Split;
@@ -23,7 +23,7 @@ use crate::train::TrainError;
 pub struct Session {
     config: TrainConfig,
     device: Device,
-    start: Start,
+    start: InitialModel,
     data: RunData,
     folder: RunFolder,
     ranks: Ranks,
@@ -34,7 +34,7 @@ pub struct Session {
 }
 
 /// A run that is ready to train.
-pub struct Ready {
+pub struct DiffusionTraining {
     pub run: Run<DiffusionTask>,
     /// The checkpoint that it goes on from.
     pub resumed: Option<PathBuf>,
@@ -47,21 +47,21 @@ pub struct Ready {
 ///
 /// # Errors
 ///
-/// As for [`Start::open`].
+/// As for [`InitialModel::open`].
 pub fn open_start(
     model: Option<&ModelConfig>,
     weights: &WeightsConfig,
     text: TextTraining,
     resumed: Option<&Path>,
-) -> Result<Start, TrainError> {
+) -> Result<InitialModel, TrainError> {
     let Some(path) = resumed else {
-        return Start::open(weights, model, text);
+        return InitialModel::open(weights, model, text);
     };
     let weights = WeightsConfig {
         init_from: Some(path.join(MODEL)),
         ..WeightsConfig::default()
     };
-    Start::open(&weights, model, text)
+    InitialModel::open(&weights, model, text)
 }
 
 impl Session {
@@ -146,9 +146,9 @@ impl Session {
     }
 
     /// What the run will do and need.
-    pub fn plan(&self) -> Plan<'_> {
+    pub fn plan(&self) -> DiffusionPlan<'_> {
         let (trained, frozen) = self.sizes;
-        Plan {
+        DiffusionPlan {
             config: &self.config,
             model: self.start.model(),
             device: self.device,
@@ -164,7 +164,7 @@ impl Session {
     ///
     /// Too little memory, before any of it is taken; weights that are missing, misshapen or
     /// not finite; a damaged checkpoint.
-    pub fn load(self) -> Result<Ready, TrainError> {
+    pub fn load(self) -> Result<DiffusionTraining, TrainError> {
         let plan = self.plan();
         plan.check_memory().map_err(TrainError::Memory)?;
         let flops_per_image = plan.flops_per_image();
@@ -193,7 +193,7 @@ impl Session {
                 set_aside = run.folder.set_aside_after(run.state.step)?;
             }
         }
-        Ok(Ready {
+        Ok(DiffusionTraining {
             run,
             resumed,
             set_aside,

@@ -58,8 +58,8 @@ pub struct WeightsConfig {
     pub vocabulary: Option<PathBuf>,
 }
 
-/// The files of a start, opened but not read.
-pub struct Start {
+/// The model that a run starts from: its files, opened but not read.
+pub struct InitialModel {
     /// Shape, tensors and path of the files together.
     pub checkpoint: Checkpoint,
     /// Whether the denoiser's weights are drawn.
@@ -69,7 +69,7 @@ pub struct Start {
     added_null_class: bool,
 }
 
-impl Start {
+impl InitialModel {
     /// Opens what `weights` names for `model` (that of `init_from` if `None`).
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Start {
                 });
             }
         }
-        Ok(Start {
+        Ok(InitialModel {
             checkpoint,
             random_denoiser: false,
             random_text: false,
@@ -213,7 +213,7 @@ impl Start {
         };
         // Whether the vocabulary is there.
         checkpoint.tokenizer()?;
-        Ok(Start {
+        Ok(InitialModel {
             checkpoint,
             random_denoiser: true,
             random_text: weights.text.is_none(),
@@ -401,7 +401,7 @@ struct StartWeights<'a> {
     loader: &'a Loader<'a>,
     /// Where the drawn ones come from.
     drawn: &'a dyn WeightSource,
-    start: &'a Start,
+    start: &'a InitialModel,
 }
 
 impl WeightSource for StartWeights<'_> {
@@ -423,7 +423,7 @@ impl WeightSource for StartWeights<'_> {
             let mean = rows.mean_dim(0, true, rows.kind()); // [1, D]
             return Tensor::cat(&[rows, mean], 0);
         }
-        let Start {
+        let InitialModel {
             random_denoiser,
             random_text,
             ..

@@ -93,7 +93,7 @@ impl Optimizer {
 /// Bound on the gradient's L2 norm over all parameters, in the steps start…end − 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ClipConfig {
+pub struct GradientClipping {
     pub norm: f64,
     /// First step (from 0) that is clipped.
     #[serde(skip_serializing_if = "is_zero")]
@@ -108,9 +108,9 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-impl Default for ClipConfig {
+impl Default for GradientClipping {
     fn default() -> Self {
-        ClipConfig {
+        GradientClipping {
             norm: 0.5,
             start: 0,
             end: None,
@@ -118,7 +118,7 @@ impl Default for ClipConfig {
     }
 }
 
-impl ClipConfig {
+impl GradientClipping {
     /// Whether the gradient of the step `step` (from 0) is clipped.
     pub fn applies(&self, step: u64, recipe: Recipe) -> bool {
         let before_end = self.end.is_none_or(|end| step < end);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ema::EmaConfig;
 use super::learning_rate::LearningRateConfig;
-use super::optimizer::{ClipConfig, OptimizerConfig};
+use super::optimizer::{GradientClipping, OptimizerConfig};
 
 /// Where the original's training code has faults, whether they are repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum Recipe {
 pub struct Rules {
     pub optimizer: OptimizerConfig,
     pub learning_rate: LearningRateConfig,
-    pub clip: ClipConfig,
+    pub clip: GradientClipping,
     /// The moving average of the weights, if there is one.
     pub ema: Option<EmaConfig>,
     pub recipe: Recipe,

@@ -8,9 +8,9 @@ use vqdiffusion::model::ModelConfig;
 use vqdiffusion::random::{training_uniform, TrainingDraw};
 use vqdiffusion::torch::device::Precision;
 use vqdiffusion::torch::Params;
-use vqdiffusion::train::diffusion::plan::Plan;
+use vqdiffusion::train::diffusion::plan::DiffusionPlan;
 use vqdiffusion::train::diffusion::step::{accumulate, Shown};
-use vqdiffusion::train::diffusion::{Start, WeightsConfig};
+use vqdiffusion::train::diffusion::{InitialModel, WeightsConfig};
 use vqdiffusion::train::{Parameters, TextTraining, TrainConfig, TrainingModel};
 
 use crate::train::place::{model, text_model, Workplace};
@@ -30,7 +30,7 @@ fn gradients(
         text,
         ..TrainConfig::default()
     };
-    let start = Start::open(&weights, None, text).expect("a start");
+    let start = InitialModel::open(&weights, None, text).expect("a start");
     let (state, frozen) = start.load(&config, Device::Cpu).expect("a start");
     let params = Params::new(&state.parameters, Device::Cpu, precision.kind());
     let model = TrainingModel::new(&params, &frozen.parts, start.model());
@@ -115,7 +115,7 @@ fn a_run_without_room_is_refused_with_what_would_help() {
     };
     let mut config = TrainConfig::default();
     let plan = |config: &TrainConfig| {
-        let plan = Plan {
+        let plan = DiffusionPlan {
             config,
             model: &model,
             device: Device::Cuda(1),

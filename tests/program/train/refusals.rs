@@ -11,7 +11,7 @@ use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::experiment::Experiment;
 use vqdiffusion::train::diffusion::line::Speed;
-use vqdiffusion::train::diffusion::{DiffusionTask, RunData, Start, WeightsConfig};
+use vqdiffusion::train::diffusion::{DiffusionTask, InitialModel, RunData, WeightsConfig};
 use vqdiffusion::train::engine::{Ranks, Run, RunFolder, Task};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
@@ -279,7 +279,7 @@ fn a_parameter_without_a_gradient_is_an_error() {
         ..WeightsConfig::default()
     };
     let train = TrainConfig::default();
-    let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
+    let start = InitialModel::open(&weights, None, TextTraining::Frozen).expect("a start");
     let (mut state, frozen) = start.load(&train, Device::Cpu).expect("a start");
     let extra = Tensor::zeros([3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
     state

@@ -11,7 +11,7 @@ use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::pipeline::Pipeline;
 use vqdiffusion::torch::device::Precision;
 use vqdiffusion::train::diffusion::line::Speed;
-use vqdiffusion::train::diffusion::{DiffusionTask, RunData, Start, WeightsConfig, MODEL};
+use vqdiffusion::train::diffusion::{DiffusionTask, InitialModel, RunData, WeightsConfig, MODEL};
 use vqdiffusion::train::engine::checkpoint::newest;
 use vqdiffusion::train::engine::folder::saved_steps;
 use vqdiffusion::train::engine::{CheckpointConfig, Ranks, Run, RunFolder, SavedStep, Task};
@@ -416,7 +416,7 @@ fn child_that_saves_without_end() {
         init_from: Some(folder.join("start.safetensors")),
         ..WeightsConfig::default()
     };
-    let start = Start::open(&weights, None, TextTraining::Frozen).expect("a start");
+    let start = InitialModel::open(&weights, None, TextTraining::Frozen).expect("a start");
     let (state, frozen) = start.load(&config, Device::Cpu).expect("a start");
     let samples = Samples::read(&folder.join("tokens.safetensors")).expect("samples");
     let data = RunData {

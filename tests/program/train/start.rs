@@ -11,7 +11,7 @@ use vqdiffusion::checkpoint::vocabulary::MERGES;
 use vqdiffusion::checkpoint::{native, Entry};
 use vqdiffusion::diffusion::Transition;
 use vqdiffusion::model::ModelConfig;
-use vqdiffusion::train::diffusion::{Start, WeightsConfig};
+use vqdiffusion::train::diffusion::{InitialModel, WeightsConfig};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::train::place::{model, text_model, write_model, Workplace, EXPERIMENT};
@@ -438,7 +438,7 @@ fn a_null_class_is_added_for_tuning() {
         ..WeightsConfig::default()
     };
     let wanted = model("{kind: class, classes: 4, null_class: learned}", "");
-    let start = Start::open(&weights, Some(&wanted), TextTraining::Frozen).expect("a start");
+    let start = InitialModel::open(&weights, Some(&wanted), TextTraining::Frozen).expect("a start");
     assert_eq!(start.model(), &wanted);
     let (state, _) = start
         .load(&TrainConfig::default(), Device::Cpu)

@@ -5,13 +5,13 @@ use std::io::BufRead;
 
 use super::numbers::{float_from_text, long_from_bytes, long_from_text, raw_unicode};
 use super::stream::Stream;
-use super::{numbers, Limits, Node, NodeId, Pickle, Source};
+use super::{numbers, Limits, Node, NodeId, Pickle, PickleProgram};
 use crate::checkpoint::pytorch::error::PickleError;
 
 pub(super) fn run(
     pickle: &mut Pickle,
     reader: &mut dyn BufRead,
-    source: Source,
+    source: PickleProgram,
     limits: Limits,
 ) -> Result<NodeId, PickleError> {
     let stream = Stream::new(reader, pickle.bytes, limits.bytes);
@@ -33,7 +33,7 @@ pub(super) fn run(
 pub(super) struct Machine<'a> {
     pub(super) pickle: &'a mut Pickle,
     pub(super) stream: Stream<'a>,
-    source: Source,
+    source: PickleProgram,
     pub(super) limit: u64,
     pub(super) stack: Vec<NodeId>,
     /// Stack heights at which a MARK was set.

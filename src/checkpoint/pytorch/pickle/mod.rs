@@ -25,7 +25,7 @@ pub struct NodeId(u32);
 
 /// Which program of a file a storage was named by; each has its own storage records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum PickleProgram {
     /// The saved value itself.
     Data,
     /// The constants of a TorchScript archive.
@@ -59,7 +59,7 @@ pub enum Node {
     /// tuple that describes a storage).
     Persistent {
         id: NodeId,
-        source: Source,
+        source: PickleProgram,
     },
 }
 
@@ -124,7 +124,7 @@ impl Pickle {
     pub fn read(
         &mut self,
         reader: &mut dyn BufRead,
-        source: Source,
+        source: PickleProgram,
         limits: Limits,
     ) -> Result<NodeId, PickleError> {
         machine::run(self, reader, source, limits)
