@@ -172,6 +172,10 @@ fn memory_asked_for(text: &str) -> Option<String> {
         let asked = asked.split(". ").next()?;
         return Some(format!("{asked} more were asked for on the GPU"));
     }
+    // What oneDNN says, without a reason, where there is no room for a kernel's code.
+    if text.contains("could not create a primitive") {
+        return Some("oneDNN had no room for a kernel".into());
+    }
     let others = [
         "std::bad_alloc",
         "CUDA error: out of memory",
