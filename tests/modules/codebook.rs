@@ -9,6 +9,8 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::codec::codebook::{k_means, nearest, CodeStatistics, EmaCodebook};
 use vqdiffusion::random::unit;
 
+use crate::drawn::drawn;
+
 /// Nothing stops a start.
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
@@ -98,12 +100,11 @@ fn generator() -> ChaCha8Rng {
 
 /// `count` points within 0.1 of each of 12 centres on a lattice of spacing 3.
 fn clusters(count: i64) -> (Tensor, Tensor) {
-    tch::manual_seed(3);
     let options = (Kind::Float, Device::Cpu);
     let index = Tensor::arange(12, options);
     let columns = [&index.fmod(3.0), &(&index / 3.0).floor(), &(&index * 0.0)];
     let centers = Tensor::stack(&columns, 1) * 3.0; // [12, 3]
-    let noise = (Tensor::rand([12, count, 3], options) - 0.5) * 0.2;
+    let noise = (drawn(3, || Tensor::rand([12, count, 3], options)) - 0.5) * 0.2;
     let points = (centers.unsqueeze(1) + noise).view([-1, 3]);
     (points, centers)
 }
@@ -134,7 +135,9 @@ fn k_means_finds_separate_clusters() {
 #[test]
 fn start_fills_the_statistics() {
     let (points, _) = clusters(20);
-    let mut book = EmaCodebook::new(Tensor::randn([12, 3], (Kind::Float, Device::Cpu)));
+    let mut book = EmaCodebook::new(drawn(5, || {
+        Tensor::randn([12, 3], (Kind::Float, Device::Cpu))
+    }));
     let mut generator = generator();
     let started = book.start_from(&points, 60.0, &mut || unit(&mut generator), &GO_ON);
     assert!(started.is_continue());
@@ -210,8 +213,7 @@ fn prices_make_the_nearest_entry_the_cheapest() {
     for (k, found) in channel.into_iter().enumerate() {
         assert!((found - price(k)).abs() < 1e-5, "{k}: {found}");
     }
-    tch::manual_seed(3);
-    let picture = Tensor::rand([500, 2], options) * 2.5;
+    let picture = drawn(3, || Tensor::rand([500, 2], options)) * 2.5;
     let z = Tensor::cat(&[&picture, &Tensor::zeros([500, 1], options)], 1);
     let (z, table) = (numbers(&z), numbers(&book.embedding));
     let cost = |row: usize, k: usize| {
@@ -237,10 +239,11 @@ fn prices_make_the_nearest_entry_the_cheapest() {
 #[test]
 fn prices_follow_the_entropy() {
     let options = (Kind::Float, Device::Cpu);
-    tch::manual_seed(4);
-    let dense = Tensor::randn([1600, 2], options) * 0.2;
-    let wide = (Tensor::rand([400, 2], options) - 0.5) * 10.0;
-    let picture = Tensor::cat(&[dense, wide], 0);
+    let picture = drawn(4, || {
+        let dense = Tensor::randn([1600, 2], options) * 0.2;
+        let wide = (Tensor::rand([400, 2], options) - 0.5) * 10.0;
+        Tensor::cat(&[dense, wide], 0)
+    });
     let z = Tensor::cat(&[&picture, &Tensor::zeros([2000, 1], options)], 1);
     let entropy = |codes: &Tensor| {
         let counts = numbers(&codes.bincount(None::<&Tensor>, 32));

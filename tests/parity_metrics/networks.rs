@@ -120,18 +120,15 @@ fn dino(case: &mut Case, name: &str, network: &Value) {
     let path = Path::new(name);
     let config = Dinov2Config::infer(&state, path).unwrap_or_else(|e| panic!("{e}"));
     let heads = network["config"]["num_attention_heads"].as_i64();
-    let build = |positions| {
-        let config = Dinov2Config {
-            heads: heads.expect("heads"),
-            positions,
-            ..config.clone()
-        };
-        load(&state, path, Device::Cpu, dinov2::known_and_ignored, |p| {
-            Dinov2::new(p, &config)
-        })
-        .unwrap_or_else(|e| panic!("{e}"))
-        .network
+    let config = Dinov2Config {
+        heads: heads.expect("heads"),
+        ..config
     };
+    let mut network = load(&state, path, Device::Cpu, dinov2::known_and_ignored, |p| {
+        Dinov2::new(p, &config)
+    })
+    .unwrap_or_else(|e| panic!("{e}"))
+    .network;
     let prepared: Vec<Tensor> = pictures(case, "dino_")
         .iter()
         .map(|picture| DinoResize::Pil.prepare(picture, dinov2::SIDE, PILLOW))
@@ -140,7 +137,7 @@ fn dino(case: &mut Case, name: &str, network: &Value) {
         ("hub", PositionTable::Hub),
         ("hf", PositionTable::Transformers),
     ] {
-        let network = build(positions);
+        network = network.with_positions(positions);
         let mut layers = Vec::new();
         let tokens =
             network.forward_observed(&batch(prepared.iter().map(Tensor::shallow_clone)), |x| {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
@@ -12,10 +13,10 @@ use vqdiffusion::data::dataset::Epoch;
 use vqdiffusion::data::{Dataset, PictureLoader, Rows, Split, TokenCache, Transform};
 use vqdiffusion::experiment::codec::CodecExperiment;
 use vqdiffusion::experiment::Experiment;
-use vqdiffusion::picture::{write_png, Picture};
+use vqdiffusion::picture::{read_picture, write_png, Picture};
 use vqdiffusion::pipeline::LoadedCodec;
 
-use crate::running::{command, refuse, succeed};
+use crate::running::{changed, command, refuse, succeed};
 
 const CONFIG: &str = "
 codec:
@@ -108,56 +109,138 @@ fn scalars(run: &Path, tag: &str) -> Vec<f32> {
     values.map(f32::from_le_bytes).collect()
 }
 
-#[test]
-fn training_lowers_the_loss_and_gives_a_codec() {
-    let folder = prepared();
-    let at = folder.path();
-    let out = succeed(at, &["train-codec", "codec.yaml"]);
-    assert!(out.contains("wrote run/codec.safetensors"), "{out}");
-    let log = lines(&at.join("run"));
-    let log: Vec<_> = log.iter().filter(|l| l["psnr"].is_null()).collect();
-    assert_eq!(log.len(), 24);
-    let loss = |n: usize| log[n]["reconstruction"].as_f64().unwrap();
-    assert!(
-        loss(23) < 0.5 * loss(2),
-        "{} is not far below {}",
-        loss(23),
-        loss(2)
-    );
-    let psnr: Vec<f64> = lines(&at.join("run"))
+/// A folder with the pictures, the configuration and its finished run, made once. Tests
+/// read it; what they write lies elsewhere.
+fn trained() -> &'static Path {
+    static TRAINED: OnceLock<TempDir> = OnceLock::new();
+    let folder = TRAINED.get_or_init(|| {
+        let folder = prepared();
+        let out = succeed(folder.path(), &["train-codec", "codec.yaml"]);
+        assert!(out.contains("wrote run/codec.safetensors"), "{out}");
+        folder
+    });
+    folder.path()
+}
+
+/// A fresh folder that refers to the pictures and the run of [`trained`].
+fn beside_trained() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for name in ["pictures", "run"] {
+        std::os::unix::fs::symlink(trained().join(name), folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+/// The log's lines of steps, without those of validations.
+fn steps(run: &Path) -> Vec<serde_json::Value> {
+    let mut lines = lines(run);
+    lines.retain(|line| line["psnr"].is_null());
+    lines
+}
+
+/// The log's figures of validations.
+fn validations(run: &Path) -> Vec<f64> {
+    let lines = lines(run);
+    lines
         .iter()
         .filter_map(|line| line["psnr"].as_f64())
-        .collect();
-    assert_eq!(psnr.len(), 6);
-    assert!(psnr[5] > psnr[0] + 4.0 && psnr[5] > 20.0, "{psnr:?}");
-    let shown: Vec<f32> = psnr.iter().map(|&x| x as f32).collect();
-    assert_eq!(scalars(&at.join("run"), "validation/psnr"), shown);
+        .collect()
+}
+
+fn reconstruction(line: &serde_json::Value) -> f64 {
+    line["reconstruction"].as_f64().unwrap()
+}
+
+const CODEC: [&str; 2] = ["--checkpoint", "run/codec.safetensors"];
+const INIT: [&str; 2] = ["--init-from", "run/codec.safetensors"];
+
+/// The configuration of a run named `folder` that begins with a trained codec.
+fn further(folder: &str) -> String {
+    let mut config = CONFIG.to_string();
+    for (from, to) in [
+        ("folder: run", format!("folder: {folder}").as_str()),
+        ("start: 10", "start: 99"),
+        ("start: 0.002, peak: 0.002", "start: 0.00001, peak: 0.00001"),
+        ("log_every: 10", "log_every: 1"),
+    ] {
+        config = changed(&config, from, to);
+    }
+    config
+}
+
+#[test]
+fn training_lowers_the_loss() {
+    let run = trained().join("run");
+    let log = steps(&run);
+    assert_eq!(log.len(), 24);
+    let (early, late) = (reconstruction(&log[2]), reconstruction(&log[23]));
+    assert!(late < 0.5 * early, "{late} is not far below {early}");
     assert_eq!(log[0]["codes_used"], 0.0, "not quantized before the start");
     assert!(log[23]["perplexity"].as_f64().unwrap() > 8.0);
+    let psnr = validations(&run);
+    assert_eq!(psnr.len(), 6);
+    assert!(psnr[5] > psnr[0] + 4.0 && psnr[5] > 20.0, "{psnr:?}");
+}
 
-    // The same number comes out of the codec file.
-    let reconstructed = succeed(
-        at,
-        &[
-            "reconstruct",
-            "pictures/00.png",
-            "--checkpoint",
-            "run/codec.safetensors",
-            "--out",
-            "x",
-        ],
+#[test]
+fn tensorboard_shows_the_log_s_figures() {
+    let run = trained().join("run");
+    let shown: Vec<f32> = validations(&run).iter().map(|&x| x as f32).collect();
+    assert_eq!(scalars(&run, "validation/psnr"), shown);
+}
+
+/// The last validation is the mean over the pictures of what comes out of the codec file.
+#[test]
+fn the_codec_file_gives_the_log_s_psnr() {
+    let folder = beside_trained();
+    let at = folder.path();
+    let logged = validations(&at.join("run"))[5];
+    let names: Vec<String> = (0..24).map(|n| format!("pictures/{n:02}.png")).collect();
+    let names = names.iter().map(String::as_str);
+    let args: Vec<&str> = ["reconstruct", "--out", "x"]
+        .into_iter()
+        .chain(CODEC)
+        .chain(names)
+        .collect();
+    let printed = succeed(at, &args);
+    let figure = |line: &str| line.rsplit(' ').nth(1).unwrap().parse::<f64>().unwrap();
+    let printed: Vec<f64> = printed.lines().map(figure).collect();
+    assert_eq!(printed.len(), 24);
+    // Each is rounded to hundredths.
+    let mean = printed.iter().sum::<f64>() / 24.0;
+    assert!(
+        (mean - logged).abs() < 0.005 + 1e-9,
+        "{mean}, logged {logged}"
     );
-    let printed = reconstructed
-        .trim()
-        .rsplit(' ')
-        .nth(1)
-        .unwrap()
-        .parse::<f64>()
-        .unwrap();
-    assert!(printed > psnr[5] - 8.0, "{reconstructed}");
-    let checkpoint = ["--checkpoint", "run/codec.safetensors"];
+
+    // Without the text's rounding: what was written, compared here.
+    let psnr = |n: usize| {
+        let read = |folder: &str| read_picture(&at.join(format!("{folder}/{n:02}.png"))).unwrap();
+        let (original, made) = (read("pictures"), read("x"));
+        let squares = original.rgb.iter().zip(&made.rgb);
+        let squares = squares.map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2));
+        10.0 * (255.0 * 255.0 / (squares.sum::<f64>() / (3.0 * 256.0))).log10()
+    };
+    let mean = (0..24).map(psnr).sum::<f64>() / 24.0;
+    assert!(
+        (mean - logged).abs() < 1e-9 * logged,
+        "{mean}, logged {logged}"
+    );
+
+    let data = ["evaluate", "codec", "--data", "pictures"];
+    let scores = succeed(at, &[&data[..], &CODEC].concat());
+    assert!(
+        scores.contains(&format!("{logged:.2}")),
+        "{scores}, logged {logged}"
+    );
+}
+
+#[test]
+fn the_codec_file_serves_other_commands() {
+    let folder = beside_trained();
+    let at = folder.path();
     let data = ["tokenize", "pictures", "--out", "cache", "--crop", "center"];
-    let out = succeed(at, &[&data[..], &checkpoint].concat());
+    let out = succeed(at, &[&data[..], &CODEC].concat());
     assert!(out.contains("cache: 24 pictures of 24"), "{out}");
     let out = succeed(at, &["inspect", "run/codec.safetensors"]);
     for word in [
@@ -166,15 +249,27 @@ fn training_lowers_the_loss_and_gives_a_codec() {
     ] {
         assert!(out.contains(word), "{word:?} not in: {out}");
     }
+    refuse(
+        at,
+        &[&["sample", "x"], &CODEC[..]].concat(),
+        &["run/codec.safetensors: holds an image codec alone, expected a whole model"],
+    );
+}
 
-    // Codes that the data set does not use are left out by a mapping, and nothing changes.
+/// Codes that the data set does not use are left out by a mapping, and nothing changes.
+#[test]
+fn a_mapping_leaves_unused_codes_out() {
+    let folder = beside_trained();
+    let at = folder.path();
+    let tokenize = |out: &str, more: &[&str]| {
+        let data = ["tokenize", "pictures", "--out", out, "--crop", "center"];
+        succeed(at, &[&data[..], &CODEC, more].concat());
+    };
+    tokenize("cache", &[]);
     let out = succeed(at, &["code-usage", "cache", "--mapping-out", "used.pt"]);
     assert!(out.contains("which keep 100.0000 % of the tokens"), "{out}");
     let mapping = ["--mapping", "used.pt"];
-    let data = [
-        "tokenize", "pictures", "--out", "reduced", "--crop", "center",
-    ];
-    succeed(at, &[&data[..], &checkpoint, &mapping].concat());
+    tokenize("reduced", &mapping);
     let (all, reduced) = (open(at, "cache"), open(at, "reduced"));
     let usage = all.usage().unwrap();
     let used: Vec<i64> = (0..32)
@@ -193,9 +288,13 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         let expected: Vec<i64> = expected.map(place).collect();
         assert_eq!(reduced.tokens(item, 0).unwrap(), expected);
     }
-    let again = ["reconstruct", "pictures/00.png", "--out", "y"];
-    let mapped = succeed(at, &[&again[..], &checkpoint, &mapping].concat());
-    assert_eq!(mapped.replace("y/", "x/"), reconstructed);
+    let reconstruct = |out: &str, more: &[&str]| {
+        let args = ["reconstruct", "pictures/00.png", "--out", out];
+        let said = succeed(at, &[&args[..], &CODEC, more].concat());
+        let picture = std::fs::read(at.join(out).join("00.png")).unwrap();
+        (changed(&said, &format!("{out}/"), ""), picture)
+    };
+    assert!(reconstruct("x", &[]) == reconstruct("y", &mapping));
     refuse(
         at,
         &["code-usage", "cache", "--mapping-out", "used.pt"],
@@ -206,27 +305,18 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         &["code-usage", "pictures"],
         &["pictures: not a finished token cache"],
     );
+}
 
-    refuse(
-        at,
-        &["sample", "x", "--checkpoint", "run/codec.safetensors"],
-        &["run/codec.safetensors: holds an image codec alone, expected a whole model"],
-    );
-
-    // A run from the codec's weights keeps its codebook, whatever the phase without one,
-    // and starts at its loss.
-    let second = CONFIG
-        .replace("folder: run", "folder: second")
-        .replace("start: 10", "start: 99")
-        .replace("start: 0.002, peak: 0.002", "start: 0.00001, peak: 0.00001")
-        .replace("log_every: 10", "log_every: 1");
-    std::fs::write(
-        at.join("second.yaml"),
-        second.replace("steps: 240", "steps: 1"),
-    )
-    .unwrap();
-    let init = ["--init-from", "run/codec.safetensors"];
-    succeed(at, &[&["train-codec", "second.yaml"], &init[..]].concat());
+/// A run from the codec's weights keeps its codebook, whatever the phase without one,
+/// and starts at its loss.
+#[test]
+fn a_run_from_a_codec_starts_at_its_loss() {
+    let folder = beside_trained();
+    let at = folder.path();
+    let second = further("second");
+    let of = |steps: &str| changed(&second, "steps: 240", steps);
+    std::fs::write(at.join("second.yaml"), of("steps: 1")).unwrap();
+    succeed(at, &[&["train-codec", "second.yaml"], &INIT[..]].concat());
     let experiment = CodecExperiment::read(&at.join("second.yaml"), &[]).unwrap();
     let x = first_batch(at, &experiment).to_kind(Kind::Float);
     let file = CodecFile::open(&at.join("run/codec.safetensors"), &Default::default()).unwrap();
@@ -235,7 +325,7 @@ fn training_lowers_the_loss_and_gives_a_codec() {
     let expected = (decoded - (x / 127.5 - 1.0)).abs().mean(Kind::Double);
     let expected = expected.double_value(&[]);
     let line = &lines(&at.join("second"))[0];
-    let found = line["reconstruction"].as_f64().unwrap();
+    let found = reconstruction(line);
     assert!(
         (found - expected).abs() < 1e-5,
         "{found}, expected {expected}"
@@ -254,31 +344,35 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         (after - expected).abs() < 1e-3,
         "{after}, expected {expected}"
     );
+
     // Going on, it still has its codebook.
-    std::fs::write(
-        at.join("second.yaml"),
-        second.replace("steps: 240", "steps: 3"),
-    )
-    .unwrap();
+    std::fs::write(at.join("second.yaml"), of("steps: 3")).unwrap();
     succeed(at, &["train-codec", "second.yaml", "--resume"]);
-    let log = lines(&at.join("second"));
-    let steps: Vec<_> = log.iter().filter(|l| l["psnr"].is_null()).collect();
-    assert_eq!(steps.len(), 3);
-    for line in &steps[1..] {
+    let log = steps(&at.join("second"));
+    assert_eq!(log.len(), 3);
+    let reached = reconstruction(&steps(&at.join("run"))[23]);
+    for line in &log[1..] {
         assert!(line["codes_used"].as_f64().unwrap() > 0.1, "{line}");
-        let step = line["reconstruction"].as_f64().unwrap();
-        assert!(step < 1.5 * loss(23), "{line}");
+        assert!(reconstruction(line) < 1.5 * reached, "{line}");
     }
-    let other = second.replace("steps: 240", "steps: 1");
+}
+
+#[test]
+fn a_codec_of_another_shape_is_no_start() {
+    let folder = beside_trained();
+    let at = folder.path();
+    let other = |name: &str, from: &str, to: &str| {
+        let config = changed(&further(name), "steps: 240", "steps: 1");
+        let path = at.join(format!("{name}.yaml"));
+        std::fs::write(path, changed(&config, from, to)).unwrap();
+    };
     // A file that says 4 MiB an entry of weights that have 32 bytes.
-    let mut huge = file.config.clone();
+    let path = at.join("run/codec.safetensors");
+    let mut huge = CodecFile::open(&path, &Default::default()).unwrap().config;
     huge.embedding_width = 1 << 20;
-    let (state, _) = read_safetensors(&at.join("run/codec.safetensors")).unwrap();
+    let (state, _) = read_safetensors(&path).unwrap();
     codec_file::write(&at.join("huge.safetensors"), &huge, &state).unwrap();
-    let wide = other
-        .replace("folder: second", "folder: huge")
-        .replace("embedding_width: 8", "embedding_width: 1048576");
-    std::fs::write(at.join("huge.yaml"), wide).unwrap();
+    other("huge", "embedding_width: 8", "embedding_width: 1048576");
     refuse(
         at,
         &[
@@ -292,32 +386,37 @@ fn training_lowers_the_loss_and_gives_a_codec() {
             "shape [32, 8], expected [32, 1048576]",
         ],
     );
-    let wide = other
-        .replace("folder: second", "folder: third")
-        .replace("latent_channels: 16", "latent_channels: 24");
-    std::fs::write(at.join("third.yaml"), wide).unwrap();
+    other("third", "latent_channels: 16", "latent_channels: 24");
     refuse(
         at,
-        &[&["train-codec", "third.yaml"], &init[..]].concat(),
+        &[&["train-codec", "third.yaml"], &INIT[..]].concat(),
         &[
             "run/codec.safetensors",
             "codec.latent_channels is 16",
             "24 in the experiment",
         ],
     );
+}
 
-    // The decoder alone: encoder and codebook stay to the bit, and the error goes down.
-    let decoder = second
-        .replace("folder: second", "folder: decoder\n  trained: decoder")
-        .replace("steps: 240", "steps: 30")
-        .replace("start: 0.00001, peak: 0.00001", "start: 0.001, peak: 0.001");
+/// The decoder alone: encoder and codebook stay to the bit, and the error goes down.
+#[test]
+fn the_decoder_is_trained_alone() {
+    let folder = beside_trained();
+    let at = folder.path();
+    let mut decoder = further("decoder\n  trained: decoder");
+    for (from, to) in [
+        ("steps: 240", "steps: 30"),
+        ("start: 0.00001, peak: 0.00001", "start: 0.001, peak: 0.001"),
+    ] {
+        decoder = changed(&decoder, from, to);
+    }
     std::fs::write(at.join("decoder.yaml"), decoder).unwrap();
     refuse(
         at,
         &["train-codec", "decoder.yaml"],
         &["train.trained", "--init-from"],
     );
-    succeed(at, &[&["train-codec", "decoder.yaml"], &init[..]].concat());
+    succeed(at, &[&["train-codec", "decoder.yaml"], &INIT[..]].concat());
     let stored = |run: &str| {
         read_safetensors(&at.join(run).join("codec.safetensors"))
             .unwrap()
@@ -332,12 +431,8 @@ fn training_lowers_the_loss_and_gives_a_codec() {
         changed += usize::from(!same);
     }
     assert!(changed > 10, "{changed} tensors of the decoder changed");
-    let line = |n: usize| {
-        lines(&at.join("decoder"))[n]["reconstruction"]
-            .as_f64()
-            .unwrap()
-    };
-    let mean = |from: usize| (from..from + 8).map(line).sum::<f64>() / 8.0;
+    let log = lines(&at.join("decoder"));
+    let mean = |from: usize| log[from..from + 8].iter().map(reconstruction).sum::<f64>() / 8.0;
     assert!(mean(22) < mean(0), "{} is not below {}", mean(22), mean(0));
 }
 
@@ -372,15 +467,11 @@ fn half_precision_follows_single() {
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let folder = prepared();
     let at = folder.path();
-    let short = CONFIG
-        .replace("240", "60")
-        .replace("save_every: 40", "save_every: 7");
+    let short = changed(CONFIG, "240", "60");
+    let short = changed(&short, "save_every: 40", "save_every: 7");
     std::fs::write(at.join("whole.yaml"), &short).unwrap();
-    std::fs::write(
-        at.join("killed.yaml"),
-        short.replace("folder: run", "folder: killed"),
-    )
-    .unwrap();
+    let killed = changed(&short, "folder: run", "folder: killed");
+    std::fs::write(at.join("killed.yaml"), killed).unwrap();
     succeed(at, &["train-codec", "whole.yaml"]);
 
     let mut run = command(at, &["train-codec", "killed.yaml"])
@@ -636,8 +727,7 @@ fn bad_configurations() {
     let folder = prepared();
     let at = folder.path();
     let with = |from: &str, to: &str| {
-        assert!(CONFIG.contains(from));
-        std::fs::write(at.join("bad.yaml"), CONFIG.replace(from, to)).unwrap();
+        std::fs::write(at.join("bad.yaml"), changed(CONFIG, from, to)).unwrap();
     };
     for (from, to, words) in [
         ("steps: 240", "stepz: 120", ["stepz", "line 16"]),
@@ -690,6 +780,26 @@ fn bad_configurations() {
                 "train.learning_rate.course.minimum is 1",
                 "0 to peak (0.002)",
             ],
+        ),
+        (
+            "attention_resolutions: []",
+            "attention_resolutions: [9223372036854775808]",
+            ["attention_resolutions", "9223372036854775808"],
+        ),
+        (
+            "residual_blocks: 1",
+            "residual_blocks: 9223372036854775808",
+            ["residual_blocks", "9223372036854775808"],
+        ),
+        (
+            "\n  channels: 16",
+            "\n  channels: 9223372036854775808",
+            ["channels", "9223372036854775808"],
+        ),
+        (
+            "residual_blocks: 1",
+            "residual_blocks: 9223372036854775807",
+            ["residual_blocks", "9223372036854775807"],
         ),
         (
             "norm_groups: 8",

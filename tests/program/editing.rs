@@ -207,7 +207,6 @@ fn only_the_masks_tokens_are_redrawn() {
 
 #[test]
 fn kept_tokens_never_change() {
-    tch::set_num_threads(1);
     let pipeline = pipeline();
     let x_0 = pipeline.encode(&picture(&photo(64, 64)));
     let redrawn = Tensor::arange(64, (Kind::Int64, Device::Cpu))

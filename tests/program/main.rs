@@ -2,11 +2,14 @@
 
 mod cli;
 mod codec_training;
+#[path = "../modules/drawn.rs"]
+mod drawn;
 mod editing;
 mod emoji;
 mod evaluate;
 mod evaluate_pictures;
 mod formats;
+mod hostile;
 mod library;
 mod model_files;
 mod official_options;

@@ -14,7 +14,7 @@ use vqdiffusion::checkpoint::{Checkpoint, CodecFile, OpenOptions, StateDict};
 use vqdiffusion::clip::merges::FULL_VOCABULARY;
 use vqdiffusion::clip::Merges;
 
-use crate::running::{fixture, refuse, run, s, succeed, text};
+use crate::running::{changed, fixture, refuse, run, s, succeed, text};
 
 const CLIP_RULES: &str = "src/clip/vocabulary/bpe_simple_vocab_16e6.txt.gz";
 
@@ -387,10 +387,14 @@ fn merge_rules_are_read_as_they_come() {
     let lines = short.to_text();
     for changed in [
         lines.clone(),
-        lines.replace('\n', "\r\n"),
-        lines.replace('\n', "\n\n"),
+        changed(&lines, "\n", "\r\n"),
+        changed(&lines, "\n", "\n\n"),
         format!("\n{}", lines.trim_end()),
-        lines.replacen("#version: 0.2", "\u{feff}#version: 0.2 of something", 1),
+        changed(
+            &lines,
+            "#version: 0.2",
+            "\u{feff}#version: 0.2 of something",
+        ),
     ] {
         std::fs::write(&path, &changed).unwrap();
         assert!(

@@ -18,7 +18,7 @@ use vqdiffusion::transformer::config::{
 };
 use vqdiffusion::transformer::{Conditioning, Denoiser, NullClass};
 
-use crate::running::{fixture, refuse, s, succeed};
+use crate::running::{changed, fixture, refuse, s, succeed};
 
 /// The weights of a recorded network; notes which are asked for.
 struct Recorded {
@@ -154,10 +154,10 @@ fn edited(case: &str, folder: &TempDir, name: &str, changes: &[(&str, &str)]) ->
     let mut yaml = std::fs::read_to_string(fixture(case).join("config.yaml")).unwrap();
     for (from, to) in changes {
         assert_eq!(yaml.matches(from).count(), 1, "{from}");
-        yaml = yaml.replace(from, to);
+        yaml = changed(&yaml, from, to);
     }
     let help = fixture(case).join("help_folder");
-    yaml = yaml.replace("./help_folder", s(&help));
+    yaml = changed(&yaml, "./help_folder", s(&help));
     let path = folder.path().join(name);
     std::fs::write(&path, yaml).unwrap();
     path.display().to_string()
@@ -283,8 +283,7 @@ fn what_is_assumed_is_said() {
 fn a_configuration_from_a_pipe() {
     let folder = TempDir::new().unwrap();
     let yaml = std::fs::read_to_string(fixture("text_tiny").join("config.yaml")).unwrap();
-    assert!(yaml.contains("block_activate: GELU2"));
-    let yaml = yaml.replace("block_activate: GELU2", "block_activate: GELU");
+    let yaml = changed(&yaml, "block_activate: GELU2", "block_activate: GELU");
     let model = fixture("text_tiny").join("last.pth");
     let args = ["inspect", s(&model), "--config", "/dev/stdin"];
     let mut child = crate::running::command(folder.path(), &args)

@@ -29,6 +29,12 @@ pub fn run(folder: &Path, args: &[&str]) -> Output {
     command(folder, args).output().expect("the binary starts")
 }
 
+/// `text` with every `from` in it made `to`; there must be one.
+pub fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?} not in: {text}");
+    text.replace(from, to)
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -52,8 +58,8 @@ pub fn refuse(folder: &Path, args: &[&str], words: &[&str]) {
     refused(&mut command(folder, args), words);
 }
 
-/// As [`refuse`], of a command that is made already.
-pub fn refused(command: &mut Command, words: &[&str]) {
+/// As [`refuse`], of a command that is made already; returns the message.
+pub fn refused(command: &mut Command, words: &[&str]) -> String {
     let output = command.output().expect("the binary starts");
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{command:?}: {message}");
@@ -67,6 +73,21 @@ pub fn refused(command: &mut Command, words: &[&str]) {
             "{command:?}: {word:?} not in: {message}"
         );
     }
+    message
+}
+
+/// As [`refuse`], within two minutes and 8 GiB of addresses: what waits for ever or takes
+/// all memory ends with another code. Returns the message.
+pub fn refuse_within_bounds(folder: &Path, args: &[&str], words: &[&str]) -> String {
+    let program = command(folder, args);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -v 8388608 && exec timeout 120 \"$@\"", "sh"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(folder)
+        .env("OMP_NUM_THREADS", "1");
+    refused(&mut command, words)
 }
 
 /// Path arguments as strings.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::running::{
-    command, files, full_after, native_model, refused, s, succeed, succeeded, text,
+    changed, command, files, full_after, native_model, refused, s, succeed, succeeded, text,
 };
 
 fn emoji() -> String {
@@ -69,9 +69,8 @@ fn paths_may_begin_at_home_wherever_they_are_given() {
 
     experiment(at);
     let yaml = std::fs::read_to_string(at.join("experiment.yaml")).unwrap();
-    let changed = yaml.replace("train: data", "train: ~/data");
-    assert_ne!(changed, yaml);
-    std::fs::write(home.join("e.yaml"), changed).unwrap();
+    let yaml = changed(&yaml, "train: data", "train: ~/data");
+    std::fs::write(home.join("e.yaml"), yaml).unwrap();
     let printed = succeeded(&mut at_home(&[
         "train",
         "~/e.yaml",

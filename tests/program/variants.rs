@@ -22,6 +22,8 @@ use vqdiffusion::torch::{Init, Params, WeightSource};
 use vqdiffusion::transformer::config::FeedForwardKind;
 use vqdiffusion::transformer::{Denoiser, DenoiserConfig, NullClass};
 
+use crate::running::changed;
+
 /// Tensors by name, in the order of a file.
 type Named = [(String, Entry)];
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -273,9 +275,12 @@ fn without_null_row(folder: &TempDir) -> Result<String, Box<dyn std::error::Erro
 fn without_row_config(folder: &TempDir) -> Result<String, Box<dyn std::error::Error>> {
     let yaml = std::fs::read_to_string(fixture("class_tiny", "config.yaml"))?;
     let mapping = fixture("class_tiny", "help_folder/statistics/taming_vqvae_974.pt");
-    let yaml = yaml
-        .replace("class_number: 1001", "class_number: 1000")
-        .replace("./help_folder/statistics/taming_vqvae_974.pt", &mapping);
+    let yaml = changed(&yaml, "class_number: 1001", "class_number: 1000");
+    let yaml = changed(
+        &yaml,
+        "./help_folder/statistics/taming_vqvae_974.pt",
+        &mapping,
+    );
     let path = folder.path().join("no_null.yaml");
     std::fs::write(&path, yaml)?;
     Ok(path.display().to_string())
@@ -510,16 +515,15 @@ fn configurations_are_checked_against_the_variant() -> Outcome {
     ];
     for (model, from, to, declared, found) in changes {
         let yaml = std::fs::read_to_string(&model.config)?;
-        assert!(yaml.contains(from), "{from}");
-        std::fs::write(folder.path().join("config.yaml"), yaml.replace(from, to))?;
+        std::fs::write(folder.path().join("config.yaml"), changed(&yaml, from, to))?;
         let args = ["inspect", &model.checkpoint, "--config", "config.yaml"];
         refuse(&folder, &args, &[declared, found]);
     }
     // The released file with a null class is used with a configuration without it.
     let yaml = std::fs::read_to_string(&class.config)?;
-    let yaml = yaml
-        .replace("class_number: 1001", "class_number: 1000")
-        .replace("./help_folder", &fixture("class_tiny", "help_folder"));
+    let yaml = changed(&yaml, "class_number: 1001", "class_number: 1000");
+    let help = fixture("class_tiny", "help_folder");
+    let yaml = changed(&yaml, "./help_folder", &help);
     std::fs::write(folder.path().join("config.yaml"), yaml)?;
     let out = succeed(
         &folder,

@@ -220,6 +220,12 @@ impl Dinov2 {
         &self.config
     }
 
+    /// The same network with its table of positions brought to other grids by this rule.
+    pub fn with_positions(mut self, positions: PositionTable) -> Self {
+        self.config.positions = positions;
+        self
+    }
+
     /// The class token `[B, D]` of `images` `[B, 3, H, W]`, sides multiples of the patch.
     pub fn forward(&self, images: &Tensor) -> Tensor {
         self.forward_observed(images, |_| {}).select(1, 0)

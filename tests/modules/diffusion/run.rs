@@ -16,6 +16,7 @@ use vqdiffusion::torch::Params;
 use vqdiffusion::transformer::{Denoiser, DenoiserConfig};
 
 use crate::diffusion::enumeration::*;
+use crate::drawn::drawn;
 
 /// A network of its own for every position: logits that depend on all tokens and the time.
 fn network(codes: i64) -> impl Fn(&Query) -> Tensor {
@@ -128,11 +129,13 @@ fn padding_does_not_change_what_the_network_says() {
         ..DenoiserConfig::small()
     };
     let _no_grad = tch::no_grad_guard();
-    tch::manual_seed(5);
-    let params = Params::new(&RandomWeights, Device::Cpu, Kind::Float);
-    let mut denoiser = Denoiser::new(&params, &config);
+    let (mut denoiser, text) = drawn(5, || {
+        let params = Params::new(&RandomWeights, Device::Cpu, Kind::Float);
+        let text = [2, 5, 512];
+        let text = Tensor::randn(text, (Kind::Float, Device::Cpu));
+        (Denoiser::new(&params, &config), text)
+    });
     denoiser.prepare();
-    let text = Tensor::randn([2, 5, 512], (Kind::Float, Device::Cpu));
     let condition = denoiser.condition(&text);
     let schedule = Schedule::new(&Transition::paper(), 20, 7);
     let plan = crate::diffusion::enumeration::config(ReverseRule::Exact, 10)

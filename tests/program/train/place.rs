@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
@@ -16,6 +15,8 @@ use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::{Init, Params};
 use vqdiffusion::train::TrainableWeights;
 use vqdiffusion::transformer::Denoiser;
+
+use crate::drawn::drawn;
 
 /// A 4×4 grid of 12 codes; `condition` and `text` in YAML.
 pub fn model(condition: &str, text: &str) -> ModelConfig {
@@ -41,12 +42,8 @@ pub fn text_model() -> ModelConfig {
     )
 }
 
-/// Writes a model file with random weights, always the same.
-pub fn write_model(path: &Path, config: &ModelConfig) {
-    // The generator is the process's: tests run beside each other.
-    static DRAWING: Mutex<()> = Mutex::new(());
-    let drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::manual_seed(5);
+/// Random weights for a model.
+fn weights(config: &ModelConfig) -> TrainableWeights<'static> {
     let weights = TrainableWeights::new(&RandomWeights, Device::Cpu);
     let root = Params::new(&weights, Device::Cpu, Kind::Float);
     let _ = Denoiser::new(&root.at(DENOISER), &config.denoiser);
@@ -56,7 +53,12 @@ pub fn write_model(path: &Path, config: &ModelConfig) {
         let shape = [text.tower.context, text.tower.width];
         let _ = root.get(NULL_TEXT, &shape, Init::Normal(1.0));
     }
-    drop(drawing);
+    weights
+}
+
+/// Writes a model file with random weights, always the same.
+pub fn write_model(path: &Path, config: &ModelConfig) {
+    let weights = drawn(5, || weights(config));
     let mut state = StateDict::default();
     for (name, tensor) in weights.into_parameters().tensors {
         let entry = Entry::in_memory(name.as_str(), &tensor.detach()).expect("an f32 tensor");

@@ -14,6 +14,7 @@ use vqdiffusion::model::ModelConfig;
 use vqdiffusion::train::diffusion::{InitialModel, WeightsConfig};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
+use crate::running::changed;
 use crate::train::place::{model, text_model, write_model, Workplace, EXPERIMENT};
 
 /// An official configuration is an experiment, with the recipe it describes.
@@ -81,7 +82,7 @@ fn training_starts_from_a_codec_and_a_text_tower() {
     let experiment = format!(
         "model: {}\nweights: {{codec: start.safetensors}}\n{}",
         serde_json::to_string(&text_model()).expect("JSON"),
-        EXPERIMENT.replace("weights:\n  init_from: start.safetensors\n", ""),
+        changed(EXPERIMENT, "weights:\n  init_from: start.safetensors\n", ""),
     );
     std::fs::write(place.path("experiment.yaml"), experiment).expect("a file");
     place.refuse(&[], &["weights.text is missing", "train.text: trained"]);
@@ -187,9 +188,9 @@ fn own_merge_rules_stay_with_the_model() {
     let mut experiment = format!(
         "model: {}\nweights: {{codec: codec.safetensors, vocabulary: merges.txt}}\n{}",
         serde_json::to_string(&shape).expect("JSON"),
-        EXPERIMENT.replace("weights:\n  init_from: start.safetensors\n", ""),
+        changed(EXPERIMENT, "weights:\n  init_from: start.safetensors\n", ""),
     );
-    experiment = experiment.replace("tokens.safetensors", "pictures");
+    experiment = changed(&experiment, "tokens.safetensors", "pictures");
     std::fs::write(place.path("experiment.yaml"), &experiment).expect("a file");
     let trained = ["train.text=trained", "train.steps=2"];
     place.refuse(
