@@ -246,7 +246,8 @@ fn list_in(folder: &Path) -> Option<PathBuf> {
     let mut lists = LISTS
         .iter()
         .map(|name| folder.join(name))
-        .filter(|list| list.is_file());
+        // What is no file there is refused by its reader: no words are lost in silence.
+        .filter(|list| list.symlink_metadata().is_ok() && !list.is_dir());
     let list = lists.next()?;
     if let Some(other) = lists.next() {
         log::warn!("{} is read, {} is not", list.display(), other.display());

@@ -157,7 +157,8 @@ fn text_chunks_that_unpack_without_end() {
     // Pixels are had without the texts, which nobody unpacks.
     let edit = [
         &run[..],
-        &["a dog", "--init-image", "bomb.png", "--out", "edit"],
+        &["a dog", "--strength", "0.5"],
+        &["--init-image", "bomb.png", "--out", "edit"],
     ]
     .concat();
     succeed(f, &edit);
@@ -165,7 +166,8 @@ fn text_chunks_that_unpack_without_end() {
     std::fs::write(f.join("bomb.png"), with_chunk(&png, b"zTXt", &chunk)).unwrap();
     let edit = [
         &run[..],
-        &["a dog", "--init-image", "bomb.png", "--out", "edit2"],
+        &["a dog", "--strength", "0.5"],
+        &["--init-image", "bomb.png", "--out", "edit2"],
     ]
     .concat();
     succeed(f, &edit);
@@ -187,7 +189,7 @@ fn pipes_and_devices_in_the_place_of_files() {
         let words = [file, "expected a file"];
         for options in [
             &["--from-image", file][..],
-            &["a dog", "--init-image", file],
+            &["a dog", "--strength", "0.5", "--init-image", file],
             &["--prompts", file],
         ] {
             refuse(f, &[&run[..], options].concat(), &words);
@@ -213,6 +215,8 @@ fn pipes_and_devices_in_the_place_of_lists() {
     for (place, device) in ["pipe", "zero"].into_iter().enumerate() {
         let data = f.join(format!("data{place}"));
         std::fs::create_dir(&data).unwrap();
+        let picture = fixture("text_tiny").join("decoded_0.png");
+        std::fs::copy(picture, data.join("a.png")).unwrap();
         let list = data.join("captions.jsonl");
         match device {
             "zero" => symlink("/dev/zero", list).unwrap(),
