@@ -332,8 +332,9 @@ fn counts_do_not_depend_on_the_order() {
         let path = format!("/dinov2/{figure}");
         let found = number(&report, &path);
         assert_eq!(number(&other, &path), found, "{figure}");
-        // Neither nothing nor everything is counted.
-        assert!(found > 0.0 && found != 1.0, "{figure} {found}");
+        // Neither nothing nor everything is counted, but that every real picture is covered.
+        let all = figure == "coverage";
+        assert!(found > 0.0 && (all || found != 1.0), "{figure} {found}");
     }
     let (a, b) = (number(&report, "/dinov2/fd"), number(&other, "/dinov2/fd"));
     assert!((a - b).abs() < 1e-6 * a, "{a} {b}");

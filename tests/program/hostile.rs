@@ -94,6 +94,7 @@ fn merge_rules_that_unpack_without_end() {
     symlink(case.join("help_folder"), f.join("help_folder")).unwrap();
     let inspect = ["inspect", "last.pth", "--config", "config.yaml"];
     let out = succeed(f, &inspect);
+    assert!(out.contains("vocabulary 49408"), "{out}");
     // 128 MiB of one line, and of blank ones.
     let bombs = [(b'a', "more than 4096 bytes"), (b'\n', "33554432 in all")];
     for (byte, problem) in bombs {
@@ -101,13 +102,11 @@ fn merge_rules_that_unpack_without_end() {
         let given = [&inspect[..], &["--vocabulary", "bomb.gz"]].concat();
         let message = refuse(f, &given, &["bomb.gz", problem]);
         assert!(message.len() < SHORT, "{message}");
-        let entries = "1792";
-        assert!(out.contains(entries), "{out}");
-        let beside = format!("bpe_vocab_{entries}.txt.gz");
-        std::fs::rename(f.join("bomb.gz"), f.join(&beside)).unwrap();
-        let message = refuse(f, &inspect, &[&beside, problem]);
+        let beside = "bpe_vocab_49408.txt.gz";
+        std::fs::rename(f.join("bomb.gz"), f.join(beside)).unwrap();
+        let message = refuse(f, &inspect, &[beside, problem]);
         assert!(message.len() < SHORT, "{message}");
-        std::fs::remove_file(f.join(&beside)).unwrap();
+        std::fs::remove_file(f.join(beside)).unwrap();
     }
     let copied = Command::new("cp")
         .args(["-rL", s(&fixture("diffusers_tiny/pipeline")), "x"])
