@@ -42,6 +42,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clip;
 pub mod codec;
+pub mod config_error;
 pub mod data;
 pub mod diffusion;
 pub mod evaluate;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::TextConfig;
 use crate::codec::CodecConfig;
+use crate::config_error::ConfigError;
 use crate::diffusion::{Schedule, Times, Transition};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
@@ -71,8 +72,8 @@ pub struct ModelConfig {
 impl ModelConfig {
     /// Whether such a model can be built: the parts by themselves, and whether they fit
     /// each other; the problem if not.
-    pub fn check(&self) -> Result<(), String> {
-        let within = |part: &'static str| move |problem| format!("{part}.{problem}");
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let within = |part: &'static str| move |e: ConfigError| e.within(part);
         self.denoiser.check().map_err(within("denoiser"))?;
         self.transition.check().map_err(within("transition"))?;
         self.codec.check().map_err(within("codec"))?;
@@ -86,27 +87,28 @@ impl ModelConfig {
             (Conditioning::Text { positions, width }, Some(text)) => {
                 let tower = text.tower.features();
                 if tower != [positions, width] {
-                    return Err(format!(
-                        "text.tower makes {tower:?} features (context, width), but \
-                         denoiser.condition takes {:?}",
+                    let problem = format!(
+                        "makes {tower:?} features (context, width), but denoiser.condition takes \
+                         {:?}",
                         [positions, width]
-                    ));
+                    );
+                    return Err(ConfigError::contradiction("text.tower", problem));
                 }
             }
             (Conditioning::Text { .. }, None) => {
-                return Err(
-                    "denoiser.condition is text, but there is no text tower ('text')".into(),
-                )
+                let problem = "is text, but there is no text tower ('text')";
+                return Err(ConfigError::contradiction("denoiser.condition", problem));
             }
             (_, Some(_)) => {
-                return Err("'text' is a text tower, but denoiser.condition is not text".into())
+                let problem = "is a text tower, but denoiser.condition is not text";
+                return Err(ConfigError::contradiction("'text'", problem));
             }
             (_, None) => {}
         }
         Ok(())
     }
 
-    fn check_sampling(&self, usual: UsualSampling) -> Result<(), String> {
+    fn check_sampling(&self, usual: UsualSampling) -> Result<(), ConfigError> {
         let UsualSampling {
             steps,
             guidance,
@@ -116,25 +118,27 @@ impl ModelConfig {
         } = usual;
         let timesteps = self.denoiser.timesteps;
         if steps == 0 || steps as i64 > timesteps {
-            return Err(format!(
-                "sampling.steps is {steps}, expected 1 to {timesteps}"
-            ));
+            let expected = format!("1 to {timesteps}");
+            return Err(ConfigError::value("sampling.steps", steps, expected));
         }
         if !(1.0..=MOST_GUIDANCE).contains(&guidance) {
-            return Err(format!(
-                "sampling.guidance is {guidance}, expected 1 to {MOST_GUIDANCE}"
-            ));
+            let expected = format!("1 to {MOST_GUIDANCE}");
+            return Err(ConfigError::value("sampling.guidance", guidance, expected));
         }
         if !(truncation > 0.0 && truncation <= 1.0) {
-            return Err(format!(
-                "sampling.truncation is {truncation}, expected above 0 to 1"
+            let expected = "above 0 to 1";
+            return Err(ConfigError::value(
+                "sampling.truncation",
+                truncation,
+                expected,
             ));
         }
         if let Some([from, to]) = guidance_span {
             if !((0.0..=1.0).contains(&from) && (from..=1.0).contains(&to)) {
-                return Err(format!(
-                    "sampling.guidance_span is [{from}, {to}], expected two shares from 0 to 1, \
-                     the first not above the second"
+                return Err(ConfigError::value(
+                    "sampling.guidance_span",
+                    format!("[{from}, {to}]"),
+                    "two shares from 0 to 1, the first not above the second",
                 ));
             }
         }

@@ -56,9 +56,10 @@ impl ConfigFile {
                 "neither an official configuration (model.params.diffusion_config) nor ours: {e}"
             ))
         })?;
-        own.model
-            .check()
-            .map_err(|e| format(format!("model: {e}")))?;
+        own.model.check().map_err(|e| LoadError::Config {
+            path: path.to_path_buf(),
+            source: e.of_part("model"),
+        })?;
         Ok(ConfigFile::Own {
             path: path.to_path_buf(),
             model: Box::new(own.model),

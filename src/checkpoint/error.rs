@@ -6,6 +6,8 @@ use super::hub::HubError;
 use super::load::LoadReport;
 use super::pytorch::CheckpointError;
 use crate::clip::MergesError;
+use crate::codec::image_codec::CodeMappingError;
+use crate::config_error::ConfigError;
 use crate::files::FileError;
 
 /// Why a model could not be loaded.
@@ -41,6 +43,18 @@ pub enum LoadError {
     /// The file as a whole is not what it should be.
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },
+
+    /// The configuration in a file, or that its weights show, is not possible.
+    #[error("{}: {source}", path.display())]
+    Config { path: PathBuf, source: ConfigError },
+
+    /// The code mapping in a file is none.
+    #[error("{}: {key}: {source}", file.display())]
+    CodeMapping {
+        file: PathBuf,
+        key: String,
+        source: CodeMappingError,
+    },
 
     /// One tensor of a file is not what it should be.
     #[error("{}: {key}: {problem}", file.display())]

@@ -71,10 +71,13 @@ pub fn read(
         let problem = "holds an image codec alone, expected a whole model";
         return Err(format(problem.into()));
     }
-    let in_header = |problem: String| format(format!("config in the header: {problem}"));
+    let place = "config in the header";
     let config: ModelConfig =
-        serde_json::from_value(config).map_err(|e| in_header(e.to_string()))?;
-    config.check().map_err(in_header)?;
+        serde_json::from_value(config).map_err(|e| format(format!("{place}: {e}")))?;
+    config.check().map_err(|e| LoadError::Config {
+        path: path.to_path_buf(),
+        source: e.of_part(place),
+    })?;
     Ok((config, notice))
 }
 

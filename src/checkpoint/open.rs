@@ -282,9 +282,9 @@ impl Checkpoint {
             }
             config.apply(&mut model, path)?;
         }
-        model.check().map_err(|problem| LoadError::Format {
+        model.check().map_err(|source| LoadError::Config {
             path: path.to_path_buf(),
-            problem,
+            source,
         })?;
         if model.needs_code_mapping() {
             add_mapping(&mut state, &model, path, options, config)?;

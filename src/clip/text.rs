@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::residual_block::{BlockShape, ClipActivation, Norm, ResBlock};
 use super::token_rule::TokenRule;
+use crate::config_error::ConfigError;
 use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::{Init, Params};
 
@@ -83,7 +84,7 @@ impl FeatureConfig {
 
 impl TextConfig {
     /// Whether such a tower can be built; the problem if not.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_sizes(&[
             ("vocabulary", self.vocabulary, LARGEST),
             ("context", self.context, LARGEST),
@@ -94,7 +95,8 @@ impl TextConfig {
         ])?;
         if self.width % self.heads != 0 {
             let (heads, width) = (self.heads, self.width);
-            return Err(format!("heads {heads} do not divide width {width}"));
+            let problem = format!("{heads} do not divide width {width}");
+            return Err(ConfigError::contradiction("heads", problem));
         }
         Ok(())
     }

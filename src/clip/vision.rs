@@ -5,6 +5,7 @@
 use tch::Tensor;
 
 use super::residual_block::{BlockShape, ClipActivation, Norm, ResBlock};
+use crate::config_error::ConfigError;
 use crate::size::{check_sizes, LARGEST, MOST};
 use crate::torch::{Init, Params};
 
@@ -30,7 +31,7 @@ pub struct VisionConfig {
 
 impl VisionConfig {
     /// Whether such a tower can be built; the problem if not.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_sizes(&[
             ("width", self.width, LARGEST),
             ("layers", self.layers, MOST),
@@ -42,7 +43,8 @@ impl VisionConfig {
         ])?;
         if self.width % self.heads != 0 {
             let (heads, width) = (self.heads, self.width);
-            return Err(format!("heads {heads} do not divide width {width}"));
+            let problem = format!("{heads} do not divide width {width}");
+            return Err(ConfigError::contradiction("heads", problem));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config_error::ConfigError;
 use crate::size::{check_sizes, LARGEST, MOST};
 
 /// How an encoder output becomes a code.
@@ -114,7 +115,7 @@ impl CodecConfig {
     }
 
     /// Whether such a codec can be built; the problem if not.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_sizes(&[
             ("resolution", self.resolution, LARGEST),
             ("channels", self.channels, LARGEST),
@@ -126,36 +127,35 @@ impl CodecConfig {
         ])?;
         let sides = &self.attention_resolutions;
         if let Some(side) = sides.iter().find(|side| !(0..=LARGEST).contains(*side)) {
-            return Err(format!(
-                "attention_resolutions is {side}, expected 0 to {LARGEST}"
-            ));
+            let expected = format!("0 to {LARGEST}");
+            return Err(ConfigError::value("attention_resolutions", side, expected));
         }
         if self.multipliers.is_empty() || self.multipliers.iter().any(|m| !(1..=MOST).contains(m)) {
-            let found = &self.multipliers;
-            return Err(format!(
-                "multipliers is {found:?}, expected numbers from 1 to {MOST}"
-            ));
+            let found = format!("{:?}", self.multipliers);
+            let expected = format!("numbers from 1 to {MOST}");
+            return Err(ConfigError::value("multipliers", found, expected));
         }
         if self.multipliers.len() > 16 || self.resolution % self.factor() != 0 {
-            return Err(format!(
-                "resolution {} cannot be halved {} times (one time less than there are multipliers)",
+            let problem = format!(
+                "{} cannot be halved {} times (one time less than there are multipliers)",
                 self.resolution,
                 self.multipliers.len() - 1
-            ));
+            );
+            return Err(ConfigError::contradiction("resolution", problem));
         }
         let ungrouped = |level: &usize| self.level_channels(*level) % self.norm_groups != 0;
         if let Some(level) = (0..self.multipliers.len()).find(ungrouped) {
-            return Err(format!(
-                "norm_groups {} do not divide the {} channels of level {level}",
+            let problem = format!(
+                "{} do not divide the {} channels of level {level}",
                 self.norm_groups,
                 self.level_channels(level)
-            ));
+            );
+            return Err(ConfigError::contradiction("norm_groups", problem));
         }
         if self.channels % self.norm_groups != 0 {
             let (groups, channels) = (self.norm_groups, self.channels);
-            return Err(format!(
-                "norm_groups {groups} do not divide channels {channels}"
-            ));
+            let problem = format!("{groups} do not divide channels {channels}");
+            return Err(ConfigError::contradiction("norm_groups", problem));
         }
         Ok(())
     }

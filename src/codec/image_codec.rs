@@ -1,7 +1,7 @@
 //! The codec as the diffusion model sees it: pictures ↔ tokens below K.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::codebook::nearest;
 use super::config::CodecConfig;
@@ -28,22 +28,38 @@ pub struct CodeMapping {
     reduced_to_full: Tensor, // [K] int64
 }
 
+/// Why a tensor is no code mapping.
+#[derive(Debug, thiserror::Error)]
+pub enum CodeMappingError {
+    #[error("expected a vector of int64: {0}")]
+    Kind(#[source] TchError),
+    #[error("entry {entry} is {code}, expected 0 to {last}")]
+    Entry { entry: usize, code: i64, last: i64 },
+    #[error("no entry maps to code {code} of {reduced}")]
+    Unused { code: usize, reduced: i64 },
+}
+
 impl CodeMapping {
     /// `full_to_reduced` `[N]` int64 with values 0…K−1, every one of them used.
     /// The inverse takes the smallest full index of each reduced code.
-    pub fn new(full_to_reduced: &Tensor, reduced: i64) -> Result<Self, String> {
-        let full: Vec<i64> = full_to_reduced
-            .try_into()
-            .map_err(|e| format!("expected a vector of int64: {e}"))?;
+    ///
+    /// # Errors
+    ///
+    /// A tensor of another kind, other values, a reduced code that nothing maps to.
+    pub fn new(full_to_reduced: &Tensor, reduced: i64) -> Result<Self, CodeMappingError> {
+        let full: Vec<i64> = full_to_reduced.try_into().map_err(CodeMappingError::Kind)?;
         let mut inverse = vec![-1; reduced as usize];
         for (n, &k) in full.iter().enumerate().rev() {
             *inverse
                 .get_mut(usize::try_from(k).unwrap_or(usize::MAX))
-                .ok_or_else(|| format!("entry {n} is {k}, expected 0 to {}", reduced - 1))? =
-                n as i64;
+                .ok_or(CodeMappingError::Entry {
+                    entry: n,
+                    code: k,
+                    last: reduced - 1,
+                })? = n as i64;
         }
-        if let Some(k) = inverse.iter().position(|&n| n < 0) {
-            return Err(format!("no entry maps to code {k} of {reduced}"));
+        if let Some(code) = inverse.iter().position(|&n| n < 0) {
+            return Err(CodeMappingError::Unused { code, reduced });
         }
         Ok(CodeMapping {
             full_to_reduced: full_to_reduced.shallow_clone(),

@@ -46,7 +46,7 @@ impl TokenLoader {
     /// From samples in memory; `drop_rate` in 0…1 is the share of samples whose
     /// condition is dropped.
     pub fn new(data: Samples, seed: u64, drop_rate: f64) -> Result<Self, DataError> {
-        data.check().map_err(DataError::Invalid)?;
+        data.check()?;
         let rows = data.tokens.size()[0] as u64;
         Ok(Self::over(Source::Memory(data), rows, seed, drop_rate))
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::layout::text::TextError;
+use super::samples::SamplesError;
 use crate::files::{Action, FileError};
 
 /// Why a data set, a token cache or a batch could not be read or written.
@@ -29,6 +31,17 @@ pub enum DataError {
     /// A file is not what it should be.
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },
+
+    /// The words of a file cannot be had.
+    #[error("{}: {source}", path.display())]
+    Text { path: PathBuf, source: TextError },
+
+    /// The tensors of a file are no samples.
+    #[error("{}: {source}", path.display())]
+    SamplesFile { path: PathBuf, source: SamplesError },
+
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
 
     /// Items cannot be used, and the run is strict.
     #[error("{}; strict reading stops there", listed(skipped))]

@@ -22,6 +22,31 @@ pub struct Samples {
     pub labels: Option<Tensor>,
 }
 
+/// Why tensors are no samples.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplesError {
+    #[error("has no tensor 'tokens'")]
+    NoTokens,
+
+    #[error("'{name}' is of {found}, expected int64")]
+    Type { name: &'static str, found: Dtype },
+
+    #[error(
+        "'{name}' is {kind:?} of shape {size:?}, expected int64 with {rank} dimensions and \
+         {count} rows"
+    )]
+    Shape {
+        name: &'static str,
+        kind: Kind,
+        size: Vec<i64>,
+        rank: usize,
+        count: i64,
+    },
+
+    #[error("holds no samples")]
+    Empty,
+}
+
 impl Samples {
     /// Reads the safetensors file `path` with int64 tensors `tokens` `[N, L]` and,
     /// where there are captions or classes, `text_ids` `[N, S]` and `labels` `[N]`.
@@ -37,21 +62,24 @@ impl Samples {
             path: path.to_path_buf(),
             source,
         })?;
-        let find = |name: &str| tensors.tensor(name).ok().map(|view| tensor(name, &view));
+        let find = |name: &'static str| tensors.tensor(name).ok().map(|view| tensor(name, &view));
         let read = || {
             let samples = Samples {
-                tokens: find("tokens").ok_or("has no tensor 'tokens'")??,
+                tokens: find("tokens").ok_or(SamplesError::NoTokens)??,
                 text_ids: find("text_ids").transpose()?,
                 labels: find("labels").transpose()?,
             };
             samples.check()?;
             Ok(samples)
         };
-        read().map_err(|problem: String| DataError::format(path, problem))
+        read().map_err(|source: SamplesError| DataError::SamplesFile {
+            path: path.to_path_buf(),
+            source,
+        })
     }
 
     /// Whether the tensors belong together; the problem if not.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), SamplesError> {
         let count = self.tokens.size().first().copied().unwrap_or(0);
         let expected = [
             ("tokens", Some(&self.tokens), 2),
@@ -62,22 +90,29 @@ impl Samples {
             let Some(tensor) = tensor else { continue };
             let size = tensor.size();
             if size.len() != rank || size[0] != count || tensor.kind() != Kind::Int64 {
-                return Err(format!(
-                    "'{name}' is {:?} of shape {size:?}, expected int64 with {rank} dimensions and {count} rows",
-                    tensor.kind()
-                ));
+                return Err(SamplesError::Shape {
+                    name,
+                    kind: tensor.kind(),
+                    size,
+                    rank,
+                    count,
+                });
             }
         }
         if count == 0 {
-            return Err("holds no samples".into());
+            return Err(SamplesError::Empty);
         }
         Ok(())
     }
 }
 
-fn tensor(name: &str, view: &safetensors::tensor::TensorView) -> Result<Tensor, String> {
-    if view.dtype() != Dtype::I64 {
-        return Err(format!("'{name}' is of {}, expected int64", view.dtype()));
+fn tensor(
+    name: &'static str,
+    view: &safetensors::tensor::TensorView,
+) -> Result<Tensor, SamplesError> {
+    let found = view.dtype();
+    if found != Dtype::I64 {
+        return Err(SamplesError::Type { name, found });
     }
     let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
     Ok(Tensor::from_data_size(view.data(), &shape, Kind::Int64))

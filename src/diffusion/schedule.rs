@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config_error::ConfigError;
+
 /// Which noise corrupts the tokens, with the linear course of its cumulative
 /// probabilities: `[first, last]` are the values at times 0 and T−1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,15 +20,18 @@ pub enum Transition {
 
 impl Transition {
     /// Whether the course is one of noise that only grows; the problem if not.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         let line = |name: &str, [first, last]: [f64; 2], rises: bool| {
             let inside = [first, last].iter().all(|x| (0.0..=1.0).contains(x));
             if inside && (if rises { first <= last } else { first >= last }) {
                 return Ok(());
             }
             let course = if rises { "rising" } else { "falling" };
-            Err(format!(
-                "{name} is [{first}, {last}], expected {course} numbers from 0 to 1"
+            let expected = format!("{course} numbers from 0 to 1");
+            Err(ConfigError::value(
+                name,
+                format!("[{first}, {last}]"),
+                expected,
             ))
         };
         match *self {
@@ -34,10 +39,11 @@ impl Transition {
                 line("alpha", alpha, false)?;
                 line("gamma", gamma, true)?;
                 match (0..2).find(|&i| alpha[i] + gamma[i] > 1.0 + ROUNDING) {
-                    Some(i) => Err(format!(
-                        "alpha {} and gamma {} are more than 1 together",
-                        alpha[i], gamma[i]
-                    )),
+                    Some(i) => {
+                        let [alpha, gamma] = [alpha[i], gamma[i]];
+                        let problem = format!("{alpha} and gamma {gamma} are more than 1 together");
+                        Err(ConfigError::contradiction("alpha", problem))
+                    }
                     None => Ok(()),
                 }
             }

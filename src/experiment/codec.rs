@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{read, ExperimentError};
 use crate::codec::{CodecConfig, QuantizerKind};
+use crate::config_error::ConfigError;
 use crate::train::codec::{CodecTrainConfig, PictureConfig};
 
 /// Codes that 16-bit tokens tell apart.
@@ -29,28 +30,26 @@ impl CodecExperiment {
     }
 
     /// Whether the values are possible; the first that is not, by its key.
-    pub fn check(&self) -> Result<(), String> {
-        self.codec
-            .check()
-            .map_err(|problem| format!("codec: {problem}"))?;
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.codec.check().map_err(|e| e.of_part("codec"))?;
         if self.codec.quantizer != QuantizerKind::Ema {
-            return Err("codec.quantizer: only an ema codebook can be trained".into());
+            let problem = "only an ema codebook can be trained";
+            return Err(ConfigError::impossible("codec.quantizer", problem));
         }
         if self.codec.codebook > MOST_CODES {
-            return Err(format!(
-                "codec.codebook is {}, expected at most {MOST_CODES} (tokens are stored in 16 bits)",
-                self.codec.codebook
+            return Err(ConfigError::value(
+                "codec.codebook",
+                self.codec.codebook,
+                format!("at most {MOST_CODES} (tokens are stored in 16 bits)"),
             ));
         }
         if self.train.codebook.entropy.is_some() && self.codec.embedding_width < 2 {
-            return Err(format!(
-                "codec.embedding_width is {}, expected at least 2: train.codebook.entropy takes \
-                 the last channel",
-                self.codec.embedding_width
+            return Err(ConfigError::value(
+                "codec.embedding_width",
+                self.codec.embedding_width,
+                "at least 2: train.codebook.entropy takes the last channel",
             ));
         }
-        self.train
-            .check()
-            .map_err(|problem| format!("train.{problem}"))
+        self.train.check().map_err(|e| e.within("train"))
     }
 }

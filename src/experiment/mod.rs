@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
 use crate::checkpoint::LoadError;
+use crate::config_error::ConfigError;
 use crate::files::{self, FileError};
 use crate::model::ModelConfig;
 use crate::train::diffusion::{DataConfig, TrainConfig, WeightsConfig};
@@ -40,6 +41,9 @@ pub enum ExperimentError {
     File(#[from] FileError),
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },
+    /// A value is impossible, or contradicts another.
+    #[error("{}: {source}", path.display())]
+    Config { path: PathBuf, source: ConfigError },
     /// An official configuration, or a file that it names, is not as it must be.
     #[error(transparent)]
     Official(#[from] LoadError),
@@ -59,31 +63,27 @@ impl Experiment {
     }
 
     /// Whether the values are possible; the first that is not, by its key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         if self.data.train.as_os_str().is_empty() {
-            return Err("data.train is missing: the token cache to train on \
-                        (data.train=FOLDER)"
-                .into());
+            let problem = "is missing: the token cache to train on (data.train=FOLDER)";
+            return Err(ConfigError::contradiction("data.train", problem));
         }
         let rate = self.data.drop_rate;
         if !(0.0..=1.0).contains(&rate) {
-            return Err(format!("data.drop_rate is {rate}, expected 0 to 1"));
+            return Err(ConfigError::value("data.drop_rate", rate, "0 to 1"));
         }
         if self.weights.learned_null && rate == 0.0 {
-            return Err(
-                "data.drop_rate is 0, expected above 0 with weights.learned_null: \
-                        without dropped conditions the null condition is never trained"
-                    .into(),
-            );
+            return Err(ConfigError::value(
+                "data.drop_rate",
+                0,
+                "above 0 with weights.learned_null: without dropped conditions the null \
+                 condition is never trained",
+            ));
         }
         if let Some(model) = &self.model {
-            model
-                .check()
-                .map_err(|problem| format!("model: {problem}"))?;
+            model.check().map_err(|e| e.of_part("model"))?;
         }
-        self.train
-            .check()
-            .map_err(|problem| format!("train.{problem}"))
+        self.train.check().map_err(|e| e.within("train"))
     }
 }
 
@@ -93,7 +93,7 @@ fn read<T: DeserializeOwned>(
     path: &Path,
     overrides: &[String],
     translate: impl Fn(&Path, &Value) -> Result<Option<Value>, ExperimentError>,
-    check: impl Fn(&T) -> Result<(), String>,
+    check: impl Fn(&T) -> Result<(), ConfigError>,
 ) -> Result<T, ExperimentError> {
     let text = yaml::read(path)?;
     let format = |problem: String| ExperimentError::Format {
@@ -124,7 +124,10 @@ fn read<T: DeserializeOwned>(
             },
         }
     })?;
-    check(&experiment).map_err(format)?;
+    check(&experiment).map_err(|source| ExperimentError::Config {
+        path: path.to_path_buf(),
+        source,
+    })?;
     Ok(experiment)
 }
 

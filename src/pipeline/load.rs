@@ -197,10 +197,11 @@ pub(super) fn code_mapping(
             ),
         });
     };
-    CodeMapping::new(&entry.read()?.to_device(device), codes).map_err(|problem| LoadError::Tensor {
+    let mapping = CodeMapping::new(&entry.read()?.to_device(device), codes);
+    mapping.map_err(|source| LoadError::CodeMapping {
         file: entry.file.clone(),
         key: entry.key.clone(),
-        problem,
+        source,
     })
 }
 

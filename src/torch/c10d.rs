@@ -71,7 +71,8 @@ extern "C" {
 pub struct C10dError(String);
 
 fn checked(message: *mut c_char) -> Result<(), C10dError> {
-    outcome(message).map_err(|text| {
+    outcome(message).map_err(|error| {
+        let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
         C10dError(first.to_string())
     })

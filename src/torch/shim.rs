@@ -9,13 +9,18 @@ extern "C" {
     fn vqd_free(message: *mut c_char);
 }
 
+/// What a C++ exception says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ShimError(String);
+
 /// The C++ tensor behind `tensor`.
 pub fn pointer(tensor: &Tensor) -> *mut C_tensor {
     tensor.as_ptr().cast_mut()
 }
 
 /// Takes a shim function's return value: null is success, else what went wrong.
-pub fn outcome(message: *mut c_char) -> Result<(), String> {
+pub fn outcome(message: *mut c_char) -> Result<(), ShimError> {
     if message.is_null() {
         return Ok(());
     }
@@ -25,7 +30,7 @@ pub fn outcome(message: *mut c_char) -> Result<(), String> {
         .into_owned();
     // SAFETY: as above; nothing borrows from it any more.
     unsafe { vqd_free(message) };
-    Err(text)
+    Err(ShimError(text))
 }
 
 /// As [`outcome`] for an operator that fails only on a contract broken inside this crate,

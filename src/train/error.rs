@@ -2,11 +2,30 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::LoadError;
+use crate::checkpoint::{LoadError, WriteError};
 use crate::clip::TokenizerError;
+use crate::config_error::ConfigError;
 use crate::data::DataError;
 use crate::files::FileError;
 use crate::torch::c10d::C10dError;
+use crate::train::diffusion::plan::MemoryError;
+use crate::train::engine::manifest::ManifestError;
+
+/// Why a checkpoint's folder could not be filled.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    #[error(transparent)]
+    File(#[from] FileError),
+
+    #[error(transparent)]
+    Model(#[from] WriteError),
+
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
 
 /// Why a run could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +46,26 @@ pub enum TrainError {
     #[error("{}: {problem}", path.display())]
     Checkpoint { path: PathBuf, problem: String },
 
+    /// A checkpoint folder is not what its manifest says.
+    #[error("{}: {source}", path.display())]
+    Manifest {
+        path: PathBuf,
+        source: ManifestError,
+    },
+
+    /// A line of the log, or what a checkpoint keeps of it, is not JSON of its kind.
+    #[error("{}: {source}", path.display())]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+
     /// Writing failed; what was there before is untouched.
-    #[error("the checkpoint of step {step} could not be written, {kept}: {problem}")]
+    #[error("the checkpoint of step {step} could not be written, {kept}: {source}")]
     Save {
         step: u64,
         kept: String,
-        problem: String,
+        source: SaveError,
     },
 
     /// A run is not continued or replaced by accident.
@@ -44,6 +77,9 @@ pub enum TrainError {
 
     #[error("{}: holds no run to resume", path.display())]
     NoRun { path: PathBuf },
+
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 
     /// A setting has an impossible value.
     #[error("{key} is {found}, expected {expected}")]
@@ -79,8 +115,8 @@ pub enum TrainError {
     #[error("the model takes {what}, but the data hold none")]
     NoCondition { what: &'static str },
 
-    #[error("{0}")]
-    Memory(String),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
 
     /// Of the processes that train together, one is gone or does not answer.
     #[error("the processes of this run cannot go on together: {0}")]

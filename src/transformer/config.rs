@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config_error::ConfigError;
 use crate::size::{check_sizes, LARGEST, MOST};
 
 /// How an index, of the time or of a class, enters its adaptive norms.
@@ -171,7 +172,7 @@ pub struct DenoiserConfig {
 
 impl DenoiserConfig {
     /// Whether such a network can be built; the problem if not.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         let ([rows, columns], [table_rows, table_columns]) = (self.grid, self.position_table);
         check_sizes(&[
             ("layers", self.layers, MOST),
@@ -199,11 +200,12 @@ impl DenoiserConfig {
                 check_sizes(&[("condition.classes", classes, LARGEST)])?;
                 let has_mean = (embedding, norm) == (IndexEmbedding::Table, AdaptiveNorm::Layer);
                 if null == NullClass::Mean && !has_mean {
-                    return Err(
-                        "condition.null_class is mean, expected learned or absent: only tables \
-                         of adaptive layer norms have a mean that was trained"
-                            .into(),
-                    );
+                    return Err(ConfigError::value(
+                        "condition.null_class",
+                        "mean",
+                        "learned or absent: only tables of adaptive layer norms have a mean that \
+                         was trained",
+                    ));
                 }
             }
             Conditioning::Unconditional => {}
@@ -213,21 +215,24 @@ impl DenoiserConfig {
             ("condition.embedding", self.class_embedding()),
         ] {
             if embedding == IndexEmbedding::Sinusoid && (self.width < 4 || self.width % 2 != 0) {
-                return Err(format!(
-                    "{key} is sinusoid, which needs an even width of at least 4, found {}",
+                let problem = format!(
+                    "is sinusoid, which needs an even width of at least 4, found {}",
                     self.width
-                ));
+                );
+                return Err(ConfigError::contradiction(key, problem));
             }
         }
         if self.width % self.heads != 0 {
             let (heads, width) = (self.heads, self.width);
-            return Err(format!("heads {heads} do not divide width {width}"));
+            let problem = format!("{heads} do not divide width {width}");
+            return Err(ConfigError::contradiction("heads", problem));
         }
         if self.tokens() > table_rows * table_columns {
-            return Err(format!(
-                "grid {:?} has more tokens than position_table {:?} has positions",
+            let problem = format!(
+                "{:?} has more tokens than position_table {:?} has positions",
                 self.grid, self.position_table
-            ));
+            );
+            return Err(ConfigError::contradiction("grid", problem));
         }
         Ok(())
     }

@@ -572,6 +572,6 @@ fn the_usual_options_are_not_written() {
         },
         ..odd
     };
-    let problem = mean.check().unwrap_err();
+    let problem = mean.check().unwrap_err().to_string();
     assert!(problem.contains("null_class is mean"), "{problem}");
 }

@@ -89,13 +89,16 @@ fn alone(path: &Path) -> Result<Option<(CodecConfig, StateDict)>, LoadError> {
     if header.config.get("denoiser").is_some() {
         return Ok(None);
     }
-    let format = |problem: String| LoadError::Format {
-        path: path.to_path_buf(),
-        problem: format!("codec in the header: {problem}"),
-    };
+    let place = "codec in the header";
     let CodecOnly { codec } =
-        serde_json::from_value(header.config).map_err(|e| format(e.to_string()))?;
-    codec.check().map_err(format)?;
+        serde_json::from_value(header.config).map_err(|e| LoadError::Format {
+            path: path.to_path_buf(),
+            problem: format!("{place}: {e}"),
+        })?;
+    codec.check().map_err(|e| LoadError::Config {
+        path: path.to_path_buf(),
+        source: e.of_part(place),
+    })?;
     Ok(Some((codec, state)))
 }
 

@@ -315,9 +315,9 @@ pub fn read(folder: &Path) -> Result<ModelConfig, LoadError> {
         codec,
         sampling: None,
     };
-    model.check().map_err(|problem| LoadError::Format {
+    model.check().map_err(|e| LoadError::Config {
         path: folder.to_path_buf(),
-        problem: format!("its configurations together: {problem}"),
+        source: e.of_part("its configurations together"),
     })?;
     Ok(model)
 }

@@ -3,8 +3,10 @@
 use serde_json::{json, Value};
 
 use super::config::{activation_name, DOWN, EXPANSION, UP};
+use super::export::LAYOUT;
 use super::layout::{Component, INDEX, SCHEDULER};
 use super::tokenizer::{self, SPECIAL_TOKENS, TOKEN_RULE};
+use crate::checkpoint::WriteError;
 use crate::clip::TokenRule;
 use crate::diffusion::Transition;
 use crate::model::{ModelConfig, NullText, TextCondition};
@@ -13,8 +15,19 @@ use crate::transformer::config::{AdaptiveNorm, FeedForwardKind, IndexEmbedding};
 /// Where diffusers keeps the null text's class, which it does not export.
 const NULL_TEXT_MODULE: &str = "diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion";
 
-/// What this layout cannot be, by name; the text condition if it can.
-pub fn representable(model: &ModelConfig) -> Result<&TextCondition, String> {
+/// The text condition of a model that this layout can hold.
+///
+/// # Errors
+///
+/// [`WriteError::Unsupported`] for what it cannot be, by name.
+pub fn representable(model: &ModelConfig) -> Result<&TextCondition, WriteError> {
+    fitting(model).map_err(|problem| WriteError::Unsupported {
+        layout: LAYOUT,
+        problem,
+    })
+}
+
+fn fitting(model: &ModelConfig) -> Result<&TextCondition, String> {
     let d = &model.denoiser;
     let Some(text) = &model.text else {
         return Err("the model is not conditioned on text (denoiser.condition)".into());

@@ -16,13 +16,13 @@ use super::key_map::{to_theirs, Form};
 use super::layout::{read_json, Component, INDEX, NOTICE, SCHEDULER};
 use super::tokenizer::{self, MERGES, SPECIAL_TOKENS, VOCABULARY};
 use crate::clip::ClipTokenizer;
-use crate::codec::image_codec::CodeMapping;
+use crate::codec::image_codec::{CodeMapping, CodeMappingError};
 use crate::codec::QuantizerKind;
 use crate::files::{FileError, NewFolder};
 use crate::model::ModelConfig;
 
 /// The layout's name in messages.
-const LAYOUT: &str = "diffusers";
+pub(super) const LAYOUT: &str = "diffusers";
 
 /// Writes the model to the folder `path`, which appears whole or not at all; one that
 /// is there is replaced. A `notice` becomes a file in it.
@@ -41,11 +41,7 @@ pub fn write(
     state: &StateDict,
     notice: Option<&str>,
 ) -> Result<Vec<String>, WriteError> {
-    let unsupported = |problem: String| WriteError::Unsupported {
-        layout: LAYOUT,
-        problem,
-    };
-    let text = representable(model).map_err(unsupported)?;
+    let text = representable(model)?;
     let tokenizer = vocabulary::tokenizer(&text.tower, state, path)?;
     let (parts, notes) = components(model, state)?;
 
@@ -156,17 +152,15 @@ fn components(model: &ModelConfig, state: &StateDict) -> Result<(Parts, Vec<Stri
             _ if name != codebook => (name, entry.clone()),
             None => ("content_codec.quantize.embedding", entry.clone()),
             Some(mapping) => {
-                let problem = |problem: String| LoadError::Tensor {
+                let bad = |source| LoadError::CodeMapping {
                     file: mapping.file.clone(),
                     key: mapping.key.clone(),
-                    problem,
+                    source,
                 };
                 let codes =
-                    CodeMapping::new(&mapping.read()?, model.denoiser.codes).map_err(problem)?;
-                let rows: Vec<i64> = codes
-                    .reduced_to_full()
-                    .try_into()
-                    .map_err(|e: tch::TchError| problem(e.to_string()))?;
+                    CodeMapping::new(&mapping.read()?, model.denoiser.codes).map_err(bad)?;
+                let rows = Vec::<i64>::try_from(codes.reduced_to_full());
+                let rows = rows.map_err(|e| bad(CodeMappingError::Kind(e)))?;
                 ("content_codec.quantize.embedding", entry.rows(&rows)?)
             }
         };

@@ -54,7 +54,10 @@ pub fn read(root: &Path, split: Split) -> Result<Dataset, DataError> {
                 captions,
                 label: None,
             }),
-            Err(reason) => dataset.skipped.push(Skipped { what: file, reason }),
+            Err(error) => dataset.skipped.push(Skipped {
+                what: file,
+                reason: error.to_string(),
+            }),
         }
     }
     Ok(dataset)

@@ -12,7 +12,7 @@ mod pickled;
 pub mod separated;
 mod shard_index;
 pub mod shards;
-mod text;
+pub mod text;
 
 use std::path::Path;
 

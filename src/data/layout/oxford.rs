@@ -124,7 +124,8 @@ fn part(root: &Path, split: Split) -> Result<Part, DataError> {
         return Ok(Part::Pictures(stems.collect()));
     }
     if let Some(path) = instead.iter().find_map(classes) {
-        let lines = text::captions(&path).map_err(|problem| DataError::format(&path, problem))?;
+        let lines = text::captions(&path);
+        let lines = lines.map_err(|source| DataError::Text { path, source })?;
         return Ok(Part::Classes(lines.into_iter().collect()));
     }
     let others = [Split::Train, Split::Val, Split::Test];

@@ -1,5 +1,6 @@
 //! The words of lists and caption files.
 
+use std::io;
 use std::path::Path;
 
 use crate::data::error::DataError;
@@ -10,35 +11,55 @@ const MOST_LIST: u64 = 16 << 30;
 /// Bytes of the largest caption file that is read.
 const MOST_CAPTION: u64 = 16 << 20;
 
+/// Why the words of a file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    #[error("{0}")]
+    Unreadable(#[source] io::Error),
+
+    /// The first byte that is not.
+    #[error("not UTF-8 (byte {0})")]
+    NotUtf8(usize),
+
+    #[error("marked as UTF-16, but is not")]
+    NotUtf16,
+
+    #[error("holds no caption")]
+    NoCaption,
+}
+
 /// A whole list without a byte order mark, in UTF-8 if it was marked as UTF-16 (as Excel
 /// and Windows' shell write it); otherwise as it is.
 pub fn list(path: &Path) -> Result<Vec<u8>, DataError> {
     let bytes = files::read(path, MOST_LIST)?;
-    unmarked(bytes).map_err(|problem| DataError::format(path, problem))
+    unmarked(bytes).map_err(|source| DataError::Text {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 /// The non-empty lines of the caption file at `path`, trimmed, or why there are none.
-pub fn captions(path: &Path) -> Result<Vec<String>, String> {
-    let bytes = files::read(path, MOST_CAPTION).map_err(|e| e.source.to_string())?;
+pub fn captions(path: &Path) -> Result<Vec<String>, TextError> {
+    let bytes = files::read(path, MOST_CAPTION).map_err(|e| TextError::Unreadable(e.source))?;
     caption_lines(bytes)
 }
 
 /// The non-empty lines of a caption file's `bytes`, trimmed, or why there are none.
-pub fn caption_lines(bytes: Vec<u8>) -> Result<Vec<String>, String> {
+fn caption_lines(bytes: Vec<u8>) -> Result<Vec<String>, TextError> {
     let text = String::from_utf8(unmarked(bytes)?)
-        .map_err(|e| format!("not UTF-8 (byte {})", e.utf8_error().valid_up_to()))?;
+        .map_err(|e| TextError::NotUtf8(e.utf8_error().valid_up_to()))?;
     let lines: Vec<String> = text
         .lines()
         .map(|line| line.trim().to_string())
         .filter(|line| !line.is_empty())
         .collect();
     match lines.is_empty() {
-        true => Err("holds no caption".into()),
+        true => Err(TextError::NoCaption),
         false => Ok(lines),
     }
 }
 
-fn unmarked(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+fn unmarked(mut bytes: Vec<u8>) -> Result<Vec<u8>, TextError> {
     let word: fn([u8; 2]) -> u16 = match bytes.as_slice() {
         [0xEF, 0xBB, 0xBF, ..] => {
             bytes.drain(..3);
@@ -54,7 +75,7 @@ fn unmarked(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     let text: Result<String, _> = char::decode_utf16(words).collect();
     match text {
         Ok(text) if bytes.len().is_multiple_of(2) => Ok(text.into_bytes()),
-        _ => Err("marked as UTF-16, but is not".into()),
+        _ => Err(TextError::NotUtf16),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::checkpoint::{read_tensors, LoadError, StateDict};
 use crate::clip::tokenizer::FULL_VOCABULARY;
 use crate::clip::vision::VisionFeatures;
 use crate::clip::{ClipActivation, TextConfig, TextEncoder, VisionConfig, VisionEncoder};
+use crate::config_error::ConfigError;
 use crate::torch::{Init, Params};
 
 /// Shape of the network.
@@ -61,7 +62,11 @@ impl ClipConfig {
             path: path.to_path_buf(),
             problem: format!("not {WHAT}: {problem}"),
         };
-        vision.check().map_err(problem)?;
+        let impossible = |e: ConfigError| LoadError::Config {
+            path: path.to_path_buf(),
+            source: e.of_part(format!("not {WHAT}")),
+        };
+        vision.check().map_err(impossible)?;
         if grid * grid != positions {
             return Err(problem(format!(
                 "{positions} positions of patches, which are no square"
@@ -80,7 +85,7 @@ impl ClipConfig {
                     hidden: shape("transformer.resblocks.0.mlp.c_fc.weight", 2)?[0],
                     ..TextConfig::vit_b_32()
                 };
-                config.check().map_err(problem)?;
+                config.check().map_err(impossible)?;
                 if config.vocabulary != FULL_VOCABULARY as i64 {
                     return Err(problem(format!(
                         "a vocabulary of {}, expected CLIP's {FULL_VOCABULARY}",

@@ -41,6 +41,8 @@ pub struct Dinov2Config {
 /// Pixels a side of what FD-DINOv2 compares.
 pub const SIDE: u32 = 224;
 const EPSILON: f64 = 1e-6;
+/// In messages.
+const WHAT: &str = "a DINOv2 network";
 
 impl Dinov2Config {
     /// From the shapes of tensors under facebook's names.
@@ -49,7 +51,6 @@ impl Dinov2Config {
     ///
     /// Tensors of something else.
     pub fn infer(state: &StateDict, path: &Path) -> Result<Self, LoadError> {
-        const WHAT: &str = "a DINOv2 network";
         let shape = |name: &str, dimensions| telling_shape(state, path, name, dimensions, WHAT);
         let patches = shape("patch_embed.proj.weight", 4)?;
         let table = shape("pos_embed", 3)?[1] - 1;
@@ -62,31 +63,36 @@ impl Dinov2Config {
             table: (table.max(0) as f64).sqrt().round() as i64,
             positions: PositionTable::default(),
         };
-        config.check(table).map_err(|problem| LoadError::Format {
-            path: path.to_path_buf(),
-            problem: format!("not {WHAT}: {problem}"),
-        })?;
+        config.check(table, path)?;
         Ok(config)
     }
 
-    fn check(&self, positions: i64) -> Result<(), String> {
-        check_sizes(&[
+    /// Whether such a network can be built, with a table of so many `positions`.
+    fn check(&self, positions: i64, path: &Path) -> Result<(), LoadError> {
+        let sizes = check_sizes(&[
             ("width", self.width, LARGEST),
             ("layers", self.layers, MOST),
             ("hidden", self.hidden, LARGEST),
             ("patch", self.patch, MOST),
             ("table", self.table, MOST),
-        ])?;
-        if self.table * self.table != positions {
-            return Err(format!("{positions} positions, which are no square"));
-        }
-        if self.width % self.heads != 0 {
-            return Err(format!(
-                "{} heads do not divide width {}",
-                self.heads, self.width
-            ));
-        }
-        Ok(())
+        ]);
+        sizes.map_err(|e| LoadError::Config {
+            path: path.to_path_buf(),
+            source: e.of_part(format!("not {WHAT}")),
+        })?;
+        let problem = match () {
+            () if self.table * self.table != positions => {
+                format!("{positions} positions, which are no square")
+            }
+            () if self.width % self.heads != 0 => {
+                format!("{} heads do not divide width {}", self.heads, self.width)
+            }
+            () => return Ok(()),
+        };
+        Err(LoadError::Format {
+            path: path.to_path_buf(),
+            problem: format!("not {WHAT}: {problem}"),
+        })
     }
 }
 

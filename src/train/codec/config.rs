@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config_error::ConfigError;
 use crate::torch::device::Precision;
 use crate::train::engine::learning_rate::{Course, LearningRateConfig};
 use crate::train::engine::optimizer::{GradientClipping, OptimizerConfig};
@@ -176,7 +177,7 @@ impl CodecTrainConfig {
     }
 
     /// Whether the values are possible; the first that is not, by its key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_counts(&[
             ("steps", self.steps, MOST_STEPS),
             ("batch_size", self.batch_size as u64, MOST_TOGETHER),
@@ -207,13 +208,18 @@ impl CodecTrainConfig {
         if let Some(entropy) = book.entropy {
             check_numbers(&[("codebook.entropy", entropy, Range::AboveZero)])?;
         }
-        let within = |part: &'static str| move |problem| format!("{part}.{problem}");
+        let within = |part: &'static str| move |e: ConfigError| e.within(part);
         self.learning_rate
             .check()
             .map_err(within("learning_rate"))?;
         self.optimizer.check().map_err(within("optimizer"))?;
         if matches!(self.learning_rate.course, Course::Plateau { .. }) {
-            return Err("learning_rate.course is plateau, expected constant or cosine".into());
+            let expected = "constant or cosine";
+            return Err(ConfigError::value(
+                "learning_rate.course",
+                "plateau",
+                expected,
+            ));
         }
         check_precision(self.precision)
     }

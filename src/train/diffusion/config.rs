@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::TextTraining;
 use super::preview::PreviewConfig;
+use crate::config_error::ConfigError;
 use crate::diffusion::timesteps::Duplicates;
 use crate::diffusion::ObjectiveConfig;
 use crate::torch::device::Precision;
@@ -127,25 +128,28 @@ impl TrainConfig {
     /// # Errors
     ///
     /// A set that does not fill one batch, a run that is too long.
-    pub fn settle_steps(&mut self, samples: u64) -> Result<(), String> {
+    pub fn settle_steps(&mut self, samples: u64) -> Result<(), ConfigError> {
         let Some(epochs) = self.epochs else {
             return Ok(());
         };
         let batch = self.effective_batch();
         let steps = match samples / batch {
             0 => {
-                return Err(format!(
+                let problem = format!(
                     "{epochs} are wanted of a training set of {samples} samples, and a step \
                      takes {batch}"
-                ))
+                );
+                return Err(ConfigError::impossible("epochs", problem));
             }
             steps => epochs.saturating_mul(steps),
         };
         if steps > MOST_STEPS {
-            return Err(format!("{epochs} make more than {MOST_STEPS} steps"));
+            let problem = format!("{epochs} make more than {MOST_STEPS} steps");
+            return Err(ConfigError::impossible("epochs", problem));
         }
         self.steps = steps;
         check_samples(steps, self.batch_size as u64, self.accumulation as u64)
+            .map_err(|e| e.of_part("epochs"))
     }
 
     /// Samples per optimizer step.
@@ -188,7 +192,7 @@ impl TrainConfig {
     }
 
     /// Whether the values are possible; the first that is not, by its key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_counts(&[
             ("steps", self.steps, MOST_STEPS),
             ("epochs", self.epochs.unwrap_or(1), MOST_STEPS),
@@ -222,7 +226,7 @@ impl TrainConfig {
         check_samples(self.steps, self.batch_size as u64, self.accumulation as u64)?;
         self.preview
             .check_numbers()
-            .map_err(|problem| format!("preview.{problem}"))?;
+            .map_err(|e| e.within("preview"))?;
         let [masked, visible] = self.objective.mask_weight;
         check_numbers(&[
             ("clip.norm", self.clip.norm, Range::AboveZero),
@@ -235,14 +239,14 @@ impl TrainConfig {
             ("objective.mask_weight", masked, Range::AtLeastZero),
             ("objective.mask_weight", visible, Range::AtLeastZero),
         ])?;
-        let within = |part: &'static str| move |problem| format!("{part}.{problem}");
+        let within = |part: &'static str| move |e: ConfigError| e.within(part);
         self.learning_rate
             .check()
             .map_err(within("learning_rate"))?;
         self.optimizer.check().map_err(within("optimizer"))?;
         if let Some(end) = self.clip.end.filter(|_| self.recipe == Recipe::Corrected) {
             if end <= self.clip.start {
-                return Err(format!("clip.end is {end}, expected above clip.start"));
+                return Err(ConfigError::value("clip.end", end, "above clip.start"));
             }
         }
         check_precision(self.precision)

@@ -1,5 +1,6 @@
 //! The plan of a run in numbers, printed before it starts.
 
+use std::error::Error;
 use std::fmt;
 
 use tch::{Device, Kind, Tensor};
@@ -24,6 +25,43 @@ pub struct DiffusionPlan<'a> {
     pub frozen: u64,
     /// Samples per epoch.
     pub samples: u64,
+}
+
+/// A run needs more memory than there is; all in bytes.
+#[derive(Clone, Debug)]
+pub struct MemoryError {
+    /// For weights, gradients and moments.
+    pub state: f64,
+    pub batch: f64,
+    pub available: f64,
+    pub device: Device,
+    /// Settings with which a batch needs less.
+    pub remedies: Vec<&'static str>,
+}
+
+impl Error for MemoryError {}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the run needs about {:.1} GiB of memory ({:.1} for weights, gradients and moments, \
+             {:.1} for a batch), but {:.1} GiB are available on {}",
+            (self.state + self.batch) / GIB,
+            self.state / GIB,
+            self.batch / GIB,
+            self.available / GIB,
+            DeviceChoice(self.device)
+        )?;
+        match self.remedies.is_empty() {
+            true => Ok(()),
+            false => write!(
+                f,
+                "; for a batch less is needed with {}",
+                self.remedies.join(", or ")
+            ),
+        }
+    }
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -75,7 +113,7 @@ impl DiffusionPlan<'_> {
 
     /// Whether the device has the memory that the plan needs, before any of it is taken;
     /// if not, what to do.
-    pub fn check_memory(&self) -> Result<(), String> {
+    pub fn check_memory(&self) -> Result<(), MemoryError> {
         let available = match self.device {
             Device::Cuda(index) => free_memory(index).map(|bytes| bytes as f64),
             _ => memory::available().map(|bytes| bytes as f64),
@@ -87,7 +125,7 @@ impl DiffusionPlan<'_> {
     }
 
     /// Whether the plan needs at most `available` bytes; if not, what to do.
-    pub fn check_against(&self, available: f64) -> Result<(), String> {
+    pub fn check_against(&self, available: f64) -> Result<(), MemoryError> {
         let needed = self.state_bytes() + self.batch_bytes();
         if needed <= available {
             return Ok(());
@@ -102,22 +140,13 @@ impl DiffusionPlan<'_> {
         if self.config.precision == Precision::F32 {
             remedies.push("train.precision: bf16");
         }
-        let remedies = match remedies.is_empty() {
-            true => String::new(),
-            false => format!(
-                "; for a batch less is needed with {}",
-                remedies.join(", or ")
-            ),
-        };
-        Err(format!(
-            "the run needs about {:.1} GiB of memory ({:.1} for weights, gradients and moments, \
-             {:.1} for a batch), but {:.1} GiB are available on {}{remedies}",
-            needed / GIB,
-            self.state_bytes() / GIB,
-            self.batch_bytes() / GIB,
-            available / GIB,
-            DeviceChoice(self.device)
-        ))
+        Err(MemoryError {
+            state: self.state_bytes(),
+            batch: self.batch_bytes(),
+            available,
+            device: self.device,
+            remedies,
+        })
     }
 }
 

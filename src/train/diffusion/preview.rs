@@ -9,6 +9,7 @@ use tch::Device;
 
 use super::MODEL;
 use crate::checkpoint::{Checkpoint, OpenOptions};
+use crate::config_error::ConfigError;
 use crate::picture::{sheet, Picture, Row};
 use crate::pipeline::{label, Pipeline, Subject};
 use crate::torch::device::Precision;
@@ -60,7 +61,7 @@ impl PreviewConfig {
     }
 
     /// Whether the numbers are possible; the first that is not, by its key.
-    pub fn check_numbers(&self) -> Result<(), String> {
+    pub fn check_numbers(&self) -> Result<(), ConfigError> {
         check_most(&[("every", self.every, MOST_STEPS)])?;
         check_counts(&[
             ("columns", self.columns as u64, MOST_PICTURES),
@@ -69,11 +70,9 @@ impl PreviewConfig {
         let rows = self.prompts.len() + self.classes.len();
         let pictures = rows.saturating_mul(self.columns);
         if pictures as u64 > MOST_PICTURES {
-            return Err(format!(
-                "columns is {}: {pictures} pictures with {rows} rows, expected at most \
-                 {MOST_PICTURES}",
-                self.columns
-            ));
+            let found = format!("{}: {pictures} pictures with {rows} rows", self.columns);
+            let expected = format!("at most {MOST_PICTURES}");
+            return Err(ConfigError::value("columns", found, expected));
         }
         Ok(())
     }

@@ -103,10 +103,7 @@ impl Session {
         let train = source.open(&data.train, Split::Train)?;
         let mut config = config.clone();
         let settled = config.settle_steps(train.len());
-        settled.map_err(|problem| TrainError::Setting {
-            key: "train.epochs",
-            problem,
-        })?;
+        settled.map_err(|e| e.within("train"))?;
         let validation = match &data.validation {
             Some(path) => Some(source.open(path, Split::Val)?),
             None => None,
@@ -166,7 +163,7 @@ impl Session {
     /// not finite; a damaged checkpoint.
     pub fn load(self) -> Result<DiffusionTraining, TrainError> {
         let plan = self.plan();
-        plan.check_memory().map_err(TrainError::Memory)?;
+        plan.check_memory()?;
         let flops_per_image = plan.flops_per_image();
         let is_first = self.ranks.is_first();
         let Session {

@@ -22,7 +22,7 @@ use crate::checkpoint::StateDict;
 use crate::data::Fingerprint;
 use crate::files::{self, FileError};
 use crate::torch::host::values;
-use crate::train::TrainError;
+use crate::train::error::{SaveError, TrainError};
 
 const STATE: &str = "state.safetensors";
 const WINDOW: &str = "window.json";
@@ -48,20 +48,20 @@ pub(super) fn fill(
     model: &str,
     state: &RunState,
     contents: Contents,
-) -> Result<(), String> {
+) -> Result<(), SaveError> {
     let mut tensors = tensors(state);
     tensors.extend(contents.tensors);
     Tensor::write_safetensors(&tensors, path.join(STATE)).map_err(|error| {
         let error = match error {
-            TchError::SafeTensorError { err, .. } => err.to_string(),
-            error => error.to_string(),
+            TchError::SafeTensorError { err, .. } => io::Error::other(err),
+            error => io::Error::other(error),
         };
-        FileError::writing(&path.join(STATE))(io::Error::other(error)).to_string()
+        FileError::writing(&path.join(STATE))(error)
     })?;
     let mut names = vec![model, STATE];
     if let Some(window) = contents.window {
         let file = path.join(WINDOW);
-        fs::write(&file, window + "\n").map_err(|e| FileError::writing(&file)(e).to_string())?;
+        fs::write(&file, window + "\n").map_err(FileError::writing(&file))?;
         names.push(WINDOW);
     }
     let manifest = Manifest {
@@ -90,7 +90,7 @@ pub fn newest(folder: &Path, model: &str) -> Result<Option<SavedStep>, TrainErro
     for saved in saved_steps(folder)?.into_iter().rev() {
         match verified(&saved.path, &[model, STATE]) {
             Ok(_) => return Ok(Some(saved)),
-            Err(problem) => log::warn!("{}: {problem}; passed over", saved.path.display()),
+            Err(error) => log::warn!("{}: {error}; passed over", saved.path.display()),
         }
     }
     Ok(None)
@@ -114,11 +114,11 @@ pub(super) fn restore(
     model: &str,
     state: &mut RunState,
 ) -> Result<Restored, TrainError> {
-    let failed = |problem: String| TrainError::Checkpoint {
+    let manifest = verified(path, &[model, STATE]);
+    let manifest = manifest.map_err(|source| TrainError::Manifest {
         path: path.to_path_buf(),
-        problem,
-    };
-    let manifest = verified(path, &[model, STATE]).map_err(failed)?;
+        source,
+    })?;
     let (model, _) = read_safetensors(&path.join(model))?;
     let (rest, _) = read_safetensors(&path.join(STATE))?;
     if let Some(ema) = &mut state.ema {

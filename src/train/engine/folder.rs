@@ -9,7 +9,7 @@ use super::manifest;
 use super::settings::CheckpointConfig;
 use super::task::{Better, Measure};
 use crate::files::{remove_folder, replace_link, FileError, FolderLock, NewFolder};
-use crate::train::TrainError;
+use crate::train::error::{SaveError, TrainError};
 
 const PREFIX: &str = "step-";
 
@@ -95,10 +95,10 @@ impl RunFolder {
         &self,
         step: u64,
         keep: &CheckpointConfig,
-        fill: impl FnOnce(&Path) -> Result<(), String>,
+        fill: impl FnOnce(&Path) -> Result<(), SaveError>,
     ) -> Result<SavedStep, TrainError> {
         let saved = self.at_step(step);
-        self.publish(&saved.path, fill).map_err(|problem| {
+        self.publish(&saved.path, fill).map_err(|source| {
             // What is there now: the folder may have been removed meanwhile.
             let before = saved_steps(&self.path).unwrap_or_default();
             TrainError::Save {
@@ -107,7 +107,7 @@ impl RunFolder {
                     || "there is none before it".into(),
                     |s| format!("{} stays the last one", s.path.display()),
                 ),
-                problem,
+                source,
             }
         })?;
         self.prune(keep)?;
@@ -122,11 +122,11 @@ impl RunFolder {
 
     /// Adds the result of a validation to the checkpoint `saved`.
     pub(super) fn add_validation(&self, saved: &SavedStep, value: f64) -> Result<(), TrainError> {
-        let failed = |problem| TrainError::Checkpoint {
+        let read = manifest::read(&saved.path);
+        let mut manifest = read.map_err(|source| TrainError::Manifest {
             path: saved.path.clone(),
-            problem,
-        };
-        let mut manifest = manifest::read(&saved.path).map_err(failed)?;
+            source,
+        })?;
         manifest.validation = Some(BTreeMap::from([(self.measure.name.to_string(), value)]));
         manifest.validation_due = false;
         manifest.replace(&saved.path)?;
@@ -137,13 +137,12 @@ impl RunFolder {
     fn publish(
         &self,
         path: &Path,
-        fill: impl FnOnce(&Path) -> Result<(), String>,
-    ) -> Result<(), String> {
-        fs::create_dir_all(&self.path)
-            .map_err(|e| FileError::writing(&self.path)(e).to_string())?;
-        let new = NewFolder::beside(path).map_err(|e| e.to_string())?;
+        fill: impl FnOnce(&Path) -> Result<(), SaveError>,
+    ) -> Result<(), SaveError> {
+        fs::create_dir_all(&self.path).map_err(FileError::writing(&self.path))?;
+        let new = NewFolder::beside(path)?;
         fill(&new.temporary())?;
-        new.commit().map_err(|e| e.to_string())
+        Ok(new.commit()?)
     }
 
     /// Keeps the newest checkpoints and the best.

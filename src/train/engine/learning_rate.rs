@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::range::{check_counts, check_most, check_numbers, Range, MOST_STEPS};
+use crate::config_error::ConfigError;
 
 /// Whether a loss must improve by a share of the best one or by an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +79,7 @@ impl LearningRateConfig {
     }
 
     /// Whether the values are possible; the first that is not, by its key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_numbers(&[
             ("start", self.start, Range::AboveZero),
             ("peak", self.peak, Range::AboveZero),

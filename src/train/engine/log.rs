@@ -63,11 +63,11 @@ impl<S: Default + Serialize> Interval<S> {
     }
 
     /// What a checkpoint keeps of it: nothing where it has no steps.
-    pub(super) fn to_json(&self) -> Result<Option<String>, String> {
+    pub(super) fn to_json(&self) -> serde_json::Result<Option<String>> {
         if self.steps == 0 {
             return Ok(None);
         }
-        let mut value = serde_json::to_value(self).map_err(|e| e.to_string())?;
+        let mut value = serde_json::to_value(self)?;
         value["seconds"] = self.elapsed().into();
         Ok(Some(value.to_string()))
     }
@@ -115,9 +115,9 @@ impl Log {
         let Some(Files { lines, events, .. }) = &mut self.files else {
             return Ok(());
         };
-        let text = serde_json::to_string(line).map_err(|e| TrainError::Checkpoint {
+        let text = serde_json::to_string(line).map_err(|source| TrainError::Json {
             path: lines.path().to_path_buf(),
-            problem: e.to_string(),
+            source,
         })?;
         lines.append((text + "\n").as_bytes());
         for (tag, value) in line.scalars() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Fingerprint;
 use crate::files::{self, sha256_of_file, FileError};
-use crate::train::TrainError;
+use crate::train::error::{SaveError, TrainError};
 
 pub(super) const VERSION: u32 = 1;
 const MANIFEST: &str = "manifest.json";
@@ -35,70 +35,105 @@ pub(super) struct Manifest {
     pub files: BTreeMap<String, String>,
 }
 
+/// Why a checkpoint folder and its manifest are not one.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A file in the folder cannot be read.
+    #[error("{name}: {source}")]
+    File {
+        name: String,
+        source: std::io::Error,
+    },
+
+    #[error("{MANIFEST}: {0}")]
+    Json(#[source] serde_json::Error),
+
+    #[error("{MANIFEST}: format version {0}, expected {VERSION}")]
+    Version(u32),
+
+    #[error("{MANIFEST} names no {0}")]
+    Unnamed(String),
+
+    #[error("{name} has SHA-256 {found}, but {MANIFEST} says {expected}")]
+    Hash {
+        name: String,
+        found: String,
+        expected: String,
+    },
+}
+
+impl ManifestError {
+    fn file(name: &str, error: FileError) -> Self {
+        ManifestError::File {
+            name: name.to_string(),
+            source: error.source,
+        }
+    }
+}
+
 impl Manifest {
-    fn text(&self) -> Result<String, String> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
-        Ok(text + "\n")
+    fn text(&self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
     /// Writes the manifest of a folder in the making.
-    pub fn write(&self, folder: &Path) -> Result<(), String> {
+    pub fn write(&self, folder: &Path) -> Result<(), SaveError> {
         let file = folder.join(MANIFEST);
-        fs::write(&file, self.text()?).map_err(|e| FileError::writing(&file)(e).to_string())
+        Ok(fs::write(&file, self.text()?).map_err(FileError::writing(&file))?)
     }
 
     /// Takes the place of the manifest of the checkpoint `path`.
     pub fn replace(&self, path: &Path) -> Result<(), TrainError> {
         let file = path.join(MANIFEST);
-        let text = self.text().map_err(|problem| TrainError::Checkpoint {
+        let text = self.text().map_err(|source| TrainError::Json {
             path: file.clone(),
-            problem,
+            source,
         })?;
         Ok(files::write(&file, text)?)
     }
 }
 
 /// The SHA-256 of each of the files `names` in `folder`.
-pub(super) fn hashes(folder: &Path, names: &[&str]) -> Result<BTreeMap<String, String>, String> {
-    let hash = |name: &&str| {
-        let hash =
-            sha256_of_file(&folder.join(name)).map_err(|e| format!("{name}: {}", e.source))?;
-        Ok((name.to_string(), hash))
-    };
+pub(super) fn hashes(
+    folder: &Path,
+    names: &[&str],
+) -> Result<BTreeMap<String, String>, ManifestError> {
+    let hash = |name: &&str| Ok((name.to_string(), hash(folder, name)?));
     names.iter().map(hash).collect()
 }
 
 /// The manifest of the checkpoint `path`.
-pub(super) fn read(path: &Path) -> Result<Manifest, String> {
+fn hash(folder: &Path, name: &str) -> Result<String, ManifestError> {
+    sha256_of_file(&folder.join(name)).map_err(|e| ManifestError::file(name, e))
+}
+
+pub(super) fn read(path: &Path) -> Result<Manifest, ManifestError> {
     let file = path.join(MANIFEST);
-    let text =
-        files::read_text(&file, MOST_BYTES).map_err(|e| format!("{MANIFEST}: {}", e.source))?;
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    let text = files::read_text(&file, MOST_BYTES).map_err(|e| ManifestError::file(MANIFEST, e))?;
+    let manifest: Manifest = serde_json::from_str(&text).map_err(ManifestError::Json)?;
     if manifest.format_version != VERSION {
-        return Err(format!(
-            "{MANIFEST}: format version {}, expected {VERSION}",
-            manifest.format_version
-        ));
+        return Err(ManifestError::Version(manifest.format_version));
     }
     Ok(manifest)
 }
 
 /// Whether the checkpoint at `path` is whole: its files, `needed` among them, have the
 /// recorded hashes.
-pub(super) fn verified(path: &Path, needed: &[&str]) -> Result<Manifest, String> {
+pub(super) fn verified(path: &Path, needed: &[&str]) -> Result<Manifest, ManifestError> {
     let manifest = read(path)?;
     for name in needed {
         if !manifest.files.contains_key(*name) {
-            return Err(format!("{MANIFEST} names no {name}"));
+            return Err(ManifestError::Unnamed(name.to_string()));
         }
     }
     for (name, expected) in &manifest.files {
-        let found =
-            sha256_of_file(&path.join(name)).map_err(|e| format!("{name}: {}", e.source))?;
+        let found = hash(path, name)?;
         if found != *expected {
-            return Err(format!(
-                "{name} has SHA-256 {found}, but {MANIFEST} says {expected}"
-            ));
+            return Err(ManifestError::Hash {
+                name: name.clone(),
+                found,
+                expected: expected.clone(),
+            });
         }
     }
     Ok(manifest)

@@ -13,7 +13,7 @@ pub mod growing;
 pub mod launch;
 pub mod learning_rate;
 pub mod log;
-mod manifest;
+pub mod manifest;
 pub mod optimizer;
 pub mod parameters;
 pub mod range;

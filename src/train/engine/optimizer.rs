@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::parameters::Parameters;
 use super::range::{check_numbers, Range};
 use super::rules::Recipe;
+use crate::config_error::ConfigError;
 use crate::torch::adamw::{fused_adamw, AdamWConstants, Slot};
 use crate::torch::foreach;
 
@@ -31,7 +32,7 @@ impl Default for OptimizerConfig {
 
 impl OptimizerConfig {
     /// Whether the values are possible; the first that is not, by its key.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         check_numbers(&[
             ("betas", self.betas[0], Range::BelowOne),
             ("betas", self.betas[1], Range::BelowOne),

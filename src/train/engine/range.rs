@@ -1,5 +1,6 @@
 //! Ranges of the numbers in a run's settings.
 
+use crate::config_error::ConfigError;
 use crate::torch::device::Precision;
 
 /// Bound on numbers of steps: far above any run, and exact in the f64 of checkpoints.
@@ -50,55 +51,59 @@ impl Range {
 }
 
 /// The first of `numbers` (key, value, range) that is not in its range.
-pub fn check_numbers(numbers: &[(&str, f64, Range)]) -> Result<(), String> {
+pub fn check_numbers(numbers: &[(&str, f64, Range)]) -> Result<(), ConfigError> {
     match numbers.iter().find(|(_, x, range)| !range.contains(*x)) {
-        Some((key, x, range)) => Err(format!("{key} is {x}, expected {}", range.expected())),
+        Some((key, x, range)) => Err(ConfigError::value(*key, x, range.expected())),
         None => Ok(()),
     }
 }
 
 /// The first of `counts` (key, value, bound) that is not in 1 to its bound.
-pub fn check_counts(counts: &[(&str, u64, u64)]) -> Result<(), String> {
+pub fn check_counts(counts: &[(&str, u64, u64)]) -> Result<(), ConfigError> {
     match counts.iter().find(|(_, n, most)| !(1..=*most).contains(n)) {
-        Some((key, 0, _)) => Err(format!("{key} is 0, expected at least 1")),
-        Some((key, n, most)) => Err(format!("{key} is {n}, expected at most {most}")),
+        Some((key, 0, _)) => Err(ConfigError::value(*key, 0, "at least 1")),
+        Some((key, n, most)) => Err(ConfigError::value(*key, n, format!("at most {most}"))),
         None => Ok(()),
     }
 }
 
 /// The first of `counts` (key, value, bound) that is above its bound; they may be 0.
-pub fn check_most(counts: &[(&str, u64, u64)]) -> Result<(), String> {
+pub fn check_most(counts: &[(&str, u64, u64)]) -> Result<(), ConfigError> {
     match counts.iter().find(|(_, n, most)| n > most) {
-        Some((key, n, most)) => Err(format!("{key} is {n}, expected at most {most}")),
+        Some((key, n, most)) => Err(ConfigError::value(*key, n, format!("at most {most}"))),
         None => Ok(()),
     }
 }
 
 /// Whether the samples of a step, and those of all steps, can be counted; the problem if not.
 /// Every number alone is within its bound.
-pub fn check_samples(steps: u64, batch_size: u64, accumulation: u64) -> Result<(), String> {
+pub fn check_samples(steps: u64, batch_size: u64, accumulation: u64) -> Result<(), ConfigError> {
     let batch = batch_size * accumulation;
     if batch > MOST_LISTED {
-        return Err(format!(
-            "batch_size {batch_size} times accumulation {accumulation} is {batch} samples a step, \
-             expected at most {MOST_LISTED}"
-        ));
+        let problem = format!(
+            "{batch_size} times accumulation {accumulation} is {batch} samples a step, expected \
+             at most {MOST_LISTED}"
+        );
+        return Err(ConfigError::contradiction("batch_size", problem));
     }
     let samples = u128::from(steps) * u128::from(batch);
     if samples > u128::from(MOST_SAMPLES) {
-        return Err(format!(
-            "steps {steps} of {batch} samples are {samples} samples, expected at most {MOST_SAMPLES}"
-        ));
+        let problem = format!(
+            "{steps} of {batch} samples are {samples} samples, expected at most {MOST_SAMPLES}"
+        );
+        return Err(ConfigError::contradiction("steps", problem));
     }
     Ok(())
 }
 
 /// Whether training can compute in this format; the problem if not.
-pub fn check_precision(precision: Precision) -> Result<(), String> {
+pub fn check_precision(precision: Precision) -> Result<(), ConfigError> {
     match precision {
         Precision::F32 | Precision::Bf16 => Ok(()),
-        Precision::F16 => {
-            Err("precision is f16, expected f32 or bf16 (f16 would need loss scaling)".into())
-        }
+        Precision::F16 => Err(ConfigError::value(
+            "precision",
+            "f16",
+            "f32 or bf16 (f16 would need loss scaling)",
+        )),
     }
 }

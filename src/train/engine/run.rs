@@ -116,9 +116,9 @@ impl<T: Task> Run<T> {
         let restored = checkpoint::restore(path, T::MODEL, &mut self.state)?;
         self.task.restore(&restored.model, &restored.rest)?;
         self.interval = match &restored.window {
-            Some(window) => serde_json::from_str(window).map_err(|e| TrainError::Checkpoint {
+            Some(window) => serde_json::from_str(window).map_err(|source| TrainError::Json {
                 path: path.to_path_buf(),
-                problem: e.to_string(),
+                source,
             })?,
             None => Interval::new(self.state.samples),
         };
@@ -458,8 +458,7 @@ impl<T: Task> Run<T> {
         let saved = self
             .folder
             .save(state.step, &self.settings.checkpoint, |path| {
-                task.write_model(&path.join(T::MODEL), state)
-                    .map_err(|e| e.to_string())?;
+                task.write_model(&path.join(T::MODEL), state)?;
                 let contents = Contents {
                     tensors: task.tensors(),
                     window: interval.to_json()?,

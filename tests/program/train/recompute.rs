@@ -124,6 +124,7 @@ fn a_run_without_room_is_refused_with_what_would_help() {
             samples: 1,
         };
         let refusal = plan.check_against(16e9).expect_err("too little memory");
+        let refusal = refusal.to_string();
         (plan.batch_bytes(), refusal)
     };
     let (kept, refusal) = plan(&config);

@@ -85,9 +85,9 @@ impl OfficialConfig {
             condition,
         };
         self.check_grid(&denoiser)?;
-        denoiser.check().map_err(|problem| LoadError::Format {
+        denoiser.check().map_err(|source| LoadError::Config {
             path: self.path.clone(),
-            problem,
+            source,
         })?;
         Ok(denoiser)
     }
@@ -142,9 +142,9 @@ impl OfficialConfig {
             sampling: None,
         };
         self.take_guidance(&mut model)?;
-        model.check().map_err(|problem| LoadError::Format {
+        model.check().map_err(|source| LoadError::Config {
             path: self.path.clone(),
-            problem,
+            source,
         })?;
         Ok(model)
     }
