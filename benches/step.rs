@@ -4,20 +4,24 @@
 //! Prints JSON: seconds per step, best and median of the repeats, split into the
 //! network, the rest of the step (guidance, truncation, draw), and one decode.
 
+use std::error::Error;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use tch::{Device, Kind, Tensor};
-use vqdiffusion::codec::{CodecConfig, ImageCodec};
+use vqdiffusion::checkpoint::config_file::ConfigFile;
+use vqdiffusion::codec::ImageCodec;
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Times, Transition};
+use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Times};
+use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
-use vqdiffusion::transformer::{Conditioning, Denoiser, DenoiserConfig};
+use vqdiffusion::transformer::{Conditioning, Denoiser};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Size {
@@ -25,6 +29,21 @@ enum Size {
     B,
     /// 18 blocks of width 192.
     S,
+}
+
+impl Size {
+    /// The model of this size (`configs/text_b.yaml`, `configs/text_s.yaml`).
+    fn model(self) -> Result<ModelConfig, Box<dyn Error>> {
+        let name = match self {
+            Size::B => "text_b.yaml",
+            Size::S => "text_s.yaml",
+        };
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        match ConfigFile::read(&configs.join(name))? {
+            ConfigFile::Own { model, .. } => Ok(*model),
+            ConfigFile::Official(_) => Err("a configuration of the original".into()),
+        }
+    }
 }
 
 #[derive(Parser)]
@@ -54,7 +73,7 @@ struct Args {
     bench: bool,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     vqdiffusion::torch::runtime::start();
     let args = Args::parse();
     if let Some(threads) = args.threads {
@@ -63,12 +82,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = args.device.available()?;
     let _no_grad = tch::no_grad_guard();
     tch::manual_seed(0);
-    let config = match args.size {
-        Size::B => DenoiserConfig::base(),
-        Size::S => DenoiserConfig::small(),
-    };
+    let model = args.size.model()?;
+    let config = &model.denoiser;
     let params = Params::new(&RandomWeights, device, args.dtype.kind());
-    let mut denoiser = Denoiser::new(&params, &config);
+    let mut denoiser = Denoiser::new(&params, config);
     denoiser.prepare();
     let Conditioning::Text { positions, width } = config.condition else {
         return Err("the benchmark's models are text-conditioned".into());
@@ -77,11 +94,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = &text / text.norm_scalaropt_dim(2.0, [-1], true);
     let condition = denoiser.condition(&text.to_kind(args.dtype.kind()));
 
-    let schedule = Schedule::new(
-        &Transition::released(),
-        config.timesteps as usize,
-        config.codes,
-    );
+    let schedule = model.schedule();
     let options = SamplerConfig {
         steps: config.timesteps as usize,
         times: Times::Even,
@@ -139,8 +152,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     if args.decode {
         let params = Params::new(&RandomWeights, device, Kind::Float);
-        let codec = ImageCodec::new(&params, &CodecConfig::openimages_f8(), None);
-        let tokens = Tensor::randint(8192, [args.batch, config.tokens()], (Kind::Int64, device));
+        let codec = ImageCodec::new(&params, &model.codec, None);
+        let tokens = Tensor::randint(
+            model.codec.codebook,
+            [args.batch, config.tokens()],
+            (Kind::Int64, device),
+        );
         let times: Vec<f64> = (0..4)
             .map(|_| {
                 let began = Instant::now();

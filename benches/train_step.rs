@@ -4,20 +4,22 @@
 //! Prints JSON: seconds per step, best and median. `scripts/bench/train_step.py` does
 //! the same in PyTorch.
 
+use std::error::Error;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use tch::{Device, Kind, Tensor};
-use vqdiffusion::codec::CodecConfig;
+use vqdiffusion::checkpoint::config_file::ConfigFile;
 use vqdiffusion::diffusion::forward::q_sample;
-use vqdiffusion::diffusion::{Objective, Transition};
+use vqdiffusion::diffusion::Objective;
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
 use vqdiffusion::train::diffusion::step::{accumulate, Shown};
 use vqdiffusion::train::{ConditionParts, RunState, TrainConfig, TrainableWeights, TrainingModel};
-use vqdiffusion::transformer::{Conditioning, DenoiserConfig};
+use vqdiffusion::transformer::Conditioning;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Size {
@@ -25,6 +27,21 @@ enum Size {
     B,
     /// 18 blocks of width 192.
     S,
+}
+
+impl Size {
+    /// The model of this size (`configs/text_b.yaml`, `configs/text_s.yaml`).
+    fn model(self) -> Result<ModelConfig, Box<dyn Error>> {
+        let name = match self {
+            Size::B => "text_b.yaml",
+            Size::S => "text_s.yaml",
+        };
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        match ConfigFile::read(&configs.join(name))? {
+            ConfigFile::Own { model, .. } => Ok(*model),
+            ConfigFile::Official(_) => Err("a configuration of the original".into()),
+        }
+    }
 }
 
 #[derive(Parser)]
@@ -50,7 +67,7 @@ struct Args {
     bench: bool,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     vqdiffusion::torch::runtime::start();
     let args = Args::parse();
     if let Some(threads) = args.threads {
@@ -59,14 +76,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = args.device.available()?;
     tch::manual_seed(0);
     let model_config = ModelConfig {
-        denoiser: match args.size {
-            Size::B => DenoiserConfig::base(),
-            Size::S => DenoiserConfig::small(),
-        },
-        transition: Transition::released(),
         text: None, // features are given
-        codec: CodecConfig::openimages_f8(),
-        sampling: None,
+        ..args.size.model()?
     };
     let config = TrainConfig::default();
     let parts = ConditionParts::new(&model_config, None, device);

@@ -12,8 +12,10 @@ use super::open::{Checkpoint, Layout, OpenOptions};
 use super::safetensors_file::is_safetensors;
 use super::state_dict::{read_safetensors, StateDict};
 use crate::codec::CodecConfig;
-use crate::model::{ModelConfig, TextCondition};
-use crate::transformer::config::{Activation, AdaptiveNorm, IndexEmbedding, PositionWeights};
+use crate::model::{ModelConfig, NullText, TextCondition};
+use crate::transformer::config::{
+    Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding, PositionWeights,
+};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// What [`describe`] found.
@@ -187,10 +189,14 @@ pub fn model_facts(model: &ModelConfig) -> Vec<(&'static str, String)> {
     let [height, width] = model.picture_size();
     let mut facts = denoiser_facts(d);
     if let Some(TextCondition { tower, null }) = &model.text {
+        let null = match null {
+            NullText::Learned => "learned",
+            NullText::EmptyPrompt => "the empty prompt",
+        };
         facts.push((
             "text",
             format!(
-                "CLIP tower of {} blocks, width {}, vocabulary {}, null text: {null:?}",
+                "CLIP tower of {} blocks, width {}, vocabulary {}, null text: {null}",
                 tower.layers, tower.width, tower.vocabulary
             ),
         ));
@@ -237,9 +243,17 @@ pub fn denoiser_facts(d: &DenoiserConfig) -> Vec<(&'static str, String)> {
 
 /// Its sizes, and the kinds of its parts where they are not the released ones.
 fn denoiser_fact(d: &DenoiserConfig) -> String {
+    let feed_forward = match d.feed_forward {
+        FeedForwardKind::Fc => "dense",
+        FeedForwardKind::Conv => "convolutional",
+    };
+    let timesteps = match d.timestep_embedding {
+        IndexEmbedding::Table => "learned",
+        IndexEmbedding::Sinusoid => "sinusoidal",
+    };
     let mut fact = format!(
-        "{} blocks, width {}, {} heads, {:?} feed-forward ×{}, {:?} timesteps",
-        d.layers, d.width, d.heads, d.feed_forward, d.expansion, d.timestep_embedding
+        "{} blocks, width {}, {} heads, {feed_forward} feed-forward ×{}, {timesteps} timesteps",
+        d.layers, d.width, d.heads, d.expansion
     );
     if d.activation == Activation::Gelu {
         fact += ", GELU";
@@ -256,7 +270,7 @@ fn denoiser_fact(d: &DenoiserConfig) -> String {
 /// An image codec in words.
 pub fn codec_fact(codec: &CodecConfig) -> String {
     format!(
-        "{:?} quantizer, {} codes, factor {}",
+        "{} quantizer, {} codes, factor {}",
         codec.quantizer,
         codec.codebook,
         codec.factor()

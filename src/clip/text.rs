@@ -116,21 +116,6 @@ impl TextConfig {
             .for_each(|(id, marker)| *id = marker);
         ids
     }
-
-    /// OpenAI's ViT-B/32.
-    pub fn vit_b_32() -> Self {
-        TextConfig {
-            vocabulary: 49408,
-            merges: MergeSource::Clip,
-            context: 77,
-            width: 512,
-            layers: 12,
-            heads: 8,
-            hidden: 2048,
-            tokens: TokenRule::Official,
-            features: FeatureConfig::default(),
-        }
-    }
 }
 
 /// The text tower.

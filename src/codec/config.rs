@@ -1,5 +1,7 @@
 //! Shape of the image codec.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config_error::ConfigError;
@@ -15,6 +17,16 @@ pub enum QuantizerKind {
     Vector,
     /// Nearest entry of a codebook moved by exponential averages (ITHQ VQ-VAE).
     Ema,
+}
+
+impl fmt::Display for QuantizerKind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            QuantizerKind::Gumbel => "Gumbel",
+            QuantizerKind::Vector => "vector",
+            QuantizerKind::Ema => "EMA",
+        })
+    }
 }
 
 /// Shape of a VQGAN-style codec (`ddconfig` of taming, `patch_vqgan` of the original).
@@ -57,54 +69,6 @@ fn is_released(groups: &i64) -> bool {
 }
 
 impl CodecConfig {
-    /// The OpenImages f8 Gumbel VQGAN of COCO, CUB-200 and Conceptual Captions
-    /// (`taming_f8_8192_openimages.yaml`).
-    pub fn openimages_f8() -> Self {
-        CodecConfig {
-            resolution: 256,
-            channels: 128,
-            multipliers: vec![1, 1, 2, 4],
-            residual_blocks: 2,
-            attention_resolutions: vec![32],
-            latent_channels: 256,
-            embedding_width: 256,
-            codebook: 8192,
-            quantizer: QuantizerKind::Gumbel,
-            norm_groups: RELEASED_GROUPS,
-        }
-    }
-
-    /// The f16 VQGAN of ImageNet (`vqgan_imagenet_f16_16384.yaml`).
-    pub fn imagenet_f16() -> Self {
-        CodecConfig {
-            multipliers: vec![1, 1, 2, 2, 4],
-            attention_resolutions: vec![16],
-            codebook: 16384,
-            quantizer: QuantizerKind::Vector,
-            ..Self::openimages_f8()
-        }
-    }
-
-    /// The f16 VQGAN of FFHQ (`vqgan_ffhq_f16_1024.yaml`).
-    pub fn ffhq_f16() -> Self {
-        CodecConfig {
-            codebook: 1024,
-            ..Self::imagenet_f16()
-        }
-    }
-
-    /// The f8 VQ-VAE of ITHQ.
-    pub fn ithq_f8() -> Self {
-        CodecConfig {
-            channels: 64,
-            multipliers: vec![1, 2, 4, 8],
-            embedding_width: 128,
-            codebook: 4096,
-            quantizer: QuantizerKind::Ema,
-            ..Self::openimages_f8()
-        }
-    }
-
     /// The same network for pictures of another `resolution`, a multiple of the
     /// factor: attention stays at the same levels.
     pub fn set_resolution(&mut self, resolution: i64) {

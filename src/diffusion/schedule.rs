@@ -60,14 +60,6 @@ impl Transition {
             gamma: [0.000009, 0.99999],
         }
     }
-
-    /// The schedule the paper describes: γ̄ rises to 0.9 and K·β̄ to 0.1.
-    pub fn paper() -> Self {
-        Transition::MaskAndReplace {
-            alpha: [0.99999, 0.000009],
-            gamma: [0.000009, 0.9],
-        }
-    }
 }
 
 /// What the noise between two times does to a code: the three probabilities sum to 1.

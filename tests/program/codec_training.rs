@@ -245,7 +245,7 @@ fn the_codec_file_serves_other_commands() {
     let out = succeed(at, &["inspect", "run/codec.safetensors"]);
     for word in [
         "vqdiffusion image codec",
-        "Ema quantizer, 32 codes, factor 2",
+        "EMA quantizer, 32 codes, factor 2",
     ] {
         assert!(out.contains(word), "{word:?} not in: {out}");
     }

@@ -144,7 +144,7 @@ fn diffusers_folder_to_native_and_back() {
         "diffusers folder",
         "2 blocks, width 48, 4 heads",
         "8×8 of 29 codes, 100 diffusion steps",
-        "null text: Learned",
+        "null text: learned",
         "16×16 pictures",
     ] {
         assert!(out.contains(word), "{word:?} not in {out}");

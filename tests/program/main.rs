@@ -13,6 +13,7 @@ mod hostile;
 mod library;
 mod model_files;
 mod official_options;
+mod released;
 mod running;
 mod surroundings;
 mod token_cache;

@@ -540,7 +540,7 @@ fn options_without_a_counterpart() {
 /// A shape with options is recognised by its weights and what its configuration says.
 #[test]
 fn the_usual_options_are_not_written() {
-    let usual = DenoiserConfig::base();
+    let usual = crate::released::base();
     let yaml = serde_yaml::to_string(&usual).unwrap();
     for key in ["activation", "position_weights", "timestep_norm"] {
         assert!(!yaml.contains(key), "{yaml}");

@@ -14,7 +14,7 @@ use vqdiffusion::checkpoint::pytorch::{DType, Saved, SavedTensor, TorchWriter};
 use vqdiffusion::checkpoint::state_dict::Source;
 use vqdiffusion::checkpoint::{Entry, StateDict, WeightSet};
 use vqdiffusion::clip::ClipTokenizer;
-use vqdiffusion::codec::{CodecConfig, ImageCodec};
+use vqdiffusion::codec::ImageCodec;
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::picture::read_png_texts;
 use vqdiffusion::pipeline::Conditioner;
@@ -22,6 +22,7 @@ use vqdiffusion::torch::{Init, Params, WeightSource};
 use vqdiffusion::transformer::config::FeedForwardKind;
 use vqdiffusion::transformer::{Denoiser, DenoiserConfig, NullClass};
 
+use crate::released;
 use crate::running::changed;
 
 /// Tensors by name, in the order of a file.
@@ -367,7 +368,7 @@ fn codec_files_of_every_layout() -> Outcome {
             "{name}"
         );
         let out = succeed(&folder, &["inspect", name]);
-        for words in ["image codec alone", "Vector quantizer, 26 codes, factor 16"] {
+        for words in ["image codec alone", "vector quantizer, 26 codes, factor 16"] {
             let found = out.iter().any(|line| line.contains(words));
             assert!(found, "{name}: no {words:?} in {out:?}");
         }
@@ -502,8 +503,8 @@ fn configurations_are_checked_against_the_variant() -> Outcome {
             &anything,
             "TamingFFHQVQVAE",
             "TamingGumbelVQVAE",
-            "Gumbel",
-            "Vector",
+            "the Gumbel quantizer",
+            "the vector quantizer",
         ),
         (
             &anything,
@@ -533,7 +534,7 @@ fn configurations_are_checked_against_the_variant() -> Outcome {
         "variant      class-conditional",
         "tokens       4×4 of 30 codes, 50 diffusion steps",
         "classes      1000, null class: a learned row",
-        "codec        Vector quantizer, 64 codes, factor 16, 64×64 pictures",
+        "codec        vector quantizer, 64 codes, factor 16, 64×64 pictures",
     ] {
         assert!(out.iter().any(|l| l == line), "{line:?} not in {out:?}");
     }
@@ -613,23 +614,23 @@ fn released_sizes() {
     let small = DenoiserConfig {
         feed_forward: FeedForwardKind::Conv,
         expansion: 2,
-        ..DenoiserConfig::small()
+        ..released::small()
     };
     for (name, config, expected) in [
         ("S", small, 35_936_647),
-        ("B", DenoiserConfig::base(), 388_780_871),
-        ("L", DenoiserConfig::large(), 1_359_274_624),
+        ("B", released::base(), 388_780_871),
+        ("L", released::large(), 1_359_274_624),
         (
             "1000 classes",
-            DenoiserConfig::imagenet(NullClass::Mean),
+            released::imagenet(NullClass::Mean),
             518_025_678,
         ),
         (
             "1001 classes",
-            DenoiserConfig::imagenet(NullClass::Learned),
+            released::imagenet(NullClass::Learned),
             518_037_966,
         ),
-        ("unconditional", DenoiserConfig::ffhq(), 411_185_664),
+        ("unconditional", released::ffhq(), 411_185_664),
     ] {
         let found = parameters(|p| drop(Denoiser::new(p, &config)));
         assert_eq!(found, expected, "{name}");
@@ -638,22 +639,22 @@ fn released_sizes() {
     for (name, config, expected) in [
         (
             "f8",
-            CodecConfig::openimages_f8(),
+            released::openimages_f8(),
             26_345_728 + 38_316_163 + 4_202_496 + 2 * 65_792,
         ),
         (
             "f16",
-            CodecConfig::imagenet_f16(),
+            released::imagenet_f16(),
             29_298_176 + 42_449_795 + 4_194_304 + 2 * 65_792,
         ),
         (
             "FFHQ",
-            CodecConfig::ffhq_f16(),
+            released::ffhq_f16(),
             29_298_176 + 42_449_795 + 262_144 + 2 * 65_792,
         ),
         (
             "ITHQ",
-            CodecConfig::ithq_f8(),
+            released::ithq_f8(),
             25_724_608 + 37_694_851 + 524_288 + 32_896 + 33_024,
         ),
     ] {
@@ -671,31 +672,19 @@ fn configuration(name: &str) -> Result<ModelConfig, Box<dyn std::error::Error>> 
     }
 }
 
-/// The files in configs/ say what the presets say.
+/// The files in configs/ say what the published ones say.
 #[test]
 fn configuration_files() -> Outcome {
     for (name, denoiser, codec) in [
-        (
-            "text_b.yaml",
-            DenoiserConfig::base(),
-            CodecConfig::openimages_f8(),
-        ),
-        (
-            "text_s.yaml",
-            DenoiserConfig::small(),
-            CodecConfig::openimages_f8(),
-        ),
-        (
-            "text_l.yaml",
-            DenoiserConfig::large(),
-            CodecConfig::ithq_f8(),
-        ),
+        ("text_b.yaml", released::base(), released::openimages_f8()),
+        ("text_s.yaml", released::small(), released::openimages_f8()),
+        ("text_l.yaml", released::large(), released::ithq_f8()),
         (
             "imagenet.yaml",
-            DenoiserConfig::imagenet(NullClass::Learned),
-            CodecConfig::imagenet_f16(),
+            released::imagenet(NullClass::Learned),
+            released::imagenet_f16(),
         ),
-        ("ffhq.yaml", DenoiserConfig::ffhq(), CodecConfig::ffhq_f16()),
+        ("ffhq.yaml", released::ffhq(), released::ffhq_f16()),
     ] {
         let model = configuration(name)?;
         assert_eq!(model.denoiser, denoiser, "{name}");

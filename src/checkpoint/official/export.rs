@@ -14,7 +14,7 @@ use super::super::infer::{classes_of, usual_grid};
 use super::super::pytorch::{Saved, SavedTensor, TorchWriter};
 use super::super::state_dict::{Entry, StateDict};
 use super::super::vocabulary::{self, MERGES};
-use super::config::norm_name;
+use super::config::check::norm_name;
 use super::key_names::{is_recomputed, CODEC, CODE_MAPPING, DENOISER};
 use crate::clip::{Merges, TokenRule};
 use crate::codec::config::RELEASED_GROUPS;

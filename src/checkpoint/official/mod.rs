@@ -8,8 +8,9 @@ mod import;
 mod key_names;
 mod options;
 
-pub(super) use config::norm_name;
-pub use config::{places, resolve, OfficialConfig};
+pub(super) use config::check::norm_name;
+pub use config::named::{places, resolve};
+pub use config::OfficialConfig;
 pub use document::{Document, OptionError};
 pub(super) use import::{collect, entry, tensor_at};
 pub use import::{read, read_mapping, OfficialKind, WeightSet};

@@ -7,9 +7,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::weights::{join_qkv, load, telling_shape, transposed, Loaded};
 use crate::checkpoint::{read_tensors, LoadError, StateDict};
+use crate::clip::text::{FeatureConfig, MergeSource};
 use crate::clip::tokenizer::FULL_VOCABULARY;
 use crate::clip::vision::VisionFeatures;
-use crate::clip::{ClipActivation, TextConfig, TextEncoder, VisionConfig, VisionEncoder};
+use crate::clip::{
+    ClipActivation, TextConfig, TextEncoder, TokenRule, VisionConfig, VisionEncoder,
+};
 use crate::config_error::ConfigError;
 use crate::torch::{Init, Params};
 
@@ -83,7 +86,9 @@ impl ClipConfig {
                     layers: state.count_indexed("transformer.resblocks."),
                     heads: (tokens[1] / 64).max(1),
                     hidden: shape("transformer.resblocks.0.mlp.c_fc.weight", 2)?[0],
-                    ..TextConfig::vit_b_32()
+                    merges: MergeSource::Clip,
+                    tokens: TokenRule::Official,
+                    features: FeatureConfig::default(),
                 };
                 config.check().map_err(impossible)?;
                 if config.vocabulary != FULL_VOCABULARY as i64 {

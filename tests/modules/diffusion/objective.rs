@@ -7,13 +7,15 @@ use vqdiffusion::diffusion::objective::{Objective, ObjectiveConfig};
 use vqdiffusion::diffusion::timesteps::{Duplicates, TimestepSampler};
 use vqdiffusion::diffusion::{Schedule, Transition};
 
+use crate::diffusion::paper;
+
 const CODES: usize = 4;
 const STEPS: usize = 7;
 
 fn transitions() -> Vec<(&'static str, Transition)> {
     vec![
         ("released", Transition::released()),
-        ("paper", Transition::paper()),
+        ("paper", paper()),
         (
             "mask only",
             Transition::MaskOnly {

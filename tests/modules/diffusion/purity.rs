@@ -18,6 +18,7 @@ use vqdiffusion::diffusion::{
 };
 
 use crate::diffusion::enumeration::{finished, floats, integers, steps, unobserved};
+use crate::diffusion::paper;
 
 const RULES: [ReverseRule; 3] = [
     ReverseRule::Exact,
@@ -96,7 +97,7 @@ fn evaluations_reveal_at_most_the_limit() {
 fn general_counts_cover_every_token() {
     let transitions = [
         Transition::released(),
-        Transition::paper(),
+        paper(),
         Transition::MaskOnly { gamma: [0.1, 1.0] },
     ];
     for transition in &transitions {
@@ -313,7 +314,7 @@ fn every_rule_and_number_of_steps_reveals() {
 fn revealing_does_not_depend_on_the_batch() {
     // The paper's prior leaves a tenth of x_T visible, not the same number in each
     // image, so images run out of masked positions at different steps.
-    for transition in [Transition::released(), Transition::paper()] {
+    for transition in [Transition::released(), paper()] {
         let schedule = Schedule::new(&transition, 12, 4);
         for rule in RULES {
             let config = config(rule, 12, Some(1.5), 3);

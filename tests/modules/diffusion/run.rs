@@ -9,13 +9,17 @@ use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::exact::{self, Widths};
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Start, Stopped};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Transition};
+use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule};
 use vqdiffusion::torch::cuda::prefer_flash_attention;
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
-use vqdiffusion::transformer::{Denoiser, DenoiserConfig};
+use vqdiffusion::transformer::config::{
+    Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding, PositionWeights,
+};
+use vqdiffusion::transformer::{Conditioning, Denoiser, DenoiserConfig};
 
 use crate::diffusion::enumeration::*;
+use crate::diffusion::paper;
 use crate::drawn::drawn;
 
 /// A network of its own for every position: logits that depend on all tokens and the time.
@@ -125,8 +129,17 @@ fn padding_does_not_change_what_the_network_says() {
         codes: 7,
         grid: [6, 6],
         position_table: [6, 6],
+        position_weights: PositionWeights::Embedding,
         timesteps: 20,
-        ..DenoiserConfig::small()
+        timestep_embedding: IndexEmbedding::Table,
+        timestep_norm: AdaptiveNorm::Layer,
+        feed_forward: FeedForwardKind::Fc,
+        activation: Activation::Gelu2,
+        expansion: 4,
+        condition: Conditioning::Text {
+            positions: 77,
+            width: 512,
+        },
     };
     let _no_grad = tch::no_grad_guard();
     let (mut denoiser, text) = drawn(5, || {
@@ -137,7 +150,7 @@ fn padding_does_not_change_what_the_network_says() {
     });
     denoiser.prepare();
     let condition = denoiser.condition(&text);
-    let schedule = Schedule::new(&Transition::paper(), 20, 7);
+    let schedule = Schedule::new(&paper(), 20, 7);
     let plan = crate::diffusion::enumeration::config(ReverseRule::Exact, 10)
         .plan(&schedule, config.tokens())
         .unwrap();

@@ -7,6 +7,7 @@ use vqdiffusion::diffusion::sampler::{PlannedStep, SamplerError};
 use vqdiffusion::diffusion::{ReverseRule, Schedule, Transition};
 
 use crate::diffusion::enumeration::steps as plan;
+use crate::diffusion::paper;
 
 const T: usize = 100;
 const K: i64 = 2887;
@@ -190,7 +191,7 @@ fn log_buffers_and_their_clean_entry() {
 #[test]
 fn other_schedules() {
     // P1: c̄ rises 0 → 0.9 and K·b̄ 0 → 0.1.
-    let paper = Schedule::new(&Transition::paper(), T, K);
+    let paper = Schedule::new(&paper(), T, K);
     let (first, last) = (paper.at(0), paper.at(99));
     check("c̄ at 0", first.mask, "0.000009000000");
     check("K·b̄ at 0", first.uniform, "0.000001000000");
@@ -250,7 +251,7 @@ fn check_choice(what: &str, found: Choice, published: [&str; 3]) {
 #[test]
 fn kernel_numbers() {
     let released = Schedule::new(&Transition::released(), T, K);
-    let paper = Schedule::new(&Transition::paper(), T, K);
+    let paper = Schedule::new(&paper(), T, K);
     let table = [
         (
             &released,

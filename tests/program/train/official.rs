@@ -311,7 +311,7 @@ fn configurations_are_described() {
     for line in [
         "layout       official configuration with its recipe of training",
         "variant      text-conditioned",
-        "denoiser     3 blocks, width 48, 4 heads, Fc feed-forward ×4, Table timesteps",
+        "denoiser     3 blocks, width 48, 4 heads, dense feed-forward ×4, learned timesteps",
         "training     100 epochs in batches of 4",
     ] {
         assert!(

@@ -110,7 +110,7 @@ fn a_run_that_recomputes_follows_one_that_does_not() {
 #[test]
 fn a_run_without_room_is_refused_with_what_would_help() {
     let model = ModelConfig {
-        denoiser: vqdiffusion::transformer::DenoiserConfig::large(),
+        denoiser: crate::released::large(),
         ..text_model()
     };
     let mut config = TrainConfig::default();

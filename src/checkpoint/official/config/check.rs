@@ -139,8 +139,8 @@ impl OfficialConfig {
         };
         self.compare(
             &format!("{CODEC}.target"),
-            format!("{declared:?}"),
-            format!("{:?}", codec.quantizer),
+            format!("the {declared} quantizer"),
+            format!("the {} quantizer", codec.quantizer),
             file,
         )
     }

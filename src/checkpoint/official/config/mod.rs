@@ -3,8 +3,8 @@
 //! [`shape`] is the model that it declares, [`check`] compares it with weights, [`named`] are
 //! the files that it names.
 
-mod check;
-mod named;
+pub(super) mod check;
+pub(super) mod named;
 mod shape;
 
 use std::path::{Path, PathBuf};
@@ -18,9 +18,6 @@ use super::options::{self, ADAPTIVE_NORMS, CODEC, CONDITION, DIFFUSION, MODEL, N
 use crate::diffusion::Times;
 use crate::model::{ModelConfig, UsualSampling};
 use crate::transformer::config::{Activation, AdaptiveNorm, IndexEmbedding};
-
-pub(in crate::checkpoint) use check::norm_name;
-pub use named::{places, resolve};
 
 /// An official YAML file.
 #[derive(Clone, Debug)]
