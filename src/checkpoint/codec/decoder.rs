@@ -32,10 +32,11 @@ pub fn replace_decoder(model: &mut Checkpoint, path: &Path) -> Result<(), LoadEr
         problem: format!("{problem}, so that its decoder does not fit"),
     };
     if wanted != model.config.codec {
+        let [theirs, ours] = [&wanted, &model.config.codec]
+            .map(|config| serde_json::to_string(config).unwrap_or_default());
+        let path = model.path.display();
         return Err(unfit(format!(
-            "its codec is {wanted:?}, but that of {} is {:?}",
-            model.path.display(),
-            model.config.codec
+            "its codec is {theirs}, but that of {path} is {ours}"
         )));
     }
     let prefix = format!("{CODEC}.");

@@ -145,7 +145,7 @@ impl SamplerConfig {
             if !masks {
                 return option(
                     "purity",
-                    format!("{:?}", revealing.purity),
+                    revealing.purity.map_or("off".into(), |r| r.to_string()),
                     "a model whose noise masks tokens (this one only replaces them)",
                 );
             }
@@ -153,7 +153,7 @@ impl SamplerConfig {
         if !masks && self.rule.rule().mask_share(schedule) > 0.0 {
             return option(
                 "rule",
-                format!("{:?}", self.rule),
+                format!("{:?}", self.rule).to_lowercase(),
                 "the exact rule, since the model's noise masks no tokens",
             );
         }
