@@ -135,6 +135,9 @@ pub fn of_panic(payload: &(dyn Any + Send)) -> String {
             None => format!("{work}: libtorch: {}", first_line(&text)),
         };
     }
+    if let Some(asked) = memory_asked_for(text) {
+        return out_of_memory(&asked, work, remedy);
+    }
     let place = match &state.panicked_at {
         Some((file, line)) => format!("{file}:{line}"),
         None => "an unknown place".into(),
