@@ -8,7 +8,7 @@ use clap::Args;
 use tch::Tensor;
 
 use super::codec_run::CodecArgs;
-use super::out_folder::prepare;
+use super::out_folder::{prepare, refuse_to_replace};
 use super::CliResult;
 use crate::codec::image_codec::to_bytes;
 use crate::codec::Rounding;
@@ -30,7 +30,9 @@ pub struct ReconstructArgs {
 
 pub fn run(args: &ReconstructArgs) -> CliResult {
     let names = output_names(&args.codec.images, &args.out)?;
-    prepare(&args.out, &names, args.overwrite)?;
+    if !args.overwrite {
+        names.iter().try_for_each(|name| refuse_to_replace(name))?;
+    }
     let codec = args.codec.codec()?;
     for (i, name) in names.iter().enumerate() {
         let (original, tokens) = args.codec.encode(&codec, i)?;
@@ -41,6 +43,8 @@ pub fn run(args: &ReconstructArgs) -> CliResult {
                 .decode(&tokens.to_device(codec.device), codec.grid)
         };
         let picture = Picture::from_tensor(&to_bytes(&decoded, Rounding::Nearest).get(0));
+        // Here, so that pictures that cannot be read leave no empty folder.
+        prepare(&args.out, &[], true)?;
         write_png(name, &picture, &[])?;
         writeln!(
             std::io::stdout(),
