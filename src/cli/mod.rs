@@ -17,6 +17,7 @@ mod experiment_args;
 mod failure;
 mod fields;
 mod inspect;
+mod launch;
 mod model_source;
 mod out_folder;
 mod progress;

@@ -1,19 +1,19 @@
 //! `vqdiffusion train`: an experiment to checkpoints.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
+use super::launch::LaunchArgs;
 use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::Experiment;
 use crate::train::diffusion::session::{open_start, DiffusionTraining, Session};
 use crate::train::diffusion::{LogLine, MODEL};
-use crate::train::engine::launch::launch;
 use crate::train::engine::{Ended, Event, Ranks, Resume};
 
 const HELP: &str = "\
@@ -41,29 +41,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "CHECKPOINT")]
     init_from: Option<PathBuf>,
 
-    /// Processes on this machine that divide every step among them, on the CPU; one thread
-    /// each unless OMP_NUM_THREADS or --threads says otherwise. torchrun can start them too
-    /// (`torchrun --no-python`).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    nproc_per_node: Option<u16>,
+    #[command(flatten)]
+    launch: LaunchArgs,
 
     #[command(flatten)]
     compute: ComputeArgs,
-}
-
-/// This command line without the number of processes, for each of them.
-fn one_process() -> std::io::Result<Command> {
-    const FLAG: &str = "--nproc-per-node";
-    let mut command = Command::new(std::env::current_exe()?);
-    let mut words = std::env::args_os().skip(1);
-    while let Some(word) = words.next() {
-        if word == FLAG {
-            words.next();
-        } else if !word.to_string_lossy().starts_with(&format!("{FLAG}=")) {
-            command.arg(word);
-        }
-    }
-    Ok(command)
 }
 
 pub fn run(args: &TrainArgs) -> CliResult {
@@ -73,16 +55,10 @@ pub fn run(args: &TrainArgs) -> CliResult {
         experiment.weights.init_from = Some(path.clone());
     }
     let resume = args.resume.clone().unwrap_or_default();
-    if let (Some(count), false) = (args.nproc_per_node, wanted.print_config) {
-        let stop = stop_on_signals()?;
-        let program = one_process()?;
-        let again = || {
-            let mut command = Command::new(program.get_program());
-            command.args(program.get_args());
-            command
-        };
-        let code = launch(again, count.into(), STOPPED, &stop)?;
-        return Ok(ExitCode::from(code));
+    if !wanted.print_config {
+        if let Some(code) = args.launch.run()? {
+            return Ok(code);
+        }
     }
     let resumed = match &resume {
         Resume::No => None,
