@@ -67,12 +67,7 @@ pub enum TrainingDraw {
 /// [`TrainingDraw::Order`]. Its numbers depend on nothing else, so that a run can be
 /// continued, or spread over processes, without any generator state.
 pub fn sample_generator(seed: u64, index: u64, draw: TrainingDraw) -> ChaCha8Rng {
-    let mut key = [0u8; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&index.to_le_bytes());
-    key[16] = draw as u8;
-    key[24..].copy_from_slice(b"training"); // apart from the keys of pictures
-    ChaCha8Rng::from_seed(key)
+    keyed(seed, index, draw as u8, b"training")
 }
 
 /// What is drawn for a measure of pictures; part of its key.
@@ -92,11 +87,17 @@ pub enum MeasureDraw {
 
 /// The generator of the draw `index` for a measure.
 pub fn measure_generator(seed: u64, index: u64, draw: MeasureDraw) -> ChaCha8Rng {
-    let mut key = [0u8; 32];
+    keyed(seed, index, draw as u8, b"measures")
+}
+
+/// The generator of a key; the last word keeps it apart from the keys of pictures and of other
+/// purposes.
+fn keyed(seed: u64, index: u64, draw: u8, purpose: &[u8; 8]) -> ChaCha8Rng {
+    let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&index.to_le_bytes());
-    key[16] = draw as u8;
-    key[24..].copy_from_slice(b"measures"); // apart from the keys of pictures
+    key[16] = draw;
+    key[24..].copy_from_slice(purpose);
     ChaCha8Rng::from_seed(key)
 }
 

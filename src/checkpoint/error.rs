@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::hub::HubError;
-use super::load::LoadReport;
 use super::pytorch::CheckpointError;
+use super::report::LoadReport;
 use crate::clip::MergesError;
 use crate::codec::image_codec::CodeMappingError;
 use crate::config_error::ConfigError;

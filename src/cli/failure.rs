@@ -9,7 +9,7 @@ use std::any::Any;
 use std::error::Error;
 use std::ffi::CStr;
 use std::fmt::{self, Write};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::panic::PanicHookInfo;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -112,7 +112,7 @@ pub fn remember(panic: &PanicHookInfo) {
     }
     if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {
         let trace = std::backtrace::Backtrace::force_capture();
-        super::progress::say(format_args!("{panic}\n{trace}"));
+        let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("{panic}\n{trace}\n"));
     }
     let place = panic
         .location()
@@ -209,9 +209,7 @@ pub fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     while let Some(error) = cause {
         let kind = match error.downcast_ref::<serde_json::Error>() {
             Some(json) => json.io_error_kind(),
-            None => error
-                .downcast_ref::<std::io::Error>()
-                .map(std::io::Error::kind),
+            None => error.downcast_ref::<io::Error>().map(io::Error::kind),
         };
         if kind == Some(ErrorKind::BrokenPipe) {
             return true;

@@ -111,11 +111,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
         ));
     }
     if let Some(aside) = set_aside {
-        say(format_args!(
-            "set aside    the newer checkpoints of steps {:?}, with the log so far: {}",
-            aside.steps,
-            aside.folder.display()
-        ));
+        say(format_args!("set aside    {aside}"));
     }
     let mut progress = ProgressDisplay::new(steps, "training", !speaks);
     progress.start_at(run.state.step);

@@ -82,11 +82,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         ));
     }
     if let Some(aside) = set_aside {
-        say(format_args!(
-            "set aside the newer checkpoints of steps {:?}, with the log so far: {}",
-            aside.steps,
-            aside.folder.display()
-        ));
+        say(format_args!("set aside {aside}"));
     }
     let mut progress = ProgressDisplay::new(train.steps, "training the codec", false);
     progress.start_at(run.state.step);

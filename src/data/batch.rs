@@ -86,7 +86,7 @@ impl TokenLoader {
         match &self.source {
             Source::Memory(data) => Fingerprint::of_samples(data),
             Source::Cache(data) => data.cache().fingerprint(),
-            Source::Live(data) => data.dataset().fingerprint(),
+            Source::Live(data) => Fingerprint::of_items(&data.dataset().items),
         }
     }
 

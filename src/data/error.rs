@@ -1,9 +1,11 @@
 //! What can go wrong between a data set and a batch.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::text::TextError;
-use super::samples::SamplesError;
+use safetensors::tensor::Dtype;
+use tch::Kind;
+
 use crate::files::{Action, FileError};
 
 /// Why a data set, a token cache or a batch could not be read or written.
@@ -13,10 +15,7 @@ pub enum DataError {
     File(FileError),
 
     #[error("{}: no such file or folder", path.display())]
-    Missing {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Missing { path: PathBuf, source: io::Error },
 
     /// What was named as data is neither a data set nor a file of tokens.
     #[error(
@@ -66,7 +65,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         |source| FileError::reading(path)(source).into()
     }
 
@@ -81,13 +80,55 @@ impl DataError {
 impl From<FileError> for DataError {
     fn from(error: FileError) -> Self {
         match error.source.kind() {
-            std::io::ErrorKind::NotFound if error.action == Action::Read => DataError::Missing {
+            io::ErrorKind::NotFound if error.action == Action::Read => DataError::Missing {
                 path: error.path,
                 source: error.source,
             },
             _ => DataError::File(error),
         }
     }
+}
+
+/// Why the words of a file cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    #[error("{0}")]
+    Unreadable(#[source] io::Error),
+
+    /// The first byte that is not.
+    #[error("not UTF-8 (byte {0})")]
+    NotUtf8(usize),
+
+    #[error("marked as UTF-16, but is not")]
+    NotUtf16,
+
+    #[error("holds no caption")]
+    NoCaption,
+}
+
+/// Why tensors are no samples.
+#[derive(Debug, thiserror::Error)]
+pub enum SamplesError {
+    #[error("has no tensor 'tokens'")]
+    NoTokens,
+
+    #[error("'{name}' is of {found}, expected int64")]
+    Type { name: &'static str, found: Dtype },
+
+    #[error(
+        "'{name}' is {kind:?} of shape {size:?}, expected int64 with {rank} dimensions and \
+         {count} rows"
+    )]
+    Shape {
+        name: &'static str,
+        kind: Kind,
+        size: Vec<i64>,
+        rank: usize,
+        count: i64,
+    },
+
+    #[error("holds no samples")]
+    Empty,
 }
 
 /// An item of a data set that cannot be used, and why.

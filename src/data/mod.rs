@@ -10,6 +10,7 @@ pub mod fingerprint;
 pub mod layout;
 pub mod live;
 pub mod locator;
+mod open;
 pub mod order;
 pub mod pictures;
 pub mod prefetch;

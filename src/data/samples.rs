@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
-use super::error::DataError;
+use super::error::{DataError, SamplesError};
 use crate::files;
 
 /// Bytes of the largest file that is taken into memory.
@@ -20,31 +20,6 @@ pub struct Samples {
     pub text_ids: Option<Tensor>,
     /// `[N]` int64.
     pub labels: Option<Tensor>,
-}
-
-/// Why tensors are no samples.
-#[derive(Debug, thiserror::Error)]
-pub enum SamplesError {
-    #[error("has no tensor 'tokens'")]
-    NoTokens,
-
-    #[error("'{name}' is of {found}, expected int64")]
-    Type { name: &'static str, found: Dtype },
-
-    #[error(
-        "'{name}' is {kind:?} of shape {size:?}, expected int64 with {rank} dimensions and \
-         {count} rows"
-    )]
-    Shape {
-        name: &'static str,
-        kind: Kind,
-        size: Vec<i64>,
-        rank: usize,
-        count: i64,
-    },
-
-    #[error("holds no samples")]
-    Empty,
 }
 
 impl Samples {

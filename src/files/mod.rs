@@ -4,6 +4,7 @@
 //! Network shares, WSL, overlay and FUSE mounts lack one thing or another: modes, symbolic
 //! links, syncs of folders, locks. Written work is never given up for such a nicety.
 
+mod folder_lock;
 mod hash;
 mod home;
 mod link;
@@ -14,10 +15,10 @@ mod read;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use folder_lock::FolderLock;
 pub use hash::{hex, sha256, sha256_of_file};
 pub use home::expand_home;
 pub use link::replace_link;
-pub use lock::FolderLock;
 pub use new::{remove_folder, remove_left_over, sync_folder, write, NewFile, NewFolder};
 pub use read::{open, read, read_text};
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::read::{MOST_PIXELS, NARROWEST};
+use super::limits::{MOST_PIXELS, NARROWEST};
 use crate::files::FileError;
 use crate::guard::Panicked;
 

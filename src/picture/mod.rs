@@ -5,6 +5,7 @@ mod bicubic;
 mod error;
 mod jpeg;
 mod label;
+mod limits;
 mod read;
 mod resize;
 mod sheet;
@@ -20,7 +21,8 @@ use tch::{Kind, Tensor};
 
 pub use bicubic::Pillow;
 pub use error::{PictureError, PictureProblem};
-pub use read::{decode, decode_mask, decode_picture, read_picture, Mask, MOST_BYTES};
+pub use limits::MOST_BYTES;
+pub use read::{decode, decode_mask, decode_picture, read_picture, Mask};
 pub use resize::covering;
 pub use sheet::{grid, sheet, Row};
 pub use texts::read_png_texts;

@@ -7,20 +7,10 @@ use image::codecs::{gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::W
 use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
 
 use super::error::{PictureError, PictureProblem};
+use super::limits::{MOST_BYTES, MOST_METADATA, MOST_PIXELS, NARROWEST};
 use super::{jpeg, Picture};
 use crate::files;
 use crate::guard::guarded;
-
-/// Bytes of the largest picture file that is read.
-pub const MOST_BYTES: u64 = 1 << 30;
-/// Pixels of the largest picture that is read (Pillow warns of a decompression bomb
-/// there).
-pub const MOST_PIXELS: u64 = 89_478_485;
-/// Sides ratio of the narrowest picture that is read: scaled to cover a square, it
-/// would grow without bound.
-pub const NARROWEST: u32 = 100;
-/// Bytes that a PNG's colour profile and texts may take.
-const MOST_METADATA: u64 = 64 << 20;
 
 /// Reads a PNG, JPEG, WebP or GIF (its first frame) as [`decode`] does.
 ///

@@ -4,13 +4,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use super::error::{PictureError, PictureProblem};
-use super::read::MOST_BYTES;
+use super::limits::{MOST_BYTES, MOST_TEXT};
 use crate::files;
 use crate::guard::guarded;
-
-/// Bytes of all texts of a file together, unpacked: a few kilobytes of compressed text can
-/// unpack to gigabytes.
-const MOST_TEXT: usize = 16 << 20;
 
 /// The international text chunks of a PNG as (keyword, value).
 ///

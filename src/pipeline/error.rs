@@ -4,6 +4,7 @@ use super::options::OptionsError;
 use super::record::RecordError;
 use super::subject::ConditionError;
 use crate::checkpoint::LoadError;
+use crate::files::FileError;
 use crate::picture::PictureError;
 use crate::torch::device::DeviceError;
 
@@ -25,6 +26,9 @@ pub enum Error {
     /// A picture file cannot be read or written.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// Another file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A picture cannot be made again.
     #[error(transparent)]
     Record(#[from] RecordError),

@@ -13,6 +13,7 @@ use crate::diffusion::{SamplerConfig, SamplingPlan};
 use crate::model::ModelConfig;
 use crate::picture::Picture;
 use crate::torch::device::Precision;
+use crate::torch::host::values;
 use crate::torch::Params;
 use crate::transformer::Denoiser;
 
@@ -142,11 +143,11 @@ impl Pipeline {
     /// row-major over the token grid, each below K.
     pub fn tokens(&self, picture: &Picture) -> Vec<i64> {
         let [height, width] = self.config.picture_size().map(|side| side as u32);
-        integers(&self.encode(&picture.cover(width, height)))
+        values(&self.encode(&picture.cover(width, height)))
     }
 
     /// Pictures as floats in 0…255: `tokens` `[B, L]` → `[B, 3, H, W]` on the CPU.
-    /// On the CPU one after the other, as for [`sample_tokens`](Self::sample_tokens).
+    /// On the CPU one after the other, so that a picture does not depend on its batch.
     pub fn decode(&self, tokens: &Tensor) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let grid = self.config.denoiser.grid;
@@ -203,12 +204,4 @@ pub(super) fn code_mapping(
         key: entry.key.clone(),
         source,
     })
-}
-
-/// The values of an int64 tensor.
-pub(super) fn integers(tokens: &Tensor) -> Vec<i64> {
-    let tokens = tokens.to_device(Device::Cpu).contiguous();
-    let mut values = vec![0; tokens.numel()];
-    tokens.copy_data(&mut values, tokens.numel());
-    values
 }

@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 use super::canvas::Canvas;
 use super::edit::{Edit, EditRecord};
 use super::error::Error;
-use super::load::{integers, Pipeline};
+use super::load::Pipeline;
 use super::options::{OptionsError, PictureOptions, PictureSettings};
 use super::record::Record;
 use super::sampling::{Edits, Origin};
@@ -17,6 +17,7 @@ use crate::codec::image_codec::to_bytes;
 use crate::diffusion::sampler::Progress;
 use crate::diffusion::SamplingPlan;
 use crate::picture::{write_png, Picture, PictureError};
+use crate::torch::host::values;
 use crate::transformer::Condition;
 
 /// A picture, its tokens, and how it was made.
@@ -234,7 +235,7 @@ impl Maker<'_> {
         let decoded = to_bytes(&pipeline.decode(&tokens), self.settings.rounding); // [B, 3, H, W]
         let made = (0..).zip(requests).map(|(i, request)| MadePicture {
             picture: self.composited(Picture::from_tensor(&decoded.get(i))),
-            tokens: integers(&tokens.get(i)),
+            tokens: values(&tokens.get(i)),
             record: self.record(request),
         });
         Ok(Some(made.collect()))

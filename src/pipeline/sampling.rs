@@ -1,13 +1,11 @@
 //! Runs of a whole model: from what pictures should show to their tokens.
 
-use std::ops::ControlFlow;
-
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::load::Pipeline;
-use super::subject::{ConditionError, Request, Subject};
+use super::subject::{ConditionError, Subject};
 use crate::diffusion::guidance::Prediction;
-use crate::diffusion::sampler::{self, Observe, Progress, Query, Stopped};
+use crate::diffusion::sampler::{self, Observe, Query, Stopped};
 use crate::diffusion::{HostNoise, SamplingPlan, Start};
 use crate::model::ModelConfig;
 use crate::torch::runtime;
@@ -27,15 +25,6 @@ pub struct Origin {
     pub tokens: Tensor,
     /// The tokens that may change, bool `[1, L]`; all when `None`.
     pub redrawn: Option<Tensor>,
-}
-
-/// Why there are no pictures.
-#[derive(Debug, thiserror::Error)]
-pub enum SampleError {
-    #[error(transparent)]
-    Condition(#[from] ConditionError),
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
 }
 
 /// Operations of an evaluation that are worth a thread: below, threads wait for each
@@ -92,55 +81,6 @@ impl Pipeline {
             y = Tensor::cat(&[&y, &null.expand_as(&y)], 0); // [2B, S, C] or [2B]
         }
         Ok(self.denoiser().condition(&y))
-    }
-
-    /// Tokens of one picture per request: `[B, L]` int64 below K.
-    ///
-    /// On the CPU pictures are made one after the other, so that a picture's tokens
-    /// do not depend on the batch it is made in; `observe` is told the index of the
-    /// first request of the group that the progress is about; when it breaks, no picture
-    /// is finished.
-    pub fn sample_tokens(
-        &self,
-        plan: &SamplingPlan,
-        requests: &[Request],
-        observe: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
-    ) -> Result<Tensor, SampleError> {
-        self.sample_edited(plan, requests, &Edits::default(), observe)
-    }
-
-    /// As [`sample_tokens`](Self::sample_tokens), starting from the picture of `edits`
-    /// if there is one. A plan of less than full strength needs one.
-    ///
-    /// # Errors
-    ///
-    /// A subject that the model cannot show, a negative prompt where it takes none, and
-    /// [`Stopped`] if `observe` breaks.
-    pub fn sample_edited(
-        &self,
-        plan: &SamplingPlan,
-        requests: &[Request],
-        edits: &Edits,
-        observe: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
-    ) -> Result<Tensor, SampleError> {
-        let group = match self.device() {
-            Device::Cpu => 1,
-            _ => requests.len().max(1),
-        };
-        let mut known: Option<(Vec<Subject>, Condition)> = None;
-        let mut parts = Vec::new();
-        for (i, requests) in requests.chunks(group).enumerate() {
-            let subjects: Vec<Subject> = requests.iter().map(|r| r.subject.clone()).collect();
-            let condition = match known {
-                Some((of, condition)) if of == subjects => condition,
-                _ => self.edited_condition(&subjects, plan, edits)?,
-            };
-            let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
-            let mut observe = |progress: Progress| observe(i * group, progress);
-            parts.push(self.sample_batch(plan, &seeds, edits, &condition, &mut observe)?);
-            known = Some((subjects, condition));
-        }
-        Ok(Tensor::cat(&parts, 0))
     }
 
     /// Tokens of one batch: `[B, L]` int64 below K for B `seeds`, with a `condition` made

@@ -1,6 +1,9 @@
 //! What can end a training run.
 
+use std::fmt;
 use std::path::PathBuf;
+
+use tch::Device;
 
 use crate::checkpoint::{LoadError, WriteError};
 use crate::clip::TokenizerError;
@@ -8,7 +11,7 @@ use crate::config_error::ConfigError;
 use crate::data::DataError;
 use crate::files::FileError;
 use crate::torch::c10d::C10dError;
-use crate::train::diffusion::plan::MemoryError;
+use crate::torch::device::{DeviceChoice, DeviceError};
 use crate::train::engine::manifest::ManifestError;
 
 /// Why a checkpoint's folder could not be filled.
@@ -123,7 +126,7 @@ pub enum TrainError {
     Ranks(#[source] C10dError),
 
     #[error(transparent)]
-    Device(#[from] crate::torch::device::DeviceError),
+    Device(#[from] DeviceError),
 
     #[error(
         "the parameter {name} takes no part in the loss: it got no gradient in the first step"
@@ -144,4 +147,43 @@ pub enum TrainError {
         more: String,
         good: u64,
     },
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// A run needs more memory than there is; all in bytes.
+#[derive(Clone, Debug)]
+pub struct MemoryError {
+    /// For weights, gradients and moments.
+    pub state: f64,
+    pub batch: f64,
+    pub available: f64,
+    pub device: Device,
+    /// Settings with which a batch needs less.
+    pub remedies: Vec<&'static str>,
+}
+
+impl std::error::Error for MemoryError {}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the run needs about {:.1} GiB of memory ({:.1} for weights, gradients and moments, \
+             {:.1} for a batch), but {:.1} GiB are available on {}",
+            (self.state + self.batch) / GIB,
+            self.state / GIB,
+            self.batch / GIB,
+            self.available / GIB,
+            DeviceChoice(self.device)
+        )?;
+        match self.remedies.is_empty() {
+            true => Ok(()),
+            false => write!(
+                f,
+                "; for a batch less is needed with {}",
+                self.remedies.join(", or ")
+            ),
+        }
+    }
 }

@@ -12,7 +12,7 @@ use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{ReverseRule, SamplerConfig, Times};
 use vqdiffusion::picture::{read_picture, Mask, Picture};
 use vqdiffusion::pipeline::{Canvas, EditError, Margins};
-use vqdiffusion::pipeline::{Edits, Origin, Pipeline, Request, Subject};
+use vqdiffusion::pipeline::{Edits, Origin, Pipeline, Subject};
 use vqdiffusion::torch::device::Precision;
 
 use crate::running::{files, fixture, native_model, refuse, s, succeed};
@@ -72,16 +72,6 @@ fn config(rule: ReverseRule, steps: usize, revealing: Option<Revealing>) -> Samp
         revealing,
         rule,
     }
-}
-
-fn requests(seeds: &[u64]) -> Vec<Request> {
-    seeds
-        .iter()
-        .map(|&seed| Request {
-            subject: Subject::Text(format!("a dog number {}", seed % 2)),
-            seed,
-        })
-        .collect()
 }
 
 fn integers(x: &Tensor) -> Vec<i64> {
@@ -233,7 +223,7 @@ fn kept_tokens_never_change() {
     ] {
         let plan = pipeline.plan(&config).unwrap();
         let mut steps = 0;
-        let mut observe = |_: usize, step: vqdiffusion::diffusion::sampler::Progress| {
+        let mut observe = |step: vqdiffusion::diffusion::sampler::Progress| {
             steps += 1;
             let differ = step
                 .tokens
@@ -242,10 +232,12 @@ fn kept_tokens_never_change() {
             assert_eq!(differ.any().int64_value(&[]), 0, "step {}", step.done);
             std::ops::ControlFlow::Continue(())
         };
+        let subjects = ["a dog", "a cat"].map(|text| Subject::Text(text.into()));
+        let condition = pipeline.edited_condition(&subjects, &plan, &edits).unwrap();
         let tokens = pipeline
-            .sample_edited(&plan, &requests(&[4, 5]), &edits, &mut observe)
+            .sample_batch(&plan, &[4, 5], &edits, &condition, &mut observe)
             .unwrap();
-        assert_eq!(steps, 2 * config.steps);
+        assert_eq!(steps, config.steps);
         assert_eq!(tokens.size(), [2, 64]);
         assert!(tokens.max().int64_value(&[]) < 33, "no mask is left");
         let other = tokens.ne_tensor(&x_0).any().int64_value(&[]);

@@ -3,9 +3,8 @@
 use serde_json::{json, Value};
 
 use super::config::{activation_name, DOWN, EXPANSION, UP};
-use super::export::LAYOUT;
-use super::layout::{Component, INDEX, SCHEDULER};
-use super::tokenizer::{self, SPECIAL_TOKENS, TOKEN_RULE};
+use super::layout::{Component, INDEX, LAYOUT, SCHEDULER, SPECIAL_TOKENS, TOKENIZER_CONFIG};
+use super::tokenizer::TOKEN_RULE;
 use crate::checkpoint::WriteError;
 use crate::clip::TokenRule;
 use crate::diffusion::Transition;
@@ -195,7 +194,7 @@ pub fn files(model: &ModelConfig, text: &TextCondition) -> Vec<(String, Value)> 
                 "gamma_cum_start": gamma[0], "gamma_cum_end": gamma[1],
             }),
         ),
-        (tokenizer::CONFIG.to_string(), settings),
+        (TOKENIZER_CONFIG.to_string(), settings),
         (
             SPECIAL_TOKENS.to_string(),
             json!({ "bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pad }),

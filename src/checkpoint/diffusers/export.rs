@@ -13,16 +13,15 @@ use super::super::vocabulary;
 use super::config::has_learned_null;
 use super::describe::{files, representable};
 use super::key_map::{to_theirs, Form};
-use super::layout::{read_json, Component, INDEX, NOTICE, SCHEDULER};
-use super::tokenizer::{self, MERGES, SPECIAL_TOKENS, VOCABULARY};
+use super::layout::{
+    read_json, Component, INDEX, LAYOUT, MERGES, NOTICE, SCHEDULER, SPECIAL_TOKENS,
+    TOKENIZER_CONFIG, VOCABULARY,
+};
 use crate::clip::ClipTokenizer;
 use crate::codec::image_codec::{CodeMapping, CodeMappingError};
 use crate::codec::QuantizerKind;
 use crate::files::{FileError, NewFolder};
 use crate::model::ModelConfig;
-
-/// The layout's name in messages.
-pub(super) const LAYOUT: &str = "diffusers";
 
 /// Writes the model to the folder `path`, which appears whole or not at all; one that
 /// is there is replaced. A `notice` becomes a file in it.
@@ -84,7 +83,7 @@ pub fn is_replaceable(folder: &Path) -> bool {
         INDEX,
         NOTICE,
         SCHEDULER,
-        tokenizer::CONFIG,
+        TOKENIZER_CONFIG,
         SPECIAL_TOKENS,
         VOCABULARY,
         MERGES,

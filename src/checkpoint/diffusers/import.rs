@@ -6,9 +6,12 @@ use std::path::Path;
 use super::super::error::LoadError;
 use super::super::state_dict::{Entry, StateDict};
 use super::super::vocabulary;
-use super::config;
+use super::config::{self, has_clip_vocabulary};
 use super::key_map::{to_ours, Form};
-use super::layout::{check_index, format_error, read_weights, Component, NOTICE};
+use super::layout::{
+    check_index, format_error, read_weights, Component, INDEX, MERGES, NOTICE, SCHEDULER,
+    TOKENIZER_CONFIG, TOKENIZER_WHOLE,
+};
 use super::tokenizer;
 use crate::clip::merges::FULL_VOCABULARY;
 use crate::files;
@@ -16,6 +19,30 @@ use crate::model::ModelConfig;
 
 /// Bound in bytes on a notice.
 const LARGEST_NOTICE: u64 = 1 << 20;
+
+/// The first file that the pipeline in `folder` needs and lacks.
+pub fn missing_file(folder: &Path) -> Option<String> {
+    let lacks = |name: &String| !folder.join(name).is_file();
+    let configs = Component::ALL.map(Component::config);
+    let fixed = [INDEX, SCHEDULER, TOKENIZER_CONFIG].map(str::to_string);
+    let rules = [MERGES, TOKENIZER_WHOLE];
+    let without_weights = |component: &Component| {
+        let weights = |name: &String| folder.join(component.name()).join(name).is_file();
+        !component.candidates().iter().any(weights)
+    };
+    let lacking = fixed.into_iter().chain(configs).find(lacks);
+    lacking
+        .or_else(|| {
+            let component = Component::ALL.into_iter().find(without_weights)?;
+            Some(component.safetensors())
+        })
+        .or_else(|| {
+            // Without its own rules, a folder may still be for CLIP's vocabulary.
+            let is_clip = has_clip_vocabulary(folder);
+            let lacks_rules = rules.iter().all(|name| !folder.join(name).is_file());
+            (lacks_rules && !is_clip).then(|| MERGES.to_string())
+        })
+}
 
 /// Reads configuration, tensors (by canonical name) and notice of the pipeline in `folder`.
 ///
@@ -32,8 +59,7 @@ pub fn open(folder: &Path) -> Result<(ModelConfig, StateDict, Option<String>), L
         let tower = &mut text.tower;
         let lacks = format!(
             "holds no merge rules of its text vocabulary ({} or {})",
-            tokenizer::MERGES,
-            tokenizer::WHOLE
+            MERGES, TOKENIZER_WHOLE
         );
         match tokenizer::merges(folder)? {
             Some(merges) => vocabulary::insert(&merges, tower, &mut state)?,

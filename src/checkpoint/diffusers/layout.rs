@@ -12,25 +12,33 @@ use super::super::keys::unwrapped;
 use super::super::official::collect;
 use super::super::pytorch::{kind, TorchFile};
 use super::super::state_dict::{read_safetensors, StateDict};
-use super::tokenizer;
 use crate::files;
 
+/// The layout's name in messages.
+pub const LAYOUT: &str = "diffusers";
 /// The file that says which components a folder has.
 pub const INDEX: &str = "model_index.json";
 /// What the weights' authors want to be said with them.
 pub const NOTICE: &str = "NOTICE";
 pub const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
+pub const TOKENIZER_CONFIG: &str = "tokenizer/tokenizer_config.json";
+pub const SPECIAL_TOKENS: &str = "tokenizer/special_tokens_map.json";
+pub const MERGES: &str = "tokenizer/merges.txt";
+pub const VOCABULARY: &str = "tokenizer/vocab.json";
+/// The one file in which transformers 5 keeps rules and ids.
+pub const TOKENIZER_WHOLE: &str = "tokenizer/tokenizer.json";
+
 /// Bound in bytes on a JSON file: several times a tokenizer's.
 const LARGEST_JSON: u64 = 16 << 20;
 
 /// The files of the tokenizer, as far as there are.
 const TOKENIZER: [&str; 5] = [
-    tokenizer::CONFIG,
-    tokenizer::SPECIAL_TOKENS,
-    tokenizer::MERGES,
-    tokenizer::VOCABULARY,
-    tokenizer::WHOLE,
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS,
+    MERGES,
+    VOCABULARY,
+    TOKENIZER_WHOLE,
 ];
 
 /// A component with weights.
@@ -79,7 +87,7 @@ impl Component {
 
     /// The names under which weights may be stored, best first: full precision before
     /// half, safetensors before pickles, whole before sharded.
-    fn candidates(self) -> Vec<String> {
+    pub fn candidates(self) -> Vec<String> {
         let (safe, pickle) = self.stems();
         let mut names = Vec::new();
         for variant in ["", ".fp16"] {
@@ -139,30 +147,6 @@ pub fn wanted_files<'a>(files: &'a [String]) -> Vec<&'a str> {
         );
     }
     wanted
-}
-
-/// The first file that the pipeline in `folder` needs and lacks.
-pub fn missing_file(folder: &Path) -> Option<String> {
-    let lacks = |name: &String| !folder.join(name).is_file();
-    let configs = Component::ALL.map(Component::config);
-    let fixed = [INDEX, SCHEDULER, tokenizer::CONFIG].map(str::to_string);
-    let rules = [tokenizer::MERGES, tokenizer::WHOLE];
-    let without_weights = |component: &Component| {
-        let weights = |name: &String| folder.join(component.name()).join(name).is_file();
-        !component.candidates().iter().any(weights)
-    };
-    let lacking = fixed.into_iter().chain(configs).find(lacks);
-    lacking
-        .or_else(|| {
-            let component = Component::ALL.into_iter().find(without_weights)?;
-            Some(component.safetensors())
-        })
-        .or_else(|| {
-            // Without its own rules, a folder may still be for CLIP's vocabulary.
-            let is_clip = super::config::has_clip_vocabulary(folder);
-            let lacks_rules = rules.iter().all(|name| !folder.join(name).is_file());
-            (lacks_rules && !is_clip).then(|| tokenizer::MERGES.to_string())
-        })
 }
 
 pub fn format_error(path: &Path, problem: impl Into<String>) -> LoadError {

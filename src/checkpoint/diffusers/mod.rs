@@ -10,7 +10,5 @@ mod layout;
 mod tokenizer;
 
 pub use export::{is_replaceable, write};
-pub use import::{open, rename};
-pub use layout::{
-    is_folder, missing_file, read_component, read_weight_file, wanted_files, Component, INDEX,
-};
+pub use import::{missing_file, open, rename};
+pub use layout::{is_folder, read_component, read_weight_file, wanted_files, Component, INDEX};

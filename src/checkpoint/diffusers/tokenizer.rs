@@ -7,16 +7,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::error::LoadError;
-use super::layout::{format_error, read_json};
+use super::layout::{
+    format_error, read_json, MERGES, SPECIAL_TOKENS, TOKENIZER_CONFIG, TOKENIZER_WHOLE, VOCABULARY,
+};
 use crate::clip::tokenizer::{END_MARKER, START_MARKER};
 use crate::clip::{ClipTokenizer, Merges, TokenRule};
-
-pub const CONFIG: &str = "tokenizer/tokenizer_config.json";
-pub const SPECIAL_TOKENS: &str = "tokenizer/special_tokens_map.json";
-pub const MERGES: &str = "tokenizer/merges.txt";
-pub const VOCABULARY: &str = "tokenizer/vocab.json";
-/// The one file in which transformers 5 keeps rules and ids.
-pub const WHOLE: &str = "tokenizer/tokenizer.json";
 
 /// The entry of tokenizer_config.json that names one of our token rules; other readers
 /// ignore it.
@@ -59,7 +54,7 @@ enum Rule {
 ///
 /// A file that cannot be read, ids in another order than the rules give them.
 pub fn merges(folder: &Path) -> Result<Option<Merges>, LoadError> {
-    let (merges, whole) = (folder.join(MERGES), folder.join(WHOLE));
+    let (merges, whole) = (folder.join(MERGES), folder.join(TOKENIZER_WHOLE));
     if merges.exists() {
         let rules = Merges::read(&merges)?;
         let vocabulary = folder.join(VOCABULARY);
@@ -122,7 +117,7 @@ fn check_ids(rules: &Merges, ids: &HashMap<String, i64>, path: &Path) -> Result<
 ///
 /// Markers or padding that CLIP's text tower does not have.
 pub fn token_rule(folder: &Path) -> Result<TokenRule, LoadError> {
-    let path = folder.join(CONFIG);
+    let path = folder.join(TOKENIZER_CONFIG);
     let config: Value = read_json(&path)?;
     // Older tokenizers keep the tokens in the other file only.
     let special = folder.join(SPECIAL_TOKENS);

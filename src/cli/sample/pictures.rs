@@ -7,15 +7,14 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::film::Film;
+use super::args::SampleArgs;
 use super::plan::SamplePlan;
-use super::trace;
 use crate::cli::out_folder::refuse_to_replace;
 use crate::cli::progress::{say, ProgressDisplay};
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
-use crate::pipeline::{label, Maker, Pipeline, Request, Subject, Trace};
+use crate::pipeline::{label, Film, Maker, Pipeline, Request, Subject, Trace};
 
 /// Shown for this long, a frame of an animation.
 const DELAY: Duration = Duration::from_millis(120);
@@ -35,6 +34,17 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    pub fn new(args: &SampleArgs, plan: &SamplePlan) -> Self {
+        let names = plan.requests.iter();
+        Outputs {
+            overwrite: args.overwrite,
+            names: names.map(|r| args.out.join(r.file_name())).collect(),
+            animate: args.animate,
+            trace: args.trace.clone(),
+            grid: args.grid.then(|| args.out.join("grid.png")),
+        }
+    }
+
     /// Everything that must not be there yet.
     pub fn files(&self) -> Vec<PathBuf> {
         let films = self.names.iter().filter(|_| self.animate);
@@ -92,8 +102,8 @@ pub fn make_pictures(plan: &SamplePlan, outputs: &Outputs, pipeline: &Pipeline) 
                 let mut step = || progress.step("tracing");
                 let states = film.states(i);
                 let trace = Trace::new(&maker, &requests[i], states, &mut step)?;
-                let decode = |step: usize| maker.unfinished(&states[step]);
-                trace::write(&folder.join(stem), &trace, &made.picture, pipeline, &decode)?;
+                let frame = |step: usize| maker.unfinished(&states[step]);
+                trace.write(&folder.join(stem), &made.picture, &frame)?;
             }
             announce(name);
             if outputs.grid.is_some() {

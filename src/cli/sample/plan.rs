@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::path::Path;
 
+use super::args::SampleArgs;
 use super::edit_args::EditArgs;
 use super::subject::subjects;
-use super::SampleArgs;
 use crate::model::ModelConfig;
 use crate::pipeline::{ConditionError, OptionsError, PictureOptions, Record, RecordError, Request};
 use crate::torch::device::Precision;

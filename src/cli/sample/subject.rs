@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use super::SampleArgs;
+use super::args::SampleArgs;
 use crate::files;
 use crate::model::ModelConfig;
 use crate::pipeline::{class_named, ConditionError, Subject};

@@ -15,6 +15,7 @@ use super::{
 use crate::codec::ImageCodec;
 use crate::data::dataset::Dataset;
 use crate::data::error::{DataError, Skipped};
+use crate::data::fingerprint::Fingerprint;
 use crate::data::pictures::{load, stack};
 use crate::data::prefetch::prefetch;
 use crate::files::{self, sha256, sha256_of_file, FolderLock};
@@ -73,7 +74,7 @@ pub fn write(
         recipe: recipe.clone(),
         layout: dataset.layout,
         epoch: dataset.epoch,
-        dataset: dataset.fingerprint().sha256,
+        dataset: Fingerprint::of_items(&dataset.items).sha256,
         shards: Vec::new(),
         skipped: dataset.skipped.clone(),
     };

@@ -1,32 +1,14 @@
 //! The words of lists and caption files.
 
-use std::io;
 use std::path::Path;
 
-use crate::data::error::DataError;
+use crate::data::error::{DataError, TextError};
 use crate::files;
 
 /// Bytes of the largest list that is read.
 const MOST_LIST: u64 = 16 << 30;
 /// Bytes of the largest caption file that is read.
 const MOST_CAPTION: u64 = 16 << 20;
-
-/// Why the words of a file cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TextError {
-    #[error("{0}")]
-    Unreadable(#[source] io::Error),
-
-    /// The first byte that is not.
-    #[error("not UTF-8 (byte {0})")]
-    NotUtf8(usize),
-
-    #[error("marked as UTF-16, but is not")]
-    NotUtf16,
-
-    #[error("holds no caption")]
-    NoCaption,
-}
 
 /// A whole list without a byte order mark, in UTF-8 if it was marked as UTF-16 (as Excel
 /// and Windows' shell write it); otherwise as it is.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::task::CodecReport;
+use super::step::CodecReport;
 use crate::codec::usage::perplexity;
 use crate::train::engine::{Line, RunState};
 

@@ -7,6 +7,7 @@ pub mod line;
 mod old_run;
 pub mod session;
 pub mod start;
+pub mod step;
 pub mod task;
 pub mod weights;
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tch::Tensor;
 
-use super::task::CodecTask;
+use super::weights::CodecWeights;
 use crate::checkpoint::state_dict::read_safetensors;
 use crate::files::{Action, FileError};
 use crate::train::engine::checkpoint::{fill_from, numbers, read};
-use crate::train::engine::Run;
+use crate::train::engine::RunState;
 use crate::train::TrainError;
 
 const STATE: &str = "state.safetensors";
@@ -18,15 +18,20 @@ pub fn is_in(folder: &Path) -> bool {
     folder.join(STATE).is_file()
 }
 
-/// Goes on from the state in `folder`.
+/// Fills `state` and `weights` from the state in `folder`, whose steps had
+/// `effective_batch` samples each.
 ///
 /// # Errors
 ///
 /// A file that cannot be read, or of another codec.
-pub fn restore(folder: &Path, run: &mut Run<CodecTask>) -> Result<(), TrainError> {
+pub fn restore(
+    folder: &Path,
+    state: &mut RunState,
+    weights: &mut CodecWeights,
+    effective_batch: u64,
+) -> Result<(), TrainError> {
     let path = folder.join(STATE);
     let (stored, _) = read_safetensors(&path)?;
-    let (state, weights) = (&mut run.state, &mut run.task.weights);
     // The trained ones share the memory of these.
     fill_from(&mut weights.all, &stored, "parameter.")?;
     fill_from(&mut state.optimizer.averages, &stored, "average.")?;
@@ -45,13 +50,12 @@ pub fn restore(folder: &Path, run: &mut Run<CodecTask>) -> Result<(), TrainError
     // Step, updates, rate and its steps.
     let counts = numbers(&stored, "numbers", 4)?;
     state.step = counts[0] as u64;
-    state.samples = state.step * run.settings.effective_batch();
+    state.samples = state.step * effective_batch;
     state.optimizer.updates = counts[1] as u64;
     state.learning_rate.rate = counts[2];
     state.learning_rate.steps = counts[3] as u64;
     weights.check_price_channel(&path)?;
     weights.find_codebook();
-    run.begin_interval();
     Ok(())
 }
 

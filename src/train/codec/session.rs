@@ -132,7 +132,10 @@ pub fn open(
         run.restore(path)?;
         set_aside = run.folder.set_aside_after(run.state.step)?;
     } else if old {
-        old_run::restore(path, &mut run)?;
+        let effective_batch = run.settings.effective_batch();
+        let weights = &mut run.task.weights;
+        old_run::restore(path, &mut run.state, weights, effective_batch)?;
+        run.begin_interval();
     }
     Ok(CodecTraining {
         run,

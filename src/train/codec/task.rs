@@ -12,6 +12,7 @@ use tch::{Kind, Tensor};
 use super::config::{CodecTrainConfig, Reconstruction, Trained};
 use super::line::{CodecLine, CodecSums};
 use super::old_run;
+use super::step::{CodecPart, CodecReport};
 use super::weights::CodecWeights;
 use super::MODEL;
 use crate::checkpoint::official::CODEC;
@@ -55,36 +56,12 @@ pub struct CodecTask {
     ahead: Option<Ahead>,
 }
 
-/// What the backward pass of a batch leaves; scalars on the device.
-pub struct CodecPart {
-    reconstruction: Tensor,
-    /// Mean (z − e)², the prices of codes included.
-    commitment: Tensor,
-    /// Encoder output, `[P, E]`.
-    latents: Tensor,
-    /// Codes, `[P]`, if quantized.
-    codes: Option<Tensor>,
-}
-
-/// What happened in a step.
-pub struct CodecReport {
-    pub loss: f64,
-    pub reconstruction: f64,
-    pub commitment: f64,
-    /// How often each code occurs in the step, N counts; empty where nothing is quantized.
-    pub usage: Vec<u64>,
-    /// Entries that were moved.
-    pub revived: i64,
-    /// Encoder output of all pictures, `[P, E]`, and its counts and sums by code.
-    quantized: Option<(Tensor, CodeStatistics)>,
-}
-
 impl CodecTask {
     pub fn new(config: &CodecTrainConfig, weights: CodecWeights, data: CodecData) -> Self {
         CodecTask {
             config: config.clone(),
             weights,
-            fingerprint: data.train.dataset().fingerprint(),
+            fingerprint: Fingerprint::of_items(&data.train.dataset().items),
             data,
             ahead: None,
         }

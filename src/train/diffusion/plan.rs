@@ -1,6 +1,5 @@
 //! The plan of a run in numbers, printed before it starts.
 
-use std::error::Error;
 use std::fmt;
 
 use tch::{Device, Kind, Tensor};
@@ -12,6 +11,7 @@ use crate::model::ModelConfig;
 use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
 use crate::train::engine::learning_rate::Course;
+use crate::train::error::MemoryError;
 
 /// What a run will do and need.
 #[derive(Clone, Debug)]
@@ -25,43 +25,6 @@ pub struct DiffusionPlan<'a> {
     pub frozen: u64,
     /// Samples per epoch.
     pub samples: u64,
-}
-
-/// A run needs more memory than there is; all in bytes.
-#[derive(Clone, Debug)]
-pub struct MemoryError {
-    /// For weights, gradients and moments.
-    pub state: f64,
-    pub batch: f64,
-    pub available: f64,
-    pub device: Device,
-    /// Settings with which a batch needs less.
-    pub remedies: Vec<&'static str>,
-}
-
-impl Error for MemoryError {}
-
-impl fmt::Display for MemoryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the run needs about {:.1} GiB of memory ({:.1} for weights, gradients and moments, \
-             {:.1} for a batch), but {:.1} GiB are available on {}",
-            (self.state + self.batch) / GIB,
-            self.state / GIB,
-            self.batch / GIB,
-            self.available / GIB,
-            DeviceChoice(self.device)
-        )?;
-        match self.remedies.is_empty() {
-            true => Ok(()),
-            false => write!(
-                f,
-                "; for a batch less is needed with {}",
-                self.remedies.join(", or ")
-            ),
-        }
-    }
 }
 
 const GIB: f64 = (1u64 << 30) as f64;

@@ -77,7 +77,7 @@ pub(super) fn fill(
         data: Some(contents.data.clone()),
         files: hashes(path, &names)?,
     };
-    manifest.write(path)
+    Ok(manifest.write(path)?)
 }
 
 /// The newest checkpoint in `folder` that is whole, with a model's file of this name;

@@ -122,14 +122,14 @@ impl RunFolder {
 
     /// Adds the result of a validation to the checkpoint `saved`.
     pub(super) fn add_validation(&self, saved: &SavedStep, value: f64) -> Result<(), TrainError> {
-        let read = manifest::read(&saved.path);
-        let mut manifest = read.map_err(|source| TrainError::Manifest {
+        let failed = |source| TrainError::Manifest {
             path: saved.path.clone(),
             source,
-        })?;
+        };
+        let mut manifest = manifest::read(&saved.path).map_err(failed)?;
         manifest.validation = Some(BTreeMap::from([(self.measure.name.to_string(), value)]));
         manifest.validation_due = false;
-        manifest.replace(&saved.path)?;
+        manifest.replace(&saved.path).map_err(failed)?;
         self.name_last_and_best(&saved_steps(&self.path)?)?;
         Ok(())
     }

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Fingerprint;
 use crate::files::{self, sha256_of_file, FileError};
-use crate::train::error::{SaveError, TrainError};
 
 pub(super) const VERSION: u32 = 1;
 const MANIFEST: &str = "manifest.json";
@@ -77,19 +76,19 @@ impl Manifest {
     }
 
     /// Writes the manifest of a folder in the making.
-    pub fn write(&self, folder: &Path) -> Result<(), SaveError> {
-        let file = folder.join(MANIFEST);
-        Ok(fs::write(&file, self.text()?).map_err(FileError::writing(&file))?)
+    pub fn write(&self, folder: &Path) -> Result<(), ManifestError> {
+        let text = self.text().map_err(ManifestError::Json)?;
+        fs::write(folder.join(MANIFEST), text).map_err(|source| ManifestError::File {
+            name: MANIFEST.to_string(),
+            source,
+        })
     }
 
     /// Takes the place of the manifest of the checkpoint `path`.
-    pub fn replace(&self, path: &Path) -> Result<(), TrainError> {
-        let file = path.join(MANIFEST);
-        let text = self.text().map_err(|source| TrainError::Json {
-            path: file.clone(),
-            source,
-        })?;
-        Ok(files::write(&file, text)?)
+    pub fn replace(&self, path: &Path) -> Result<(), ManifestError> {
+        let text = self.text().map_err(ManifestError::Json)?;
+        let written = files::write(&path.join(MANIFEST), text);
+        written.map_err(|e| ManifestError::file(MANIFEST, e))
     }
 }
 

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::parameters::Parameters;
 use super::range::{check_numbers, Range};
-use super::rules::Recipe;
+use super::recipe::Recipe;
 use crate::config_error::ConfigError;
 use crate::torch::adamw::{fused_adamw, AdamWConstants, Slot};
 use crate::torch::foreach;

@@ -1,5 +1,6 @@
 //! Going on from an older checkpoint than the newest: what came after it is set aside.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,18 @@ pub struct SetAside {
     pub folder: PathBuf,
     /// The steps of its checkpoints.
     pub steps: Vec<u64>,
+}
+
+impl fmt::Display for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps: Vec<String> = self.steps.iter().map(u64::to_string).collect();
+        write!(
+            f,
+            "the newer checkpoints of steps {}, with the log so far: {}",
+            steps.join(", "),
+            self.folder.display()
+        )
+    }
 }
 
 /// The checkpoint `path` as one of the run in `folder`, or of another run where that

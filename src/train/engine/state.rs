@@ -3,7 +3,8 @@
 use super::learning_rate::LearningRate;
 use super::optimizer::{clip, gradient_norm, Optimizer};
 use super::parameters::Parameters;
-use super::rules::{Recipe, Rules};
+use super::recipe::Recipe;
+use super::rules::Rules;
 
 /// Weights, moments, average and counters of a run.
 pub struct RunState {

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 use vqdiffusion::data::dataset::{DataLayout, Epoch};
-use vqdiffusion::data::{Dataset, Split};
+use vqdiffusion::data::{Dataset, Fingerprint, Split};
 
 use super::{names, open, picture, put, skipped};
 
@@ -127,7 +127,7 @@ fn fingerprints_tell_lists_apart() {
     let list = root.path().join("captions.jsonl");
     let fingerprint = |lines: &str| {
         put(&list, lines);
-        open(root.path(), Split::Train).fingerprint()
+        Fingerprint::of_items(&open(root.path(), Split::Train).items)
     };
     let (a, b) = (
         r#"{"file": "a.png", "caption": "x", "label": 1}"#,
@@ -144,7 +144,7 @@ fn fingerprints_tell_lists_apart() {
         other(format!("{a}\n{}", b.replace(from, to)));
     }
     put(&list, a);
-    let of_one = open(root.path(), Split::Train).fingerprint();
+    let of_one = Fingerprint::of_items(&open(root.path(), Split::Train).items);
     let json = br#"[{"picture":"a.png","captions":["x"],"label":1}]"#;
     use sha2::{Digest, Sha256};
     let hex: String = Sha256::digest(json)

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::ImageFormat;
 use tempfile::TempDir;
 use vqdiffusion::data::dataset::{DataLayout, Epoch};
-use vqdiffusion::data::{CropRule, Dataset, PictureLoader, Rows, Split, Transform};
+use vqdiffusion::data::{CropRule, Dataset, Fingerprint, PictureLoader, Rows, Split, Transform};
 
 use super::{encoded, names, open, picture, put, sample_image, skipped};
 
@@ -69,7 +69,10 @@ fn webdataset() {
     assert!(at.join("00000.tar.index.jsonl").exists());
     let again = open(at, Split::Train);
     assert_eq!(again.items, dataset.items);
-    assert_eq!(again.fingerprint(), dataset.fingerprint());
+    assert_eq!(
+        Fingerprint::of_items(&again.items),
+        Fingerprint::of_items(&dataset.items)
+    );
     // A shard alone.
     let alone = open(&at.join("00001.tar"), Split::Train);
     assert_eq!(alone.items, dataset.items[3..]);

@@ -1,6 +1,5 @@
 //! That training learns, and fine-tuning starts where the imported model is.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
@@ -11,8 +10,8 @@ use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::diffusion::compat::{log_prediction, LogSchedule};
 use vqdiffusion::diffusion::forward::q_sample;
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{ReverseRule, SamplerConfig, Times};
-use vqdiffusion::pipeline::{Pipeline, Request, Subject};
+use vqdiffusion::diffusion::Times;
+use vqdiffusion::pipeline::{Pipeline, Subject};
 use vqdiffusion::random::{training_uniform, TrainingDraw};
 use vqdiffusion::torch::device::Precision;
 
@@ -40,29 +39,20 @@ fn a_tiny_set_is_memorised() {
     let checkpoint = Checkpoint::open(&place.path("run/best/model.safetensors"), &options)
         .expect("a model file");
     let pipeline = Pipeline::load(&checkpoint, Device::Cpu, Precision::F32).expect("a model");
-    let config = SamplerConfig {
-        steps: 10,
-        times: Times::Even,
-        guidance: 1.0,
-        guidance_span: None,
-        truncation: Truncation::TopP(0.9),
-        revealing: None,
-        rule: ReverseRule::Exact,
-    };
-    let plan = pipeline.plan(&config).expect("a plan");
-    let requests: Vec<Request> = (0..12)
-        .map(|i| Request {
-            subject: Subject::Text(CAPTIONS[i % 4].into()),
-            seed: i as u64,
-        })
-        .collect();
-    let tokens = pipeline.sample_tokens(&plan, &requests, &mut |_, _| ControlFlow::Continue(()));
-    let tokens = tokens.expect("tokens");
-    for row in 0..12 {
-        let drawn = Vec::<i64>::try_from(tokens.get(row as i64)).expect("tokens");
+    let options = pipeline
+        .usual()
+        .steps(10)
+        .times(Times::Even)
+        .guidance(1.0)
+        .truncation(Truncation::TopP(0.9));
+    let prompts: Vec<&str> = CAPTIONS.into_iter().cycle().take(12).collect();
+    let made = pipeline.pictures(&prompts, &options).expect("pictures");
+    assert_eq!(made.len(), 12);
+    for (row, made) in made.iter().enumerate() {
+        let drawn = &made.tokens;
         let right = image(row % 4)
             .iter()
-            .zip(&drawn)
+            .zip(drawn)
             .filter(|(a, b)| a == b)
             .count();
         assert!(right >= 15, "sample {row}: {right} of 16 tokens, {drawn:?}");

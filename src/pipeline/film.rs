@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
+use super::maker::{Maker, SamplingStep};
 use crate::picture::Picture;
-use crate::pipeline::{Maker, SamplingStep};
 
 /// The token states of a batch.
 pub struct Film {

@@ -1,15 +1,13 @@
-//! What a run looked like from inside: every step's tokens, the entropy of its
-//! predictions, and where the words of the prompt drew attention. All of it is
-//! computed after the run, from the states it went through.
+//! A run followed again, step by step.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::load::Pipeline;
-use super::maker::Maker;
-use super::subject::{ConditionError, Request};
 use crate::diffusion::sampler::Query;
-use crate::picture::Picture;
+use crate::pipeline::load::Pipeline;
+use crate::pipeline::maker::Maker;
+use crate::pipeline::subject::{ConditionError, Request};
+use crate::torch::host::values;
 
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -42,6 +40,9 @@ pub struct TracedWord {
 pub struct Trace {
     /// Token grid as rows, columns.
     pub grid: [i64; 2],
+    /// Pixels of a token's side in the picture.
+    #[serde(skip)]
+    pub cell: usize,
     /// K, and the mask token.
     pub codes: i64,
     pub steps: Vec<TracedStep>,
@@ -83,9 +84,9 @@ impl Trace {
             let next = next.to_device(device);
             steps.push(TracedStep {
                 time: step.network,
-                tokens: integers(&next),
+                tokens: values(&next),
                 changed: positions(&next.ne_tensor(&x)),
-                entropy: floats(&plan.entropy(&prediction)),
+                entropy: values(&plan.entropy(&prediction)),
             });
             if let Some(maps) = pipeline.denoiser().text_attention(&x, &t, &plain) {
                 let mean = maps
@@ -102,63 +103,11 @@ impl Trace {
         };
         Ok(Trace {
             grid: pipeline.config().denoiser.grid,
+            cell: pipeline.config().codec.factor() as usize,
             codes: pipeline.config().denoiser.codes,
             steps,
             words,
         })
-    }
-
-    /// Step `i`'s tokens, each code in a colour of its own and the mask in grey, with
-    /// cells of `side` pixels.
-    pub fn token_map(&self, i: usize, side: usize) -> Picture {
-        let tokens = &self.steps[i].tokens;
-        self.cells(side, |cell| code_colour(tokens[cell], self.codes))
-    }
-
-    /// Step `i`'s entropy, black for 0 to white for ln K.
-    pub fn entropy_map(&self, i: usize, side: usize) -> Picture {
-        let (entropy, most) = (&self.steps[i].entropy, (self.codes as f32).ln());
-        self.cells(side, |cell| grey(entropy[cell] / most))
-    }
-
-    /// The tokens that step `i` changed, white on black.
-    pub fn change_map(&self, i: usize, side: usize) -> Picture {
-        let mut changed = vec![false; self.steps[i].tokens.len()];
-        for &position in &self.steps[i].changed {
-            changed[position] = true;
-        }
-        self.cells(side, |cell| grey(f32::from(u8::from(changed[cell]))))
-    }
-
-    /// `picture` lit where the image looked for word `i`: full light at the most.
-    pub fn attention_map(&self, i: usize, side: usize, picture: &Picture) -> Picture {
-        let attention = &self.words[i].attention;
-        let most = attention.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        let light = self.cells(side, |cell| grey(0.1 + 0.9 * attention[cell] / most));
-        let lit = picture.rgb.iter().zip(&light.rgb);
-        Picture {
-            rgb: lit
-                .map(|(&c, &l)| (u16::from(c) * u16::from(l) / 255) as u8)
-                .collect(),
-            ..light
-        }
-    }
-
-    /// A picture of the token grid in cells of `side` pixels.
-    fn cells(&self, side: usize, colour: impl Fn(usize) -> [u8; 3]) -> Picture {
-        let [rows, columns] = self.grid.map(|side| side as usize);
-        let row = |r: usize| -> Vec<u8> {
-            (0..columns)
-                .flat_map(|c| std::iter::repeat_n(colour(r * columns + c), side).flatten())
-                .collect()
-        };
-        Picture {
-            width: (columns * side) as u32,
-            height: (rows * side) as u32,
-            rgb: (0..rows)
-                .flat_map(|r| std::iter::repeat_n(row(r), side).flatten())
-                .collect(),
-        }
     }
 }
 
@@ -183,51 +132,14 @@ fn words(
             TracedWord {
                 text,
                 positions: [range.start, range.end],
-                attention: floats(&share),
+                attention: values(&share),
             }
         })
         .collect())
 }
 
-/// A colour for each code, far apart for neighbours; mid grey for the mask.
-fn code_colour(token: i64, codes: i64) -> [u8; 3] {
-    if token >= codes {
-        return [128; 3];
-    }
-    // Steps of the golden ratio around the circle of hues, in three lightnesses.
-    let hue = (token as f64 * 0.618_033_988_749_895).fract() * 6.0;
-    let light = [255.0, 190.0, 225.0][token as usize % 3];
-    [5.0, 3.0, 1.0].map(|shift: f64| {
-        let k = (shift + hue) % 6.0;
-        (light * (1.0 - 0.75 * k.min(4.0 - k).clamp(0.0, 1.0))) as u8
-    })
-}
-
-/// Black for 0 to white for 1.
-fn grey(value: f32) -> [u8; 3] {
-    [(value.clamp(0.0, 1.0) * 255.0).round() as u8; 3]
-}
-
-fn integers(x: &Tensor) -> Vec<i64> {
-    let mut values = vec![0; x.numel()];
-    x.to_device(tch::Device::Cpu)
-        .to_kind(Kind::Int64)
-        .contiguous()
-        .copy_data(&mut values, x.numel());
-    values
-}
-
-fn floats(x: &Tensor) -> Vec<f32> {
-    let mut values = vec![0.0; x.numel()];
-    x.to_device(tch::Device::Cpu)
-        .to_kind(Kind::Float)
-        .contiguous()
-        .copy_data(&mut values, x.numel());
-    values
-}
-
 /// Where `x` bool `[1, L]` is true.
 fn positions(x: &Tensor) -> Vec<usize> {
-    let flags = integers(x);
+    let flags: Vec<i64> = values(x);
     (0..flags.len()).filter(|&i| flags[i] != 0).collect()
 }
