@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::torch::attention::{attend_joined, Mask};
 use crate::torch::linear::gelu2;
-use crate::torch::{Init, Linear, Params};
+use crate::torch::{norm, Init, LayerNorm, Linear, Params};
 
 /// What stands between the two layers of a feed-forward part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,35 +34,15 @@ pub(super) struct BlockShape {
     pub heads: i64,
     pub hidden: i64,
     pub activation: ClipActivation,
-    /// Whether a position sees those before it alone; padding is not masked, as in CLIP.
-    pub causal: bool,
-}
-
-pub(super) struct Norm {
-    affine: [Tensor; 2], // weight and bias [C]
-}
-
-impl Norm {
-    pub fn new(p: &Params, width: i64) -> Self {
-        Norm {
-            affine: [
-                p.get("weight", &[width], Init::Ones),
-                p.get("bias", &[width], Init::Zeros),
-            ],
-        }
-    }
-
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let [weight, bias] = &self.affine;
-        x.layer_norm(weight.size(), Some(weight), Some(bias), 1e-5, true)
-    }
+    /// Padding is not masked, as in CLIP.
+    pub mask: Mask,
 }
 
 pub(super) struct ResBlock {
-    ln_1: Norm,
+    ln_1: LayerNorm,
     in_proj: Linear, // C → 3C: query, key, value
     out_proj: Linear,
-    ln_2: Norm,
+    ln_2: LayerNorm,
     c_fc: Linear,
     c_proj: Linear,
     shape: BlockShape,
@@ -73,13 +54,13 @@ impl ResBlock {
         let attn = p.at("attn");
         let std = (width as f64).powf(-0.5);
         ResBlock {
-            ln_1: Norm::new(&p.at("ln_1"), width),
+            ln_1: LayerNorm::new(&p.at("ln_1"), width, norm::EPSILON),
             in_proj: Linear::from_tensors(
                 attn.get("in_proj_weight", &[3 * width, width], Init::Normal(std)),
                 attn.get("in_proj_bias", &[3 * width], Init::Zeros),
             ),
             out_proj: Linear::new(&attn.at("out_proj"), width, width),
-            ln_2: Norm::new(&p.at("ln_2"), width),
+            ln_2: LayerNorm::new(&p.at("ln_2"), width, norm::EPSILON),
             c_fc: Linear::new(&p.at("mlp.c_fc"), width, shape.hidden),
             c_proj: Linear::new(&p.at("mlp.c_proj"), shape.hidden, width),
             shape,
@@ -88,30 +69,12 @@ impl ResBlock {
 
     /// `x` `[B, S, C]` → `[B, S, C]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (batch, positions, width) = (x.size()[0], x.size()[1], x.size()[2]);
-        let heads = self.shape.heads;
-        let joined = self
-            .in_proj
-            .forward(&self.ln_1.forward(x))
-            .view([batch, positions, 3, heads, width / heads])
-            .permute([2, 0, 3, 1, 4]); // [3, B, heads, S, C / heads]
-        let h = Tensor::scaled_dot_product_attention(
-            &joined.get(0),
-            &joined.get(1),
-            &joined.get(2),
-            None::<&Tensor>,
-            0.0,
-            self.shape.causal,
-            None,
-            false,
-        )
-        .transpose(1, 2)
-        .reshape([batch, positions, width]);
+        let shape = &self.shape;
+        let joined = self.in_proj.forward(&self.ln_1.forward(x)); // [B, S, 3C]
+        let h = attend_joined(&joined, shape.heads, shape.mask);
         let x = x + self.out_proj.forward(&h);
-        let hidden = self
-            .shape
-            .activation
-            .of(&self.c_fc.forward(&self.ln_2.forward(&x)));
+        let hidden = self.c_fc.forward(&self.ln_2.forward(&x));
+        let hidden = shape.activation.of(&hidden);
         &x + self.c_proj.forward(&hidden)
     }
 }

@@ -5,11 +5,12 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::residual_block::{BlockShape, ClipActivation, Norm, ResBlock};
+use super::residual_block::{BlockShape, ClipActivation, ResBlock};
 use super::token_rule::TokenRule;
 use crate::config_error::ConfigError;
 use crate::size::{check_sizes, LARGEST, MOST};
-use crate::torch::{Init, Params};
+use crate::torch::attention::Mask;
+use crate::torch::{norm, Init, LayerNorm, Params};
 
 /// Which merge rules the ids of a text tower come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +124,7 @@ pub struct TextEncoder {
     token_embedding: Tensor,      // [V, C]
     positional_embedding: Tensor, // [S, C]
     blocks: Vec<ResBlock>,
-    ln_final: Norm,
+    ln_final: LayerNorm,
     config: TextConfig,
 }
 
@@ -144,7 +145,7 @@ impl TextEncoder {
             heads: config.heads,
             hidden: config.hidden,
             activation,
-            causal: true,
+            mask: Mask::Causal,
         };
         TextEncoder {
             token_embedding: p.get(
@@ -160,7 +161,7 @@ impl TextEncoder {
             blocks: (0..config.layers)
                 .map(|i| ResBlock::new(&blocks.at(i), shape))
                 .collect(),
-            ln_final: Norm::new(&p.at("ln_final"), width),
+            ln_final: LayerNorm::new(&p.at("ln_final"), width, norm::EPSILON),
             config: config.clone(),
         }
     }

@@ -4,10 +4,11 @@
 
 use tch::Tensor;
 
-use super::residual_block::{BlockShape, ClipActivation, Norm, ResBlock};
+use super::residual_block::{BlockShape, ClipActivation, ResBlock};
 use crate::config_error::ConfigError;
 use crate::size::{check_sizes, LARGEST, MOST};
-use crate::torch::{Init, Params};
+use crate::torch::attention::Mask;
+use crate::torch::{norm, Init, LayerNorm, Params};
 
 /// Shape of the image tower.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,9 +57,9 @@ pub struct VisionEncoder {
     class: Tensor,      // [C]
     positions: Tensor,  // [1 + patches, C]
     projection: Tensor, // [C, E]
-    ln_pre: Norm,
+    ln_pre: LayerNorm,
     blocks: Vec<ResBlock>,
-    ln_post: Norm,
+    ln_post: LayerNorm,
     config: VisionConfig,
 }
 
@@ -82,7 +83,7 @@ impl VisionEncoder {
             heads: config.heads,
             hidden: config.hidden,
             activation: config.activation,
-            causal: false,
+            mask: Mask::Nothing,
         };
         let blocks = p.at("transformer.resblocks");
         VisionEncoder {
@@ -94,11 +95,11 @@ impl VisionEncoder {
             class: p.get("class_embedding", &[width], scale),
             positions: p.get("positional_embedding", &[1 + grid * grid, width], scale),
             projection: p.get("proj", &[width, config.embedding], scale),
-            ln_pre: Norm::new(&p.at("ln_pre"), width),
+            ln_pre: LayerNorm::new(&p.at("ln_pre"), width, norm::EPSILON),
             blocks: (0..config.layers)
                 .map(|i| ResBlock::new(&blocks.at(i), shape))
                 .collect(),
-            ln_post: Norm::new(&p.at("ln_post"), width),
+            ln_post: LayerNorm::new(&p.at("ln_post"), width, norm::EPSILON),
             config: config.clone(),
         }
     }

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use super::config::CodecConfig;
-use super::layers::{Conv, Middle, Norm, Stage, Upsample};
+use super::layers::{norm, Conv, Middle, Stage, Upsample};
+use crate::torch::norm::GroupNorm;
 use crate::torch::Params;
 
 struct Level {
@@ -15,7 +16,7 @@ pub struct Decoder {
     conv_in: Conv,
     mid: Middle,
     levels: Vec<Level>, // lowest resolution first, the order of execution
-    norm_out: Norm,
+    norm_out: GroupNorm,
     conv_out: Conv,
 }
 
@@ -39,7 +40,7 @@ impl Decoder {
             conv_in: Conv::same(&p.at("conv_in"), config.latent_channels, lowest),
             mid: Middle::new(&p.at("mid"), lowest, config.norm_groups),
             levels,
-            norm_out: Norm::new(&p.at("norm_out"), width, config.norm_groups),
+            norm_out: norm(&p.at("norm_out"), width, config.norm_groups),
             conv_out: Conv::same(&p.at("conv_out"), width, 3),
         }
     }

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use super::config::CodecConfig;
-use super::layers::{Conv, Downsample, Middle, Norm, Stage};
+use super::layers::{norm, Conv, Downsample, Middle, Stage};
+use crate::torch::norm::GroupNorm;
 use crate::torch::Params;
 
 struct Level {
@@ -15,7 +16,7 @@ pub struct Encoder {
     conv_in: Conv,
     levels: Vec<Level>,
     mid: Middle,
-    norm_out: Norm,
+    norm_out: GroupNorm,
     conv_out: Conv,
 }
 
@@ -38,7 +39,7 @@ impl Encoder {
             conv_in: Conv::same(&p.at("conv_in"), 3, config.channels),
             levels,
             mid: Middle::new(&p.at("mid"), width, config.norm_groups),
-            norm_out: Norm::new(&p.at("norm_out"), width, config.norm_groups),
+            norm_out: norm(&p.at("norm_out"), width, config.norm_groups),
             conv_out: Conv::same(&p.at("conv_out"), width, config.latent_channels),
         }
     }

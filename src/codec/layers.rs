@@ -3,6 +3,8 @@
 use tch::Tensor;
 
 use super::config::CodecConfig;
+use crate::torch::attention::{attend, Mask};
+use crate::torch::norm::GroupNorm;
 use crate::torch::{Init, Params};
 
 /// Convolution with bias; `weight` `[out, in, k, k]`.
@@ -41,38 +43,16 @@ impl Conv {
     }
 }
 
-/// Group norm.
-pub struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-    groups: i64,
-}
-
-impl Norm {
-    pub fn new(p: &Params, channels: i64, groups: i64) -> Self {
-        Norm {
-            groups,
-            weight: p.get("weight", &[channels], Init::Ones),
-            bias: p.get("bias", &[channels], Init::Zeros),
-        }
-    }
-
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(
-            self.groups,
-            Some(&self.weight),
-            Some(&self.bias),
-            1e-6,
-            true,
-        )
-    }
+/// The group norm of the codec, `groups` of the `channels` each.
+pub fn norm(p: &Params, channels: i64, groups: i64) -> GroupNorm {
+    GroupNorm::new(p, channels, groups, 1e-6)
 }
 
 /// shortcut(x) + conv2(swish(norm2(conv1(swish(norm1(x)))))).
 pub struct ResBlock {
-    norm1: Norm,
+    norm1: GroupNorm,
     conv1: Conv,
-    norm2: Norm,
+    norm2: GroupNorm,
     conv2: Conv,
     shortcut: Option<Conv>, // where the width changes
 }
@@ -80,9 +60,9 @@ pub struct ResBlock {
 impl ResBlock {
     pub fn new(p: &Params, inputs: i64, outputs: i64, groups: i64) -> Self {
         ResBlock {
-            norm1: Norm::new(&p.at("norm1"), inputs, groups),
+            norm1: norm(&p.at("norm1"), inputs, groups),
             conv1: Conv::same(&p.at("conv1"), inputs, outputs),
-            norm2: Norm::new(&p.at("norm2"), outputs, groups),
+            norm2: norm(&p.at("norm2"), outputs, groups),
             conv2: Conv::same(&p.at("conv2"), outputs, outputs),
             shortcut: (inputs != outputs)
                 .then(|| Conv::pointwise(&p.at("nin_shortcut"), inputs, outputs)),
@@ -102,7 +82,7 @@ impl ResBlock {
 
 /// Single-head self-attention over the positions of a feature map, around a residual.
 pub struct AttnBlock {
-    norm: Norm,
+    norm: GroupNorm,
     q: Conv,
     k: Conv,
     v: Conv,
@@ -113,7 +93,7 @@ impl AttnBlock {
     pub fn new(p: &Params, channels: i64, groups: i64) -> Self {
         let conv = |name: &str| Conv::pointwise(&p.at(name), channels, channels);
         AttnBlock {
-            norm: Norm::new(&p.at("norm"), channels, groups),
+            norm: norm(&p.at("norm"), channels, groups),
             q: conv("q"),
             k: conv("k"),
             v: conv("v"),
@@ -124,19 +104,11 @@ impl AttnBlock {
     /// `[B, C, H, W]` → `[B, C, H, W]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let size = x.size();
-        let rows = |map: Tensor| map.flatten(2, 3).transpose(1, 2).unsqueeze(1); // [B, 1, HW, C]
+        let rows = |map: Tensor| map.flatten(2, 3).transpose(1, 2); // [B, HW, C]
         let n = self.norm.forward(x);
-        let h = Tensor::scaled_dot_product_attention(
-            &rows(self.q.forward(&n)),
-            &rows(self.k.forward(&n)),
-            &rows(self.v.forward(&n)),
-            None::<&Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        ); // [B, 1, HW, C]
-        let h = h.squeeze_dim(1).transpose(1, 2).reshape(size);
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| rows(conv.forward(&n)));
+        let h = attend(&q, &k, &v, 1, Mask::Nothing); // [B, HW, C]
+        let h = h.transpose(1, 2).reshape(size);
         x + self.proj_out.forward(&h)
     }
 }

@@ -1,14 +1,16 @@
 //! What the `tch` bindings lack: device choice, run-time loading of CUDA,
-//! allocator settings, prepacked linear layers, and named weights.
+//! allocator settings, layers of transformers, and named weights.
 
 pub mod adamw;
 pub mod allocator;
+pub mod attention;
 pub mod c10d;
 pub mod cuda;
 pub mod device;
 pub mod foreach;
 pub mod host;
 pub mod linear;
+pub mod norm;
 pub mod params;
 pub mod runtime;
 mod shim;
@@ -16,4 +18,5 @@ pub mod terminate;
 pub mod version;
 
 pub use linear::Linear;
+pub use norm::LayerNorm;
 pub use params::{Init, Params, WeightSource};

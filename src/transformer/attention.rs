@@ -1,35 +1,12 @@
 //! Multi-head attention: bidirectional over image tokens, and from image tokens
 //! to all text positions. No mask of any kind is applied, as in the original.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::config::DenoiserConfig;
 use super::embedding::gather_positions;
+use crate::torch::attention::{attend, mean_weights, thirds, Mask};
 use crate::torch::{Linear, Params};
-
-/// `[B, N, D]` → `[B, H, N, D / H]`; heads are contiguous chunks of the width.
-fn split_heads(x: &Tensor, heads: i64) -> Tensor {
-    let (batch, positions, width) = (x.size()[0], x.size()[1], x.size()[2]);
-    x.reshape([batch, positions, heads, width / heads])
-        .transpose(1, 2)
-}
-
-/// softmax(q kᵀ / √(D/H)) v: `q` `[B, H, N, d]`, `k` and `v` `[B, H, M, d]` → `[B, N, D]`.
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    let (batch, heads, positions, head_width) = {
-        let s = q.size();
-        (s[0], s[1], s[2], s[3])
-    };
-    Tensor::scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false)
-        .transpose(1, 2)
-        .reshape([batch, positions, heads * head_width])
-}
-
-/// `[B, L, 3D]` → `[B, L, D]` three times.
-fn thirds(joined: &Tensor) -> [Tensor; 3] {
-    let parts = joined.chunk(3, 2);
-    [0, 1, 2].map(|i| parts[i].shallow_clone())
-}
 
 /// Self-attention over the image tokens.
 pub struct SelfAttention {
@@ -90,16 +67,12 @@ impl SelfAttention {
                 [at(&q), k, v]
             }
         };
-        let h = attend(
-            &split_heads(&q, self.heads),
-            &split_heads(&k, self.heads),
-            &split_heads(&v, self.heads),
-        );
+        let h = attend(&q, &k, &v, self.heads, Mask::Nothing);
         self.proj.forward_add(&h, &at(residual))
     }
 }
 
-/// Keys and values of a text for one block: `[B, H, S, D / H]` each.
+/// Keys and values of a text for one block: `[B, S, D]` each.
 pub struct KeyValue {
     pub key: Tensor,
     pub value: Tensor,
@@ -130,8 +103,8 @@ impl CrossAttention {
     /// Keys and values of `text` `[B, S, C]`, made once per prompt.
     pub fn condition(&self, text: &Tensor) -> KeyValue {
         KeyValue {
-            key: split_heads(&self.key.forward(text), self.heads),
-            value: split_heads(&self.value.forward(text), self.heads),
+            key: self.key.forward(text),
+            value: self.value.forward(text),
         }
     }
 
@@ -143,18 +116,14 @@ impl CrossAttention {
 
     /// residual + CA(x, text): `x` and `residual` `[B, N, D]` → `[B, N, D]`.
     pub fn forward(&self, x: &Tensor, residual: &Tensor, text: &KeyValue) -> Tensor {
-        let q = split_heads(&self.query.forward(x), self.heads);
-        let h = attend(&q, &text.key, &text.value);
+        let q = self.query.forward(x);
+        let h = attend(&q, &text.key, &text.value, self.heads, Mask::Nothing);
         self.proj.forward_add(&h, residual)
     }
 
     /// How much each image token attends to each text position, the mean over the
     /// heads: `x` `[B, N, D]` → f32 `[B, N, S]`, every row summing to 1.
     pub fn weights(&self, x: &Tensor, text: &KeyValue) -> Tensor {
-        let q = split_heads(&self.query.forward(x), self.heads); // [B, H, N, d]
-        let scale = (q.size()[3] as f64).sqrt();
-        (q.matmul(&text.key.transpose(-2, -1)) / scale)
-            .softmax(-1, Kind::Float)
-            .mean_dim([1i64].as_slice(), false, Kind::Float)
+        mean_weights(&self.query.forward(x), &text.key, self.heads)
     }
 }

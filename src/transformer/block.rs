@@ -6,8 +6,8 @@ use tch::Tensor;
 use super::attention::{CrossAttention, KeyValue, SelfAttention};
 use super::config::{Conditioning, DenoiserConfig};
 use super::feed_forward::FeedForward;
-use super::norm::{Affine, ClassNorm, LayerNorm, TimeNorm};
-use crate::torch::Params;
+use super::norm::{Affine, ClassNorm, TimeNorm};
+use crate::torch::{norm, LayerNorm, Params};
 
 pub struct Block {
     ln1: TimeNorm,
@@ -39,7 +39,7 @@ impl Conditioned {
             Conditioning::Text { width, .. } => Conditioned::Text {
                 ln1_1: TimeNorm::new(&p.at("ln1_1"), config),
                 attn2: CrossAttention::new(&p.at("attn2"), config, width),
-                ln2: LayerNorm::new(&ln2, config.width),
+                ln2: LayerNorm::new(&ln2, config.width, norm::EPSILON),
             },
             Conditioning::Class {
                 classes,
@@ -50,7 +50,7 @@ impl Conditioned {
                 ln2: ClassNorm::new(&ln2, config.width, classes, null, embedding, norm),
             },
             Conditioning::Unconditional => Conditioned::Nothing {
-                ln2: LayerNorm::new(&ln2, config.width),
+                ln2: LayerNorm::new(&ln2, config.width, norm::EPSILON),
             },
         }
     }

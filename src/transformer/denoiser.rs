@@ -6,8 +6,7 @@ use tch::{Kind, Tensor};
 use super::block::{Block, BlockCondition};
 use super::config::DenoiserConfig;
 use super::embedding::{gather_positions, ContentEmbedding};
-use super::norm::LayerNorm;
-use crate::torch::{Linear, Params};
+use crate::torch::{norm, LayerNorm, Linear, Params};
 
 /// What the network needs to know of the condition y, made once per sampling run. With
 /// guidance its rows are twice those of the images, the null condition's at the end.
@@ -51,7 +50,7 @@ impl Denoiser {
             blocks: (0..config.layers)
                 .map(|i| Block::new(&blocks.at(i), config))
                 .collect(),
-            norm: LayerNorm::new(&p.at("to_logits.0"), config.width),
+            norm: LayerNorm::new(&p.at("to_logits.0"), config.width, norm::EPSILON),
             head: Linear::new(&p.at("to_logits.1"), config.width, config.codes),
             config: config.clone(),
             kind: p.kind(),

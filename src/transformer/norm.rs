@@ -1,32 +1,10 @@
-//! Layer norm, and norms modulated by time or class.
+//! Norms modulated by time or class.
 
 use tch::{Kind, Tensor};
 
 use super::config::{AdaptiveNorm, DenoiserConfig, IndexEmbedding, NullClass};
+use crate::torch::norm::{layer_norm, EPSILON};
 use crate::torch::{Init, Linear, Params};
-
-const EPSILON: f64 = 1e-5;
-
-/// Layer norm with learned gain and bias.
-pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl LayerNorm {
-    pub fn new(p: &Params, width: i64) -> Self {
-        LayerNorm {
-            weight: p.get("weight", &[width], Init::Ones),
-            bias: p.get("bias", &[width], Init::Zeros),
-        }
-    }
-
-    /// `[…, D]` → `[…, D]`.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let width = self.weight.size();
-        x.layer_norm(width, Some(&self.weight), Some(&self.bias), EPSILON, true)
-    }
-}
 
 /// 1 + s and b of an adaptive norm for some rows: `[N, D]` each, in the hidden state's
 /// kind.
@@ -48,10 +26,9 @@ impl Affine {
         if rows == 1 {
             // A shared row makes it an ordinary affine layer norm.
             let (gain, shift) = (self.gain.view(width), self.shift.view(width));
-            return x.layer_norm(width, Some(&gain), Some(&shift), EPSILON, true);
+            return layer_norm(x, Some([&gain, &shift]), EPSILON);
         }
-        let normed = x.layer_norm(width, None::<&Tensor>, None::<&Tensor>, EPSILON, true);
-        normed * self.gain.unsqueeze(1) + self.shift.unsqueeze(1)
+        layer_norm(x, None, EPSILON) * self.gain.unsqueeze(1) + self.shift.unsqueeze(1)
     }
 
     /// The first `rows` alone.
@@ -76,10 +53,7 @@ impl Affine {
 /// without weights).
 fn instance_norm(x: &Tensor) -> Tensor {
     let channels = x.transpose(1, 2); // [B, D, L]
-    let tokens = [x.size()[1]];
-    channels
-        .layer_norm(tokens, None::<&Tensor>, None::<&Tensor>, EPSILON, true)
-        .transpose(1, 2)
+    layer_norm(&channels, None, EPSILON).transpose(1, 2)
 }
 
 /// [s; b] = W·SiLU(u) + β (official `AdaLayerNorm`, `AdaInsNorm`), in f32 whatever the

@@ -7,7 +7,8 @@ use tch::{Device, Kind, Tensor};
 use super::weights::{join_qkv, load, telling_shape, Loaded};
 use crate::checkpoint::{read_tensors, LoadError, StateDict};
 use crate::size::{check_sizes, LARGEST, MOST};
-use crate::torch::{Init, Linear, Params};
+use crate::torch::attention::{attend_joined, Mask};
+use crate::torch::{Init, LayerNorm, Linear, Params};
 
 /// How the table of positions comes to the grid of another picture size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -96,32 +97,12 @@ impl Dinov2Config {
     }
 }
 
-struct Norm {
-    affine: [Tensor; 2], // weight and bias [D]
-}
-
-impl Norm {
-    fn new(p: &Params, width: i64) -> Self {
-        Norm {
-            affine: [
-                p.get("weight", &[width], Init::Ones),
-                p.get("bias", &[width], Init::Zeros),
-            ],
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let [weight, bias] = &self.affine;
-        x.layer_norm(weight.size(), Some(weight), Some(bias), EPSILON, true)
-    }
-}
-
 struct Block {
-    norm1: Norm,
+    norm1: LayerNorm,
     qkv: Linear, // D → 3D: query, key, value
     proj: Linear,
     ls1: Tensor, // [D]
-    norm2: Norm,
+    norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
     ls2: Tensor, // [D]
@@ -132,11 +113,11 @@ impl Block {
     fn new(p: &Params, config: &Dinov2Config) -> Self {
         let (width, hidden) = (config.width, config.hidden);
         Block {
-            norm1: Norm::new(&p.at("norm1"), width),
+            norm1: LayerNorm::new(&p.at("norm1"), width, EPSILON),
             qkv: Linear::new(&p.at("attn.qkv"), width, 3 * width),
             proj: Linear::new(&p.at("attn.proj"), width, width),
             ls1: p.at("ls1").get("gamma", &[width], Init::Ones),
-            norm2: Norm::new(&p.at("norm2"), width),
+            norm2: LayerNorm::new(&p.at("norm2"), width, EPSILON),
             fc1: Linear::new(&p.at("mlp.fc1"), width, hidden),
             fc2: Linear::new(&p.at("mlp.fc2"), hidden, width),
             ls2: p.at("ls2").get("gamma", &[width], Init::Ones),
@@ -145,24 +126,8 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let (batch, positions, width) = (x.size()[0], x.size()[1], x.size()[2]);
-        let joined = self
-            .qkv
-            .forward(&self.norm1.forward(x))
-            .view([batch, positions, 3, self.heads, width / self.heads])
-            .permute([2, 0, 3, 1, 4]); // [3, B, heads, N, D / heads]
-        let h = Tensor::scaled_dot_product_attention(
-            &joined.get(0),
-            &joined.get(1),
-            &joined.get(2),
-            None::<&Tensor>,
-            0.0,
-            false,
-            None,
-            false,
-        )
-        .transpose(1, 2)
-        .reshape([batch, positions, width]);
+        let joined = self.qkv.forward(&self.norm1.forward(x)); // [B, N, 3D]
+        let h = attend_joined(&joined, self.heads, Mask::Nothing);
         let x = x + self.proj.forward(&h) * &self.ls1;
         let hidden = self.fc1.forward(&self.norm2.forward(&x)).gelu("none");
         &x + self.fc2.forward(&hidden) * &self.ls2
@@ -176,7 +141,7 @@ pub struct Dinov2 {
     class: Tensor,        // [1, 1, D]
     table: Tensor,        // [1, 1 + M², D]
     blocks: Vec<Block>,
-    norm: Norm,
+    norm: LayerNorm,
 }
 
 impl Dinov2 {
@@ -196,7 +161,7 @@ impl Dinov2 {
             blocks: (0..config.layers)
                 .map(|i| Block::new(&p.at("blocks").at(i), config))
                 .collect(),
-            norm: Norm::new(&p.at("norm"), width),
+            norm: LayerNorm::new(&p.at("norm"), width, EPSILON),
             config: config.clone(),
         }
     }
