@@ -30,11 +30,11 @@ enum Size {
 }
 
 impl Size {
-    /// The model of this size (`configs/text_b.yaml`, `configs/text_s.yaml`).
+    /// The model of this size (`configs/text_b.yaml`, `configs/text_s_dense.yaml`).
     fn model(self) -> Result<ModelConfig, Box<dyn Error>> {
         let name = match self {
             Size::B => "text_b.yaml",
-            Size::S => "text_s.yaml",
+            Size::S => "text_s_dense.yaml",
         };
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
         match ConfigFile::read(&configs.join(name))? {

@@ -52,6 +52,16 @@ impl ConfigError {
         }
     }
 
+    /// The dotted key.
+    pub fn key(&self) -> String {
+        match self {
+            ConfigError::Value { key, .. }
+            | ConfigError::Contradiction { key, .. }
+            | ConfigError::Impossible { key, .. } => key.clone(),
+            ConfigError::Part { part, source } => format!("{part}.{}", source.key()),
+        }
+    }
+
     /// As seen from the configuration that holds this one under the key `outer`.
     pub fn within(mut self, outer: &str) -> Self {
         let (ConfigError::Value { key, .. }

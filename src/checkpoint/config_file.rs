@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_yaml::Value;
 
 use super::error::LoadError;
 use super::infer::Unshown;
 use super::official::OfficialConfig;
 use crate::model::ModelConfig;
-use crate::yaml;
+use crate::yaml::{Layers, YamlFile};
 
 /// Our own YAML: the model's shape, in an experiment or alone.
 #[derive(Deserialize)]
@@ -39,22 +38,29 @@ pub enum ConfigFile {
 impl ConfigFile {
     /// Reads `path`; errors carry the place in the file.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
-        let format = |problem: String| LoadError::Format {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let text = yaml::read(path)?;
-        let root: Value = serde_yaml::from_str(&text).map_err(|source| LoadError::Yaml {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        if OfficialConfig::recognises(&root) {
-            return Ok(ConfigFile::Official(OfficialConfig::new(path, root)?));
+        let file = YamlFile::read(path)?;
+        if OfficialConfig::recognises(&file.root) {
+            return Ok(ConfigFile::Official(OfficialConfig::new(path, file.root)?));
         }
-        let own: OwnYaml = serde_yaml::from_str(&text).map_err(|e| {
-            format(format!(
-                "neither an official configuration (model.params.diffusion_config) nor ours: {e}"
-            ))
+        let layers = Layers::of(file, &[], |base| {
+            match OfficialConfig::recognises(&base.root) {
+                true => Err(LoadError::Format {
+                    path: base.path.clone(),
+                    problem: format!(
+                        "is an official configuration, which {} is based on; give this itself",
+                        path.display()
+                    ),
+                }),
+                false => Ok(None),
+            }
+        })?;
+        let own: OwnYaml = layers.parse().map_err(|misfit| LoadError::Format {
+            path: path.to_path_buf(),
+            problem: format!(
+                "neither an official configuration (model.params.diffusion_config) nor ours: \
+                 {}: {}",
+                misfit.place, misfit.problem
+            ),
         })?;
         own.model.check().map_err(|e| LoadError::Config {
             path: path.to_path_buf(),

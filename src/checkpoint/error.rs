@@ -9,6 +9,7 @@ use crate::clip::MergesError;
 use crate::codec::image_codec::CodeMappingError;
 use crate::config_error::ConfigError;
 use crate::files::FileError;
+use crate::yaml::LayersError;
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +35,9 @@ pub enum LoadError {
         source: serde_json::Error,
     },
 
-    #[error("{}: {source}", path.display())]
-    Yaml {
-        path: PathBuf,
-        source: serde_yaml::Error,
-    },
+    /// A configuration and the files that it is based on cannot be put together.
+    #[error(transparent)]
+    Layers(#[from] LayersError),
 
     /// The file as a whole is not what it should be.
     #[error("{}: {problem}", path.display())]

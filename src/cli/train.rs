@@ -18,7 +18,7 @@ use crate::train::engine::{Ended, Event, Ranks, Resume};
 
 const HELP: &str = "\
 Examples:
-  vqdiffusion train configs/train_coco.yaml
+  vqdiffusion train configs/coco_from_cc.yaml
   vqdiffusion train birds.yaml train.steps=20000 train.learning_rate.peak=1e-4
   vqdiffusion train birds.yaml --init-from coco.safetensors --resume auto
 
@@ -98,11 +98,18 @@ pub fn run(args: &TrainArgs) -> CliResult {
         }
     }
     let steps = session.steps();
+    let whole = Experiment {
+        model: Some(session.plan().model.clone()),
+        ..experiment.clone()
+    };
     let DiffusionTraining {
         mut run,
         resumed,
         set_aside,
     } = session.load()?;
+    if speaks {
+        run.folder.record(&serde_yaml::to_string(&whole)?)?;
+    }
     if let Some(path) = resumed.filter(|_| speaks) {
         say(format_args!(
             "continued    {} at step {}",

@@ -73,6 +73,7 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         set_aside,
         plan,
     } = open(codec, data, train, init_from, &resume, device)?;
+    run.folder.record(&serde_yaml::to_string(&experiment)?)?;
     say(format_args!("{plan}"));
     if let Some(path) = resumed {
         say(format_args!(

@@ -4,6 +4,7 @@
 use tch::Tensor;
 
 use super::cached::CachedSamples;
+use super::dataset::Epoch;
 use super::error::DataError;
 use super::fingerprint::Fingerprint;
 use super::live::LiveSamples;
@@ -78,6 +79,26 @@ impl TokenLoader {
             Source::Memory(data) => data.tokens.size()[0] as u64,
             Source::Cache(data) => data.len(),
             Source::Live(data) => data.len(),
+        }
+    }
+
+    /// What the samples are, in words.
+    pub fn describe(&self) -> String {
+        let of = |layout, epoch| match epoch {
+            Epoch::Pictures => format!("{layout}, an epoch goes through the pictures"),
+            Epoch::Captions => format!("{layout}, an epoch goes through the captions"),
+        };
+        match &self.source {
+            Source::Memory(_) => "a file of tokens".into(),
+            Source::Cache(data) => {
+                let header = data.cache().header();
+                format!("token cache of {}", of(header.layout, header.epoch))
+            }
+            Source::Live(data) => {
+                let dataset = data.dataset();
+                let of_set = of(dataset.layout, dataset.epoch);
+                format!("{of_set}; every step encodes its pictures")
+            }
         }
     }
 

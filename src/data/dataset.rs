@@ -56,6 +56,23 @@ pub enum DataLayout {
     Ffhq,
 }
 
+impl std::fmt::Display for DataLayout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DataLayout::Folder => "a folder of pictures",
+            DataLayout::JsonLines => "a list of JSON lines",
+            DataLayout::Csv => "a list in columns",
+            DataLayout::Coco => "MSCOCO",
+            DataLayout::Cub => "CUB-200",
+            DataLayout::ImageNet => "ImageNet",
+            DataLayout::Oxford => "Oxford-102",
+            DataLayout::Conceptual => "Conceptual Captions",
+            DataLayout::Shards => "webdataset shards",
+            DataLayout::Ffhq => "FFHQ",
+        })
+    }
+}
+
 /// Which part of a data set that has parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -26,7 +26,7 @@ pub struct CodecExperiment {
 impl CodecExperiment {
     /// Reads `path` and applies `overrides`, as [`Experiment::read`](super::Experiment::read).
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
-        read(path, overrides, |_, _| Ok(None), CodecExperiment::check)
+        read(path, overrides, |_| Ok(None), CodecExperiment::check)
     }
 
     /// Whether the values are possible; the first that is not, by its key.

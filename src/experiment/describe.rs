@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use serde_yaml::Value;
-
 use super::codec::CodecExperiment;
+use super::official::translated;
 use super::{Experiment, ExperimentError};
+use crate::checkpoint::config_file::ConfigFile;
 use crate::checkpoint::inspect::{codec_fact, denoiser_facts, model_facts, Description};
 use crate::checkpoint::official::OfficialConfig;
 use crate::train::diffusion::TrainConfig;
 use crate::train::official::OfficialRecipe;
-use crate::yaml;
+use crate::yaml::{Layers, YamlFile};
 
 /// Describes an official configuration or an experiment of ours; `None` of a path that is
 /// no YAML file by its name.
@@ -27,15 +27,12 @@ pub fn describe(path: &Path) -> Result<Option<Description>, ExperimentError> {
     if !is_yaml || !path.is_file() {
         return Ok(None);
     }
-    let text = yaml::read(path)?;
-    let format = |problem: String| ExperimentError::Format {
-        path: path.to_path_buf(),
-        problem,
-    };
-    let root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
-    if OfficialConfig::recognises(&root) {
-        return Ok(Some(official(&OfficialConfig::new(path, root)?)?));
+    let file = YamlFile::read(path).map_err(ExperimentError::Layers)?;
+    if OfficialConfig::recognises(&file.root) {
+        return Ok(Some(official(&OfficialConfig::new(path, file.root)?)?));
     }
+    let layers = Layers::of(file, &[], translated)?;
+    let root = layers.root();
     let given = |key: &str| root.get(key).is_some();
     if given("codec") && !given("model") {
         let experiment = CodecExperiment::read(path, &[])?;
@@ -55,18 +52,15 @@ pub fn describe(path: &Path) -> Result<Option<Description>, ExperimentError> {
             ..Description::default()
         }));
     }
-    // A model's shape alone is one of our configurations too.
-    if given("model") && !given("data") && !given("train") {
-        let experiment = Experiment::read(path, &["data.train=unknown".into()])?;
-        return Ok(Some(Description {
-            layout: "vqdiffusion configuration of a model".into(),
-            facts: experiment
-                .model
-                .as_ref()
-                .map(model_facts)
-                .unwrap_or_default(),
-            ..Description::default()
-        }));
+    // A model without data is one of our configurations too.
+    if given("model") && !given("data") {
+        if let ConfigFile::Own { model, .. } = ConfigFile::read(path)? {
+            return Ok(Some(Description {
+                layout: "vqdiffusion configuration of a model".into(),
+                facts: model_facts(&model),
+                ..Description::default()
+            }));
+        }
     }
     Ok(Some(own(&Experiment::read(path, &[])?)))
 }

@@ -7,18 +7,18 @@ mod official;
 
 pub use describe::describe;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_yaml::{Mapping, Value};
+use serde_yaml::Value;
 
 use crate::checkpoint::LoadError;
 use crate::config_error::ConfigError;
 use crate::files::{self, FileError};
 use crate::model::ModelConfig;
 use crate::train::diffusion::{DataConfig, TrainConfig, WeightsConfig};
-use crate::yaml;
+use crate::yaml::{Layers, LayersError, Place, YamlFile};
 
 /// A training experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,26 +34,29 @@ pub struct Experiment {
     pub train: TrainConfig,
 }
 
+/// Keys of which a later layer's one counts: each says how long a run is.
+const EITHER: &[[&str; 2]] = &[["train.steps", "train.epochs"]];
+
 /// Why a file is not an experiment.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
+    /// The files, or the settings on top of them, cannot be put together.
     #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{}: {problem}", path.display())]
-    Format { path: PathBuf, problem: String },
+    Layers(#[from] LayersError),
+    /// A key or a value is not as expected there.
+    #[error("{place}: {problem}")]
+    Format { place: Place, problem: String },
     /// A value is impossible, or contradicts another.
-    #[error("{}: {source}", path.display())]
-    Config { path: PathBuf, source: ConfigError },
+    #[error("{place}: {source}")]
+    Config { place: Place, source: ConfigError },
     /// An official configuration, or a file that it names, is not as it must be.
     #[error(transparent)]
     Official(#[from] LoadError),
-    #[error("{argument}: {problem}")]
-    Override { argument: String, problem: String },
 }
 
 impl Experiment {
-    /// Reads `path`, ours or an official configuration, and applies `overrides`, each
-    /// `dotted.key=value` with a value in YAML.
+    /// Reads `path`, ours or an official configuration, with the files that `base` names in
+    /// it, and applies `overrides`, each `dotted.key=value` with a value in YAML.
     ///
     /// # Errors
     ///
@@ -92,79 +95,25 @@ impl Experiment {
 fn read<T: DeserializeOwned>(
     path: &Path,
     overrides: &[String],
-    translate: impl Fn(&Path, &Value) -> Result<Option<Value>, ExperimentError>,
+    translate: impl Fn(&YamlFile) -> Result<Option<Value>, ExperimentError>,
     check: impl Fn(&T) -> Result<(), ConfigError>,
 ) -> Result<T, ExperimentError> {
-    let text = yaml::read(path)?;
-    let format = |problem: String| ExperimentError::Format {
-        path: path.to_path_buf(),
-        problem,
-    };
-    let mut root: Value = serde_yaml::from_str(&text).map_err(|e| format(e.to_string()))?;
-    let translation = translate(path, &root)?;
-    let ours = translation.is_none();
-    root = translation.unwrap_or(root);
+    let file = YamlFile::read(path).map_err(ExperimentError::Layers)?;
+    let mut layers = Layers::of(file, EITHER, translate)?;
     for argument in overrides {
-        set(&mut root, argument).map_err(|problem| ExperimentError::Override {
-            argument: argument.clone(),
-            problem,
-        })?;
+        layers.set(argument)?;
     }
-    expand_homes(&mut root)?;
-    // Errors straight from the text carry the line.
-    let plain = || serde_yaml::from_str::<T>(&text).map_err(|e| format(explained(&e.to_string())));
-    let experiment = serde_yaml::from_value(root).map_err(|e| {
-        let problem = explained(&e.to_string());
-        match plain() {
-            Err(in_file) if ours => in_file,
-            _ if overrides.is_empty() => format(problem),
-            _ => ExperimentError::Override {
-                argument: overrides.join(" "),
-                problem,
-            },
-        }
+    expand_homes(layers.root_mut()).map_err(LayersError::File)?;
+    let parsed = layers.parse();
+    let experiment = parsed.map_err(|misfit| ExperimentError::Format {
+        place: misfit.place,
+        problem: misfit.problem,
     })?;
     check(&experiment).map_err(|source| ExperimentError::Config {
-        path: path.to_path_buf(),
+        place: layers.place_of(&source.key()),
         source,
     })?;
     Ok(experiment)
-}
-
-/// Sets the entry that `dotted.key=value` names, making what lies between.
-fn set(root: &mut Value, argument: &str) -> Result<(), String> {
-    let (key, value) = argument
-        .split_once('=')
-        .ok_or("expected key=value, such as train.steps=1000")?;
-    yaml::check_brackets(value).map_err(|e| format!("the value: {e}"))?;
-    let value: Value =
-        serde_yaml::from_str(value).map_err(|e| format!("the value is not YAML: {e}"))?;
-    let mut at = &mut *root;
-    for part in key.split('.') {
-        if part.is_empty() {
-            return Err("the key has an empty part".into());
-        }
-        if at.is_null() {
-            *at = Value::Mapping(Mapping::new());
-        }
-        let Value::Mapping(mapping) = at else {
-            return Err(format!("'{part}' lies below something that has no entries"));
-        };
-        at = mapping
-            .entry(Value::String(part.into()))
-            .or_insert(Value::Null);
-    }
-    *at = value;
-    // Each says how long a run is; the later one counts.
-    let other = match key {
-        "train.steps" => "epochs",
-        "train.epochs" => "steps",
-        _ => return Ok(()),
-    };
-    if let Some(Value::Mapping(train)) = root.get_mut("train") {
-        train.remove(other);
-    }
-    Ok(())
 }
 
 /// Puts the home folder into every path below `value` that begins with `~/`.
@@ -180,22 +129,4 @@ fn expand_homes(value: &mut Value) -> Result<(), FileError> {
         _ => {}
     }
     Ok(())
-}
-
-/// Adds the nearest of the expected names to a message about an unknown one.
-fn explained(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = ["unknown field", "unknown variant"]
-        .iter()
-        .any(|what| message.contains(what));
-    let Some(found) = quoted.next().filter(|_| unknown) else {
-        return message.to_string();
-    };
-    let nearest = quoted.max_by(|a, b| strsim::jaro(a, found).total_cmp(&strsim::jaro(b, found)));
-    match nearest {
-        Some(nearest) if strsim::jaro(nearest, found) > 0.6 => {
-            format!("{message}; did you mean `{nearest}`?")
-        }
-        _ => message.to_string(),
-    }
 }

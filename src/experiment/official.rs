@@ -14,15 +14,17 @@ use crate::checkpoint::{Checkpoint, CodecFile, LoadError, OpenOptions};
 use crate::clip::TextConfig;
 use crate::train::diffusion::{DataConfig, WeightsConfig};
 use crate::train::official::OfficialRecipe;
+use crate::yaml::{Place, YamlFile};
 
 /// The experiment of an official configuration; `None` of any other document. Its data
 /// are those of `dataloader.data_root` where that folder is there, else they come from an
 /// override.
-pub fn translated(path: &Path, root: &Value) -> Result<Option<Value>, ExperimentError> {
-    if !OfficialConfig::recognises(root) {
+pub fn translated(file: &YamlFile) -> Result<Option<Value>, ExperimentError> {
+    if !OfficialConfig::recognises(&file.root) {
         return Ok(None);
     }
-    let yaml = OfficialConfig::new(path, root.clone())?;
+    let path = file.path.as_path();
+    let yaml = OfficialConfig::new(path, file.root.clone())?;
     yaml.check_training()?;
     let refused = |source| ExperimentError::Official(yaml.refused(source));
     let recipe = OfficialRecipe::read(yaml.document()).map_err(refused)?;
@@ -53,7 +55,10 @@ pub fn translated(path: &Path, root: &Value) -> Result<Option<Value>, Experiment
     match serde_yaml::to_value(experiment) {
         Ok(value) => Ok(Some(value)),
         Err(e) => Err(ExperimentError::Format {
-            path: path.to_path_buf(),
+            place: Place::File {
+                path: path.to_path_buf(),
+                line: None,
+            },
             problem: e.to_string(),
         }),
     }

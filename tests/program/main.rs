@@ -2,6 +2,7 @@
 
 mod cli;
 mod codec_training;
+mod configs;
 #[path = "../modules/drawn.rs"]
 mod drawn;
 mod editing;

@@ -30,11 +30,13 @@ pub fn base() -> DenoiserConfig {
     }
 }
 
-/// The small size with dense feed-forward parts.
+/// VQ-Diffusion-S (`configs/cub200_s.yaml` of the first repository).
 pub fn small() -> DenoiserConfig {
     DenoiserConfig {
         layers: 18,
         width: 192,
+        feed_forward: FeedForwardKind::Conv,
+        expansion: 2,
         ..base()
     }
 }

@@ -19,8 +19,7 @@ use vqdiffusion::model::ModelConfig;
 use vqdiffusion::picture::read_png_texts;
 use vqdiffusion::pipeline::Conditioner;
 use vqdiffusion::torch::{Init, Params, WeightSource};
-use vqdiffusion::transformer::config::FeedForwardKind;
-use vqdiffusion::transformer::{Denoiser, DenoiserConfig, NullClass};
+use vqdiffusion::transformer::{Denoiser, NullClass};
 
 use crate::released;
 use crate::running::changed;
@@ -600,7 +599,7 @@ fn asked(build: impl Fn(&Params)) -> Vec<(String, Vec<i64>)> {
     source.0.into_inner()
 }
 
-fn parameters(build: impl Fn(&Params)) -> i64 {
+pub fn parameters(build: impl Fn(&Params)) -> i64 {
     let shapes = asked(build);
     shapes
         .iter()
@@ -611,13 +610,8 @@ fn parameters(build: impl Fn(&Params)) -> i64 {
 /// The counts of the original's classes, instantiated in PyTorch.
 #[test]
 fn released_sizes() {
-    let small = DenoiserConfig {
-        feed_forward: FeedForwardKind::Conv,
-        expansion: 2,
-        ..released::small()
-    };
     for (name, config, expected) in [
-        ("S", small, 35_936_647),
+        ("S", released::small(), 35_936_647),
         ("B", released::base(), 388_780_871),
         ("L", released::large(), 1_359_274_624),
         (
@@ -681,6 +675,11 @@ fn configuration_files() -> Outcome {
         ("text_l.yaml", released::large(), released::ithq_f8()),
         (
             "imagenet.yaml",
+            released::imagenet(NullClass::Mean),
+            released::imagenet_f16(),
+        ),
+        (
+            "imagenet_tune.yaml",
             released::imagenet(NullClass::Learned),
             released::imagenet_f16(),
         ),
@@ -699,7 +698,15 @@ fn configuration_files() -> Outcome {
 /// weights alone, the grid that is smaller than the position table included.
 #[test]
 fn released_models_by_their_weights() -> Outcome {
-    for name in ["text_b", "text_s", "text_l", "imagenet", "ffhq"] {
+    for name in [
+        "text_b",
+        "text_s",
+        "text_l",
+        "coco_tune",
+        "imagenet",
+        "imagenet_tune",
+        "ffhq",
+    ] {
         let expected = configuration(&format!("{name}.yaml"))?;
         let shapes = asked(|p| {
             let tower = expected

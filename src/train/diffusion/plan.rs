@@ -25,6 +25,8 @@ pub struct DiffusionPlan<'a> {
     pub frozen: u64,
     /// Samples per epoch.
     pub samples: u64,
+    /// What they are, in words.
+    pub data: String,
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -143,6 +145,7 @@ impl fmt::Display for DiffusionPlan<'_> {
             "steps        {} of {batch} samples ({} x {} accumulated): {epochs:.1} epochs of {} samples",
             c.steps, c.batch_size, c.accumulation, self.samples
         )?;
+        writeln!(f, "data         {}", self.data)?;
         let rate = &c.learning_rate.over(c.steps);
         let course = match &rate.course {
             Course::Constant => "then constant".to_string(),

@@ -152,6 +152,7 @@ impl Session {
             trained,
             frozen,
             samples: self.data.train.len(),
+            data: self.data.train.describe(),
         }
     }
 

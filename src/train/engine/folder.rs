@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use super::manifest;
 use super::settings::CheckpointConfig;
 use super::task::{Better, Measure};
-use crate::files::{remove_folder, replace_link, FileError, FolderLock, NewFolder};
+use crate::files::{self, remove_folder, replace_link, FileError, FolderLock, NewFolder};
 use crate::train::error::{SaveError, TrainError};
 
 const PREFIX: &str = "step-";
+/// The configuration that the run was started with last, whole.
+const EXPERIMENT: &str = "experiment.yaml";
 
 /// A checkpoint on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +114,12 @@ impl RunFolder {
         })?;
         self.prune(keep)?;
         Ok(saved)
+    }
+
+    /// Keeps the `experiment` of the run as YAML: all that it needs to go on, whatever becomes
+    /// of the files that it was put together from.
+    pub fn record(&self, experiment: &str) -> Result<(), FileError> {
+        files::write(&self.path.join(EXPERIMENT), experiment)
     }
 
     /// The checkpoint of `step`, whether or not it is there.

@@ -1,10 +1,11 @@
 //! Training through the real binary on tiny models: exactness of resuming, survival of
 //! kills, learning, and what is refused.
 
+mod bases;
 mod growing;
 mod learning;
 mod official;
-mod place;
+pub mod place;
 mod ranks;
 mod recompute;
 mod refusals;

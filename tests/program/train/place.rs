@@ -10,7 +10,7 @@ use vqdiffusion::checkpoint::official::{CODEC, DENOISER, NULL_TEXT, TEXT};
 use vqdiffusion::checkpoint::{native, Entry, StateDict};
 use vqdiffusion::clip::{ClipTokenizer, TextEncoder};
 use vqdiffusion::codec::ImageCodec;
-use vqdiffusion::model::ModelConfig;
+use vqdiffusion::model::{ModelConfig, NullText};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::{Init, Params};
 use vqdiffusion::train::TrainableWeights;
@@ -50,8 +50,10 @@ fn weights(config: &ModelConfig) -> TrainableWeights<'static> {
     let _ = ImageCodec::new(&root.at(CODEC), &config.codec, None);
     if let Some(text) = &config.text {
         let _ = TextEncoder::new(&root.at(TEXT), &text.tower);
-        let shape = [text.tower.context, text.tower.width];
-        let _ = root.get(NULL_TEXT, &shape, Init::Normal(1.0));
+        if text.null == NullText::Learned {
+            let shape = [text.tower.context, text.tower.width];
+            let _ = root.get(NULL_TEXT, &shape, Init::Normal(1.0));
+        }
     }
     weights
 }

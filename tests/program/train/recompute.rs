@@ -122,6 +122,7 @@ fn a_run_without_room_is_refused_with_what_would_help() {
             trained: 1_359_274_624,
             frozen: 0,
             samples: 1,
+            data: String::new(),
         };
         let refusal = plan.check_against(16e9).expect_err("too little memory");
         let refusal = refusal.to_string();

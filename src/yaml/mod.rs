@@ -1,4 +1,10 @@
-//! YAML from outside, within bounds that its parser does not have.
+//! YAML from outside, within bounds that its parser does not have, and configurations that
+//! are based on others.
+
+mod layers;
+mod locate;
+
+pub use layers::{Layers, LayersError, Misfit, Place, YamlFile, BASE};
 
 use std::path::Path;
 
