@@ -24,6 +24,24 @@ struct Gradients {
   std::shared_ptr<Logger> logger;
 };
 
+// Sends a bucket of gradients in bf16, which has the range of f32. Divided first, as in
+// PyTorch's hook for f16; the sums come back as f32.
+struct Bf16Hook : CppCommHookInterface<intrusive_ptr<ProcessGroup>> {
+  using CppCommHookInterface::CppCommHookInterface;
+
+  intrusive_ptr<c10::ivalue::Future> runHook(GradBucket& bucket) override {
+    auto gradients = bucket.getBufferRef();
+    std::vector<at::Tensor> sent{gradients.to(at::kBFloat16).div_(state_->getSize())};
+    auto sum = state_->allreduce(sent)->getFuture();
+    return sum->then(
+        [gradients](c10::ivalue::Future& sum) {
+          gradients.copy_(c10d::detail::parseCppCommHookResult(sum.value()));
+          return c10::IValue(gradients);
+        },
+        c10::TensorType::get());
+  }
+};
+
 std::vector<at::Tensor> list(at::Tensor** tensors, size_t count) {
   std::vector<at::Tensor> out;
   out.reserve(count);
@@ -120,7 +138,7 @@ char* vqd_broadcast(intrusive_ptr<ProcessGroup>* group, at::Tensor** tensors, si
 }
 
 char* vqd_reducer_new(intrusive_ptr<ProcessGroup>* group, at::Tensor** parameters, size_t count,
-                      Gradients** out) {
+                      bool bf16, Gradients** out) {
   return guarded([&] {
     auto all = list(parameters, count);
     verify_params_across_processes(*group, all, std::nullopt);
@@ -135,6 +153,7 @@ char* vqd_reducer_new(intrusive_ptr<ProcessGroup>* group, at::Tensor** parameter
         /*gradient_as_bucket_view=*/true, std::unordered_map<size_t, std::string>{},
         first_bucket_bytes, /*skip_all_reduce_unused_params=*/false,
         /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/std::vector<int64_t>{});
+    if (bf16) made->reducer->register_comm_hook(std::make_unique<Bf16Hook>(*group));
     made->logger = std::make_shared<Logger>(made->reducer);
     made->reducer->set_logger(std::weak_ptr<Logger>(made->logger));
     made->logger->set_construction_data_and_log("vqdiffusion", {}, -1, true, false, false);

@@ -8,13 +8,14 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
+use super::launch::LaunchArgs;
 use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::codec::CodecExperiment;
 use crate::train::codec::session::{open, CodecTraining};
 use crate::train::codec::{CodecLine, MODEL};
-use crate::train::engine::{Ended, Event, Resume};
+use crate::train::engine::{Ended, Event, Ranks, Resume};
 
 const HELP: &str = "\
 Examples:
@@ -47,6 +48,9 @@ pub struct TrainCodecArgs {
     init_from: Option<PathBuf>,
 
     #[command(flatten)]
+    launch: LaunchArgs,
+
+    #[command(flatten)]
     compute: ComputeArgs,
 }
 
@@ -63,8 +67,14 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     if args.experiment.print_config {
         return print_config(&experiment);
     }
+    if let Some(code) = args.launch.run()? {
+        return Ok(code);
+    }
     let device = args.compute.set_up()?;
     let CodecExperiment { codec, data, train } = &experiment;
+    let ranks = Ranks::from_environment()?;
+    // Of several processes one speaks.
+    let speaks = ranks.is_first();
     let stop = stop_on_signals()?;
     let init_from = args.init_from.as_deref();
     let CodecTraining {
@@ -72,10 +82,12 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
         resumed,
         set_aside,
         plan,
-    } = open(codec, data, train, init_from, &resume, device)?;
-    run.folder.record(&serde_yaml::to_string(&experiment)?)?;
-    say(format_args!("{plan}"));
-    if let Some(path) = resumed {
+    } = open(codec, data, train, init_from, &resume, device, ranks)?;
+    if speaks {
+        run.folder.record(&serde_yaml::to_string(&experiment)?)?;
+        say(format_args!("{plan}"));
+    }
+    if let Some(path) = resumed.filter(|_| speaks) {
         say(format_args!(
             "continued {} at step {}",
             path.display(),
@@ -85,11 +97,25 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     if let Some(aside) = set_aside {
         say(format_args!("set aside {aside}"));
     }
-    let mut progress = ProgressDisplay::new(train.steps, "training the codec", false);
+    let mut progress = ProgressDisplay::new(train.steps, "training the codec", !speaks);
     progress.start_at(run.state.step);
-    let ended = run.train(&stop, &mut |event| show(&mut progress, &event));
+    let ended = run.train(&stop, &mut |event| {
+        if speaks {
+            show(&mut progress, &event);
+        }
+    });
     progress.finish();
-    let skipped = run.task.data.train.skipped();
+    // A run that failed says what this process could not read.
+    let skipped = match &ended {
+        Ok(_) => run.task.skipped(run.ranks())?,
+        Err(_) => run.task.skipped(&Ranks::alone())?,
+    };
+    if !speaks {
+        return Ok(match ended? {
+            Ended::Finished => ExitCode::SUCCESS,
+            Ended::Stopped => ExitCode::from(STOPPED),
+        });
+    }
     if !skipped.is_empty() {
         say(format_args!(
             "{} pictures could not be read:",

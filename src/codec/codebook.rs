@@ -130,6 +130,19 @@ impl EmaCodebook {
         ControlFlow::Continue(())
     }
 
+    /// The entries whose running count is below `share` of the mean, `[D]`.
+    fn dead(&self, share: f64) -> Tensor {
+        let mean = self.cluster_size.mean(Kind::Float);
+        let dead = self.cluster_size.lt_tensor(&(mean * share));
+        dead.nonzero().squeeze_dim(1)
+    }
+
+    /// Whether [`revive`](Self::revive) would move any entry.
+    pub fn has_dead(&self, share: f64) -> bool {
+        let _no_grad = tch::no_grad_guard();
+        self.dead(share).size()[0] > 0
+    }
+
     /// Moves every entry whose running count is below `share` of the mean to a vector of
     /// `z` `[P, E]`, with a mean count. The vectors are drawn like the start's, far from all
     /// entries: drawn evenly they would mostly come from where there are entries enough (plain
@@ -137,11 +150,7 @@ impl EmaCodebook {
     pub fn revive(&mut self, z: &Tensor, share: f64, uniform: Uniform) -> i64 {
         let _no_grad = tch::no_grad_guard();
         let mean = self.cluster_size.mean(Kind::Float); // scalar
-        let dead = self
-            .cluster_size
-            .lt_tensor(&(&mean * share))
-            .nonzero()
-            .squeeze_dim(1); // [D]
+        let dead = self.dead(share);
         let count = dead.size()[0];
         if count == 0 {
             return 0;

@@ -57,6 +57,7 @@ extern "C" {
         group: Handle,
         parameters: *const *mut C_tensor,
         count: usize,
+        bf16: bool,
         out: *mut Handle,
     ) -> *mut c_char;
     fn vqd_reducer_prepare(reducer: Handle, reduces: bool) -> *mut c_char;
@@ -243,14 +244,16 @@ pub struct Reducer(Handle);
 
 impl Reducer {
     /// For these leaf tensors, all of which every reducing backward pass gives a gradient.
+    /// With `bf16` gradients are rounded to that before they are sent.
     ///
     /// # Errors
     ///
     /// Tensors that differ in shape between processes.
-    pub fn new(group: &Group, parameters: &[&Tensor]) -> Result<Self, C10dError> {
+    pub fn new(group: &Group, parameters: &[&Tensor], bf16: bool) -> Result<Self, C10dError> {
         let (list, mut out) = (pointers(parameters), std::ptr::null_mut());
+        let count = list.len();
         // SAFETY: the group lives, the tensors live and are as many as said.
-        checked(unsafe { vqd_reducer_new(group.handle, list.as_ptr(), list.len(), &mut out) })?;
+        checked(unsafe { vqd_reducer_new(group.handle, list.as_ptr(), count, bf16, &mut out) })?;
         Ok(Reducer(out))
     }
 

@@ -42,7 +42,7 @@ train:
 ";
 
 /// Pictures of one coloured square on another colour, and the configuration.
-fn prepared() -> TempDir {
+pub fn prepared() -> TempDir {
     let folder = TempDir::new().unwrap();
     std::fs::create_dir(folder.path().join("pictures")).unwrap();
     let colours = [[230, 30, 40], [20, 90, 220], [250, 220, 60], [30, 160, 80]];

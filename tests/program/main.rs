@@ -1,6 +1,7 @@
 //! The program in temporary folders, and what a user of the library does.
 
 mod cli;
+mod codec_together;
 mod codec_training;
 mod configs;
 #[path = "../modules/drawn.rs"]

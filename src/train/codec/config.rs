@@ -12,7 +12,7 @@ use crate::train::engine::range::{
     check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
     MOST_TOGETHER,
 };
-use crate::train::engine::settings::{CheckpointConfig, Settings, SKIP_LIMIT};
+use crate::train::engine::settings::{CheckpointConfig, GradientFormat, Settings, SKIP_LIMIT};
 use crate::train::engine::{Recipe, Rules};
 
 /// What x̃ is compared with x by; x in −1…1, the mean over all values.
@@ -84,8 +84,13 @@ pub struct CodecTrainConfig {
     pub seed: u64,
     /// Optimizer steps of the whole run.
     pub steps: u64,
-    /// Pictures per step.
+    /// Pictures that go through the network together; several processes divide a step of
+    /// batch_size · accumulation pictures.
     pub batch_size: usize,
+    /// Such batches per optimizer step.
+    pub accumulation: usize,
+    /// Number format in which several processes send each other their gradients.
+    pub gradients: GradientFormat,
     /// Number format of activations; weights, codebook and loss are always f32.
     pub precision: Precision,
     pub trained: Trained,
@@ -114,6 +119,8 @@ impl Default for CodecTrainConfig {
             seed: 0,
             steps: 20_000,
             batch_size: 32,
+            accumulation: 1,
+            gradients: GradientFormat::F32,
             precision: Precision::F32,
             trained: Trained::Whole,
             reconstruction: Reconstruction::L1,
@@ -143,6 +150,11 @@ impl Default for CodecTrainConfig {
 }
 
 impl CodecTrainConfig {
+    /// Pictures per optimizer step.
+    pub fn effective_batch(&self) -> u64 {
+        self.batch_size as u64 * self.accumulation as u64
+    }
+
     /// How a step's gradients change the weights.
     pub fn rules(&self) -> Rules {
         Rules {
@@ -163,7 +175,8 @@ impl CodecTrainConfig {
         Settings {
             steps: self.steps,
             batch_size: self.batch_size,
-            accumulation: 1,
+            accumulation: self.accumulation,
+            gradients: self.gradients,
             rules: self.rules(),
             skip_limit: SKIP_LIMIT,
             log_every: self.log_every,
@@ -181,6 +194,7 @@ impl CodecTrainConfig {
         check_counts(&[
             ("steps", self.steps, MOST_STEPS),
             ("batch_size", self.batch_size as u64, MOST_TOGETHER),
+            ("accumulation", self.accumulation as u64, MOST_TOGETHER),
             (
                 "codebook.revive_every",
                 self.codebook.revive_every,
@@ -196,7 +210,7 @@ impl CodecTrainConfig {
             ),
         ])?;
         check_most(&[("codebook.start", self.codebook.start, MOST_STEPS)])?;
-        check_samples(self.steps, self.batch_size as u64, 1)?;
+        check_samples(self.steps, self.batch_size as u64, self.accumulation as u64)?;
         let book = &self.codebook;
         check_numbers(&[
             ("commitment", self.commitment, Range::AtLeastZero),

@@ -1,6 +1,7 @@
 //! Training of the image codec: a VQ-VAE whose codebook follows the encoder by
 //! exponential averages (reconstruction and commitment; no adversarial part).
 
+mod ahead;
 pub mod config;
 pub mod data;
 pub mod line;

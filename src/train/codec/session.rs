@@ -38,7 +38,8 @@ pub struct CodecPlan {
     pictures: u64,
     validation: usize,
     steps: u64,
-    batch_size: usize,
+    batch: u64,
+    processes: usize,
 }
 
 impl fmt::Display for CodecPlan {
@@ -46,14 +47,18 @@ impl fmt::Display for CodecPlan {
         write!(
             f,
             "codec: {} trained weights, {} entries of width {}, {} pictures, {} for validation, \
-             {} steps of {}",
+             {} steps of {}{}",
             self.trained,
             self.entries,
             self.width,
             self.pictures,
             self.validation,
             self.steps,
-            self.batch_size,
+            self.batch,
+            match self.processes {
+                1 => String::new(),
+                n => format!(" in {n} processes, {} each", self.batch / n as u64),
+            }
         )
     }
 }
@@ -72,19 +77,28 @@ pub fn open(
     init_from: Option<&Path>,
     resume: &Resume,
     device: Device,
+    ranks: Ranks,
 ) -> Result<CodecTraining, TrainError> {
     let path = &config.folder;
-    let folder = RunFolder::open(path, CodecTask::MEASURE)?;
-    let resumed = resume.checkpoint(path, MODEL)?;
-    let old = resumed.is_none() && old_run::is_in(path);
-    match (resume, &resumed) {
-        (Resume::No, _) if old => return Err(TrainError::Exists { path: path.clone() }),
-        // A run that was killed before its first checkpoint begins anew.
-        (Resume::Auto, None) if !old && !path.join(JSON_LINES).exists() => {
-            return Err(TrainError::NoRun { path: path.clone() });
+    ranks.share(&config.settings(false))?;
+    let folder = match ranks.is_first() {
+        true => RunFolder::open(path, CodecTask::MEASURE)?,
+        false => RunFolder::of_another(path, CodecTask::MEASURE),
+    };
+    let resumed = ranks.path_of_first(|| {
+        let resumed = resume.checkpoint(path, MODEL)?;
+        let old = resumed.is_none() && old_run::is_in(path);
+        match (resume, &resumed) {
+            (Resume::No, _) if old => Err(TrainError::Exists { path: path.clone() }),
+            // A run that was killed before its first checkpoint begins anew.
+            (Resume::Auto, None) if !old && !path.join(JSON_LINES).exists() => {
+                Err(TrainError::NoRun { path: path.clone() })
+            }
+            _ => Ok(resumed),
         }
-        _ => {}
-    }
+    })?;
+    let old = resumed.is_none() && old_run::is_in(path);
+    let old = ranks.of_first(f64::from(old))? > 0.0;
     let anew = resumed.is_none() && !old;
     let start = config.codebook.start;
     if anew && init_from.is_none() && config.trained == Trained::Decoder {
@@ -121,16 +135,20 @@ pub fn open(
         pictures: data.train.len(),
         validation: data.validation.len(),
         steps: config.steps,
-        batch_size: config.batch_size,
+        batch: config.effective_batch(),
+        processes: ranks.count(),
     };
     let state = RunState::new(&config.rules(), trained);
     let settings = config.settings(!data.validation.is_empty());
     let task = CodecTask::new(config, weights, data);
-    let mut run = Run::new(settings, folder, Ranks::alone(), state, task)?;
+    let is_first = ranks.is_first();
+    let mut run = Run::new(settings, folder, ranks, state, task)?;
     let mut set_aside = None;
     if let Some(path) = &resumed {
         run.restore(path)?;
-        set_aside = run.folder.set_aside_after(run.state.step)?;
+        if is_first {
+            set_aside = run.folder.set_aside_after(run.state.step)?;
+        }
     } else if old {
         let effective_batch = run.settings.effective_batch();
         let weights = &mut run.task.weights;

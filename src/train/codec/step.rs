@@ -24,6 +24,7 @@ pub struct CodecReport {
     pub usage: Vec<u64>,
     /// Entries that were moved.
     pub revived: i64,
-    /// Encoder output of all pictures, `[P, E]`, and its counts and sums by code.
+    /// Encoder output of this process's pictures, `[P, E]`, and the counts and sums by code of
+    /// all pictures.
     pub quantized: Option<(Tensor, CodeStatistics)>,
 }

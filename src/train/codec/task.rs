@@ -1,6 +1,7 @@
 //! Training of the image codec as a task of the engine: pictures to gradients, and a codebook
 //! that follows the encoder.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
+use super::ahead::{Ahead, Course};
 use super::config::{CodecTrainConfig, Reconstruction, Trained};
 use super::line::{CodecLine, CodecSums};
 use super::old_run;
@@ -20,25 +22,13 @@ use crate::checkpoint::{codec_file, StateDict, WriteError};
 use crate::codec::codebook::CodeStatistics;
 use crate::codec::image_codec::to_bytes;
 use crate::codec::Rounding;
-use crate::data::prefetch::{prefetch, Prefetched};
-use crate::data::{DataError, Fingerprint, PictureBatch, PictureLoader};
+use crate::data::{Fingerprint, PictureLoader};
 use crate::files::{self, FileError, NewFile};
 use crate::picture::{psnr, Picture};
-use crate::random::{sample_generator, unit, TrainingDraw};
 use crate::torch::host::values;
 use crate::train::engine::checkpoint::{fill_from, read};
 use crate::train::engine::{Better, Measure, Ranks, RunState, Task};
 use crate::train::TrainError;
-
-/// Batches that wait to be trained on.
-const AHEAD: usize = 4;
-
-/// Batches of pictures that are decoded while the ones before them are trained on.
-struct Ahead {
-    batches: Prefetched<PictureBatch>,
-    /// First sample of the next batch.
-    first: u64,
-}
 
 /// The pictures of a run.
 pub struct CodecData {
@@ -53,6 +43,8 @@ pub struct CodecTask {
     pub weights: CodecWeights,
     pub data: CodecData,
     fingerprint: Fingerprint,
+    /// The samples of this process in the step at hand, and how many all have.
+    own: (Range<u64>, u64),
     ahead: Option<Ahead>,
 }
 
@@ -63,29 +55,77 @@ impl CodecTask {
             weights,
             fingerprint: Fingerprint::of_items(&data.train.dataset().items),
             data,
+            own: (0..0, 0),
             ahead: None,
         }
     }
 
-    /// The pictures of the samples from `first` on, uint8 `[B, 3, H, W]`: those decoded ahead
-    /// if the batch follows the last one, which are what decoding them now would give.
-    fn pictures(&mut self, first: u64) -> Result<Tensor, TrainError> {
-        let size = self.config.batch_size;
-        let mut ahead = match self.ahead.take().filter(|ahead| ahead.first == first) {
+    /// The pictures of a part of the step at hand, uint8 `[B, 3, H, W]`.
+    fn pictures(&mut self, state: &RunState, part: &Range<u64>) -> Result<Tensor, TrainError> {
+        let (own, step) = &self.own;
+        let course = Course {
+            first: own.start,
+            each: own.end - own.start,
+            size: part.end - part.start,
+            step: *step,
+        };
+        let mut ahead = match self.ahead.take().filter(|ahead| ahead.follows(part)) {
             Some(ahead) => ahead,
             None => {
-                let data = self.data.train.clone();
-                let left = (self.config.steps * size as u64).saturating_sub(first) / size as u64;
-                let make = move |n| data.batch(first + n * size as u64, size);
-                let batches = prefetch(AHEAD, 0..left, make)?;
-                Ahead { batches, first }
+                let steps = self.config.steps.saturating_sub(state.step);
+                Ahead::new(&self.data.train, course, part.start, steps)?
             }
         };
-        ahead.first += size as u64;
-        let batch = ahead.batches.next();
+        let pictures = ahead.pictures()?;
         self.ahead = Some(ahead);
-        let batch = batch.unwrap_or_else(|| self.data.train.batch(first, size))?;
-        Ok(batch.pictures)
+        Ok(pictures)
+    }
+
+    /// The pictures that could not be read, in all processes.
+    ///
+    /// # Errors
+    ///
+    /// A process that is gone.
+    pub fn skipped(&self, ranks: &Ranks) -> Result<BTreeSet<String>, TrainError> {
+        let own = self.data.train.skipped();
+        let own = own
+            .iter()
+            .map(|skipped| (0, skipped.to_string().into_bytes()));
+        let all = ranks.items_of_all(own.collect())?;
+        let text = |(_, bytes): (usize, Vec<u8>)| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(all.into_iter().map(text).collect())
+    }
+
+    /// Encoder output of the pictures from sample `first` on, enough for a codebook to start
+    /// from: `[P, E]`, that of all processes in the order of the samples. None if any of them
+    /// was asked to stop.
+    fn latents(
+        &self,
+        mut first: u64,
+        ranks: &Ranks,
+        stop: &AtomicBool,
+    ) -> Result<Option<Tensor>, TrainError> {
+        let (_, step) = self.own;
+        let together = self.config.batch_size as u64;
+        let mut all = Vec::new();
+        let mut vectors = 0;
+        while vectors < self.weights.vectors_to_start_from() {
+            if ranks.any(stop.load(Ordering::Relaxed))? {
+                return Ok(None);
+            }
+            let own = ranks.own(&(first..first + step));
+            let mut parts = Vec::new();
+            for start in own.clone().step_by(together as usize) {
+                let size = together.min(own.end - start);
+                let batch = self.data.train.batch(start, size as usize)?;
+                parts.push(self.weights.latents(&batch.pictures));
+            }
+            let latents = ranks.gathered(&Tensor::cat(&parts, 0))?;
+            vectors += latents.size()[0];
+            all.push(latents);
+            first += step;
+        }
+        Ok(Some(Tensor::cat(&all, 0).to_device(self.weights.device())))
     }
 }
 
@@ -112,31 +152,31 @@ impl Task for CodecTask {
         &mut self,
         state: &RunState,
         samples: Range<u64>,
+        ranks: &Ranks,
         stop: &AtomicBool,
     ) -> Result<ControlFlow<()>, TrainError> {
+        let step = samples.end - samples.start;
+        self.own = (ranks.own(&samples), step);
         if !self.weights.starts_codebook(state.step) {
             return Ok(ControlFlow::Continue(()));
         }
-        let (data, size) = (&self.data.train, self.config.batch_size);
-        let mut next = samples.start;
-        let mut pictures = || {
-            let pictures = data.batch(next, size)?.pictures;
-            next += size as u64;
-            Ok::<Tensor, DataError>(pictures)
+        let Some(latents) = self.latents(samples.start, ranks, stop)? else {
+            return Ok(ControlFlow::Break(()));
         };
-        let started = self
-            .weights
-            .start_codebook(state.step, &mut pictures, stop)?;
-        Ok(started)
+        let shape = self.weights.shape();
+        let side = shape.resolution / shape.factor();
+        let batch = (step as i64 * side * side) as f64;
+        self.weights
+            .start_codebook(state.step, &latents, batch, ranks, stop)
     }
 
     fn backward(
         &mut self,
-        _state: &RunState,
+        state: &RunState,
         samples: Range<u64>,
         parts: usize,
     ) -> Result<CodecPart, TrainError> {
-        let pictures = self.pictures(samples.start)?;
+        let pictures = self.pictures(state, &samples)?;
         let (config, weights) = (&self.config, &self.weights);
         let kind = config.precision.kind();
         let x = weights.input(&pictures);
@@ -160,21 +200,28 @@ impl Task for CodecTask {
         })
     }
 
-    /// A codec trains in one process.
-    fn report(&mut self, parts: Vec<CodecPart>, _ranks: &Ranks) -> Result<CodecReport, TrainError> {
-        let mean = |of: fn(&CodecPart) -> &Tensor| {
-            let sum: f64 = parts.iter().map(|part| of(part).double_value(&[])).sum();
-            sum / parts.len() as f64
-        };
-        let (reconstruction, commitment) = (mean(|p| &p.reconstruction), mean(|p| &p.commitment));
+    fn report(&mut self, parts: Vec<CodecPart>, ranks: &Ranks) -> Result<CodecReport, TrainError> {
+        let terms = |part: &CodecPart| Tensor::stack(&[&part.reconstruction, &part.commitment], 0);
+        let terms: Vec<Tensor> = parts.iter().map(terms).collect(); // [2] each
+        let terms = ranks.gathered(&Tensor::stack(&terms, 0).to_kind(Kind::Double))?;
+        let terms: Vec<f64> = values(&terms.mean_dim(0, false, Kind::Double));
+        let (reconstruction, commitment) = (terms[0], terms[1]);
         let latents: Vec<&Tensor> = parts.iter().map(|part| &part.latents).collect();
         let codes: Option<Vec<&Tensor>> = parts.iter().map(|part| part.codes.as_ref()).collect();
-        let quantized = codes.map(|codes| {
-            let (latents, codes) = (Tensor::cat(&latents, 0), Tensor::cat(&codes, 0));
-            let entries = self.weights.shape().codebook;
-            let statistics = CodeStatistics::new(&latents, &codes, entries);
-            (latents, statistics)
-        });
+        let quantized = match codes {
+            None => None,
+            Some(codes) => {
+                let (latents, codes) = (Tensor::cat(&latents, 0), Tensor::cat(&codes, 0));
+                let entries = self.weights.shape().codebook;
+                let CodeStatistics { counts, sums } =
+                    CodeStatistics::new(&latents, &codes, entries);
+                let statistics = CodeStatistics {
+                    counts: ranks.summed(&counts)?.to_device(latents.device()),
+                    sums: ranks.summed(&sums)?.to_device(latents.device()),
+                };
+                Some((latents, statistics))
+            }
+        };
         let usage = quantized.as_ref().map_or(Vec::new(), |(_, statistics)| {
             let counts: Vec<f64> = values(&statistics.counts);
             counts.into_iter().map(|count| count as u64).collect()
@@ -194,12 +241,17 @@ impl Task for CodecTask {
     }
 
     /// The codebook: its averages, the price of its entropy, and dead entries.
-    fn learn(&mut self, state: &RunState, report: &mut CodecReport) {
+    fn learn(
+        &mut self,
+        state: &RunState,
+        report: &mut CodecReport,
+        ranks: &Ranks,
+    ) -> Result<(), TrainError> {
         let Some((latents, statistics)) = &report.quantized else {
-            return;
+            return Ok(());
         };
         if self.config.trained != Trained::Whole {
-            return;
+            return Ok(());
         }
         let book = &self.config.codebook;
         let weights = &mut self.weights;
@@ -213,16 +265,12 @@ impl Task for CodecTask {
             .update(statistics, book.decay, book.epsilon);
         let due = weights.revives_after(state.step) && state.step.is_multiple_of(book.revive_every);
         if due && book.revive_below > 0.0 {
-            let mut generator =
-                sample_generator(self.config.seed, state.step, TrainingDraw::Codebook);
-            let mut uniform = || unit(&mut generator);
-            report.revived = weights
-                .codebook
-                .revive(latents, book.revive_below, &mut uniform);
+            report.revived = weights.revive(state.step, latents, ranks)?;
         }
         if let Some(weight) = price_weight {
             weights.codebook.set_prices(weight);
         }
+        Ok(())
     }
 
     fn add(&self, sums: &mut CodecSums, report: &CodecReport, norm: f64) {
@@ -240,14 +288,23 @@ impl Task for CodecTask {
     }
 
     /// Mean peak signal-to-noise ratio in dB of the validation pictures through the codec.
-    fn validate(&self, _state: &RunState, stop: &AtomicBool) -> Result<Option<f64>, TrainError> {
+    fn validate(
+        &self,
+        _state: &RunState,
+        ranks: &Ranks,
+        stop: &AtomicBool,
+    ) -> Result<Option<f64>, TrainError> {
         const TOGETHER: usize = 16;
         let _no_grad = tch::no_grad_guard();
         let codec = self.weights.codec(Kind::Float);
-        let mut sum = 0.0;
-        for pictures in self.data.validation.chunks(TOGETHER) {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+        let validation = &self.data.validation;
+        let mut ratios = vec![0.0; validation.len()];
+        let groups = validation.chunks(TOGETHER).zip(ratios.chunks_mut(TOGETHER));
+        let mut stopped = false;
+        for (_, (pictures, ratios)) in groups.enumerate().filter(|(n, _)| ranks.does(*n)) {
+            stopped = stop.load(Ordering::Relaxed);
+            if stopped {
+                break;
             }
             let images: Vec<Tensor> = pictures.iter().map(Picture::to_tensor).collect();
             let images = Tensor::stack(&images, 0).to_device(self.weights.device()); // [B, 3, H, W]
@@ -255,12 +312,15 @@ impl Task for CodecTask {
             let grid = [images.size()[2] / factor, images.size()[3] / factor];
             let decoded = codec.decode(&codec.encode(&images), grid);
             let bytes = to_bytes(&decoded, Rounding::Nearest);
-            for (n, picture) in pictures.iter().enumerate() {
-                sum += psnr(picture, &Picture::from_tensor(&bytes.get(n as i64)));
+            for (n, (picture, ratio)) in pictures.iter().zip(ratios).enumerate() {
+                *ratio = psnr(picture, &Picture::from_tensor(&bytes.get(n as i64)));
             }
         }
-        let count = self.data.validation.len();
-        Ok((count > 0).then(|| sum / count as f64))
+        if validation.is_empty() || ranks.any(stopped)? {
+            return Ok(None);
+        }
+        let sum: f64 = ranks.numbers_of_all(&ratios)?.iter().sum();
+        Ok(Some(sum / validation.len() as f64))
     }
 
     fn write_model(&self, path: &Path, _state: &RunState) -> Result<(), WriteError> {

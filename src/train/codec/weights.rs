@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use tch::{Device, Kind, Tensor};
 
@@ -15,7 +15,8 @@ use crate::codec::{CodecConfig, ImageCodec};
 use crate::random::{sample_generator, unit, TrainingDraw};
 use crate::torch::params::RandomWeights;
 use crate::torch::{Init, Params, WeightSource};
-use crate::train::engine::{Parameters, TrainableWeights};
+use crate::train::engine::{Parameters, Ranks, TrainableWeights};
+use crate::train::TrainError;
 
 /// Vectors per entry that k-means is given.
 const VECTORS_PER_ENTRY: i64 = 32;
@@ -151,7 +152,7 @@ impl CodecWeights {
     /// nothing was ever counted for are no codebook yet.
     pub fn keep_codebook(&mut self, statistics: Option<(Tensor, Tensor)>) {
         let side = self.shape.resolution / self.shape.factor();
-        let batch = self.config.batch_size as i64 * side * side;
+        let batch = self.config.effective_batch() as i64 * side * side;
         match statistics {
             Some((counts, sums)) => self.codebook.continue_with(&counts, &sums),
             None => self.codebook.continue_with_equal(batch as f64),
@@ -201,47 +202,82 @@ impl CodecWeights {
         self.codebook_since.is_some_and(|since| step > since)
     }
 
-    /// Starts the codebook before the step that follows `step` steps, from the latents of
-    /// `pictures` (uint8 `[B, 3, H, W]` each), of which as many are taken as give 32 vectors
-    /// an entry. A break says that it was asked to stop, and nothing has changed.
+    /// Encoder output of `pictures`, uint8 `[B, 3, H, W]`: `[P, E]` f32.
+    pub(super) fn latents(&self, pictures: &Tensor) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let kind = self.config.precision.kind();
+        let x = self.input(pictures).to_kind(kind);
+        self.codec(kind).training_pass(&x, None).latents
+    }
+
+    /// Vectors that the codebook starts from, at least.
+    pub(super) fn vectors_to_start_from(&self) -> i64 {
+        VECTORS_PER_ENTRY * self.shape.codebook
+    }
+
+    /// Starts the codebook before the step that follows `step` steps, from `latents` `[P, E]`
+    /// of all processes, `batch` vectors a step. The first process does it for all, so that
+    /// all have the same. A break says that it was asked to stop, and nothing has changed.
     ///
     /// # Errors
     ///
-    /// Those of `pictures`.
-    pub fn start_codebook<E>(
+    /// A process that is gone.
+    pub(super) fn start_codebook(
         &mut self,
         step: u64,
-        pictures: &mut dyn FnMut() -> Result<Tensor, E>,
+        latents: &Tensor,
+        batch: f64,
+        ranks: &Ranks,
         stop: &AtomicBool,
-    ) -> Result<ControlFlow<()>, E> {
-        let _no_grad = tch::no_grad_guard();
-        let kind = self.config.precision.kind();
-        let codec = self.codec(kind);
-        let wanted = VECTORS_PER_ENTRY * self.shape.codebook;
-        let mut parts = Vec::new();
-        let mut vectors = 0;
-        let mut batch = 1;
-        while vectors < wanted {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(ControlFlow::Break(()));
-            }
-            let latents = codec
-                .training_pass(&self.input(&pictures()?).to_kind(kind), None)
-                .latents;
-            batch = latents.size()[0];
-            vectors += batch;
-            parts.push(latents);
+    ) -> Result<ControlFlow<()>, TrainError> {
+        let mut stopped = false;
+        if ranks.is_first() {
+            let mut generator = sample_generator(self.config.seed, step, TrainingDraw::Codebook);
+            let mut uniform = || unit(&mut generator);
+            let started = self.codebook.start_from(latents, batch, &mut uniform, stop);
+            stopped = started.is_break();
         }
-        let latents = Tensor::cat(&parts, 0);
-        let mut generator = sample_generator(self.config.seed, step, TrainingDraw::Codebook);
-        let mut uniform = || unit(&mut generator);
-        let started = self
-            .codebook
-            .start_from(&latents, batch as f64, &mut uniform, stop);
-        if started.is_continue() {
-            self.codebook_since = Some(step);
+        if ranks.any(stopped)? {
+            return Ok(ControlFlow::Break(()));
         }
-        Ok(started)
+        self.share_codebook(ranks)?;
+        self.codebook_since = Some(step);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Moves the dead entries after the step that follows `step` steps to vectors of
+    /// `latents` `[P, E]`, those of this process: the first process does it for all, with the
+    /// vectors of all. Returns how many moved.
+    ///
+    /// # Errors
+    ///
+    /// A process that is gone.
+    pub(super) fn revive(
+        &mut self,
+        step: u64,
+        latents: &Tensor,
+        ranks: &Ranks,
+    ) -> Result<i64, TrainError> {
+        let below = self.config.codebook.revive_below;
+        if !self.codebook.has_dead(below) {
+            return Ok(0);
+        }
+        let latents = ranks.gathered(latents)?;
+        let mut revived = 0;
+        if ranks.is_first() {
+            let mut generator = sample_generator(self.config.seed, step, TrainingDraw::Codebook);
+            let mut uniform = || unit(&mut generator);
+            let latents = latents.to_device(self.device);
+            revived = self.codebook.revive(&latents, below, &mut uniform);
+        }
+        self.share_codebook(ranks)?;
+        Ok(ranks.of_first(revived as f64)? as i64)
+    }
+
+    /// Gives all processes the codebook of the first.
+    pub(super) fn share_codebook(&self, ranks: &Ranks) -> Result<(), TrainError> {
+        let tensors = self.codebook_tensors().map(|(_, tensor)| tensor);
+        ranks.share_of_first(&tensors)
     }
 
     /// The codebook's tensors, as they are called below `quantize`.

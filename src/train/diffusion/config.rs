@@ -17,7 +17,7 @@ use crate::train::engine::range::{
     check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
     MOST_TOGETHER,
 };
-use crate::train::engine::settings::{CheckpointConfig, Settings, SKIP_LIMIT};
+use crate::train::engine::settings::{CheckpointConfig, GradientFormat, Settings, SKIP_LIMIT};
 use crate::train::engine::{Recipe, Rules};
 
 /// A training run; the defaults are the original's COCO recipe.
@@ -34,10 +34,14 @@ pub struct TrainConfig {
     /// the set has whole batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u64>,
-    /// Samples that go through the network together.
+    /// Samples that go through the network together. Several processes divide a step of
+    /// batch_size · accumulation samples: each takes a smaller accumulation, then a smaller
+    /// batch.
     pub batch_size: usize,
     /// Such batches per optimizer step.
     pub accumulation: usize,
+    /// Number format in which several processes send each other their gradients.
+    pub gradients: GradientFormat,
     /// Number format of the denoiser's activations and of the copy of its weights they
     /// are computed with; the weights that are trained are always f32.
     pub precision: Precision,
@@ -69,6 +73,7 @@ impl Default for TrainConfig {
             epochs: None,
             batch_size: 4,
             accumulation: 8,
+            gradients: GradientFormat::F32,
             precision: Precision::F32,
             activation_checkpointing: false,
             recipe: Recipe::Corrected,
@@ -182,6 +187,7 @@ impl TrainConfig {
             steps: self.steps,
             batch_size: self.batch_size,
             accumulation: self.accumulation,
+            gradients: self.gradients,
             rules: self.rules(),
             skip_limit: self.skip_limit,
             log_every: self.log_every,

@@ -11,9 +11,10 @@ use super::MODEL;
 use crate::checkpoint::{Checkpoint, OpenOptions};
 use crate::config_error::ConfigError;
 use crate::picture::{sheet, Picture, Row};
-use crate::pipeline::{label, Pipeline, Subject};
+use crate::pipeline::{label, Pipeline, Request, SamplingStep, Subject};
 use crate::torch::device::Precision;
 use crate::train::engine::range::{check_counts, check_most, MOST_STEPS, MOST_TOGETHER};
+use crate::train::engine::Ranks;
 use crate::train::TrainError;
 use crate::transformer::Conditioning;
 
@@ -111,8 +112,9 @@ fn failed(problem: impl std::fmt::Display) -> TrainError {
 }
 
 /// A grid of pictures by the averaged weights of the checkpoint folder `saved`, with at
-/// most as many reverse steps as the model has. The noise is the same every time. None when
-/// there is nothing to show, or `stop` is set meanwhile.
+/// most as many reverse steps as the model has. The noise is the same every time; each picture
+/// is made by one of the processes, and the first has the grid. None when there is nothing to
+/// show, or `stop` is set meanwhile.
 ///
 /// # Errors
 ///
@@ -121,6 +123,7 @@ pub fn preview(
     saved: &Path,
     config: &PreviewConfig,
     device: Device,
+    ranks: &Ranks,
     stop: &AtomicBool,
 ) -> Result<Option<Picture>, TrainError> {
     let checkpoint = Checkpoint::open(&saved.join(MODEL), &OpenOptions::default())?;
@@ -132,20 +135,35 @@ pub fn preview(
         .steps(config.steps.min(model.denoiser.timesteps as usize))
         .count(config.columns)
         .batch_size(subjects.len() * config.columns);
-    let made = pipeline.pictures_observed(&subjects, &options, &mut |_| match stop
-        .load(Ordering::Relaxed)
-    {
+    let requests = options.requests(&subjects).map_err(failed)?;
+    let own: Vec<(usize, Request)> = requests
+        .into_iter()
+        .enumerate()
+        .filter(|(n, _)| ranks.does(*n))
+        .collect();
+    let mut maker = pipeline.maker(&options).map_err(failed)?;
+    let mut observe = |_: SamplingStep| match stop.load(Ordering::Relaxed) {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
-    });
-    let pictures: Vec<Picture> = made
-        .map_err(failed)?
-        .into_iter()
-        .map(|made| made.picture)
-        .collect();
-    if pictures.len() < subjects.len() * config.columns {
+    };
+    let mut made = Vec::new();
+    for batch in own.chunks(maker.batch()) {
+        let requests: Vec<Request> = batch.iter().map(|(_, request)| request.clone()).collect();
+        let Some(pictures) = maker.make(&requests, &mut observe).map_err(failed)? else {
+            break;
+        };
+        let numbered = batch.iter().zip(pictures);
+        made.extend(numbered.map(|((n, _), made)| (*n, made.picture.rgb)));
+    }
+    if ranks.any(made.len() < own.len())? {
         return Ok(None); // stopped
     }
+    let [height, width] = model.picture_size().map(|side| side as u32);
+    let pictures: Vec<Picture> = ranks
+        .items_of_all(made)?
+        .into_iter()
+        .map(|(_, rgb)| Picture { width, height, rgb })
+        .collect();
     let rows: Vec<Row> = pictures
         .chunks(config.columns)
         .zip(&subjects)

@@ -112,8 +112,7 @@ impl Session {
             let samples = validation.as_ref().unwrap_or(&train);
             samples.fixed(config.validation.samples)
         };
-        // The first process validates for all.
-        let validates = config.validation.every > 0 && ranks.is_first();
+        let validates = config.validation.every > 0;
         let data = RunData {
             validation: validates.then(fixed).transpose()?,
             train,

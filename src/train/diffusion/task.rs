@@ -169,6 +169,7 @@ impl Task for DiffusionTask {
         &mut self,
         state: &RunState,
         samples: Range<u64>,
+        _ranks: &Ranks,
         _stop: &AtomicBool,
     ) -> Result<ControlFlow<()>, TrainError> {
         let first = samples.start;
@@ -218,21 +219,30 @@ impl Task for DiffusionTask {
             self.single = model;
         }
         let all = |of: fn(&Part) -> &Tensor| parts.iter().map(of).collect::<Vec<&Tensor>>();
-        // One number of each part, those of all processes.
-        let each = |of: fn(&Part) -> &Tensor| {
-            let numbers = ranks.gathered(&Tensor::stack(&all(of), 0))?;
-            Ok::<Vec<f64>, TrainError>(values(&numbers))
-        };
-        let loss = each(|part| &part.outcome.loss)?;
-        let accuracy = each(|part| &part.outcome.accuracy)?;
-        let main = Tensor::cat(&all(|part| &part.outcome.main), 0);
+        // Of each process the loss and the accuracy of its parts, and the main terms of its
+        // samples: one row.
+        let rows = [
+            Tensor::stack(&all(|part| &part.outcome.loss), 0),
+            Tensor::stack(&all(|part| &part.outcome.accuracy), 0),
+            Tensor::cat(&all(|part| &part.outcome.main), 0),
+        ];
+        let row = Tensor::cat(&rows, 0).to_kind(Kind::Double);
+        let gathered: Vec<f64> = values(&ranks.gathered(&row)?);
+        let (mut loss, mut accuracy, mut main) = (0.0, 0.0, Vec::new());
+        for row in gathered.chunks(row.numel()) {
+            let (losses, rest) = row.split_at(parts.len());
+            let (accuracies, of_samples) = rest.split_at(parts.len());
+            loss += losses.iter().sum::<f64>();
+            accuracy += accuracies.iter().sum::<f64>();
+            main.extend_from_slice(of_samples);
+        }
         let usage = Tensor::stack(&all(|part| &part.usage), 0);
         let usage = ranks.summed(&usage.sum_dim_intlist(0, false, Kind::Int64))?;
         Ok(StepReport {
-            loss: loss.iter().sum::<f64>() / ranks.count() as f64,
+            loss: loss / ranks.count() as f64,
             times: self.drawn.1.clone(),
-            main: values(&ranks.gathered(&main)?),
-            accuracy: accuracy.iter().sum::<f64>() / accuracy.len() as f64,
+            main,
+            accuracy: accuracy / (ranks.count() * parts.len()) as f64,
             usage: values::<i64>(&usage)
                 .into_iter()
                 .map(|n| n as u64)
@@ -249,8 +259,14 @@ impl Task for DiffusionTask {
     }
 
     /// The history of losses by time.
-    fn learn(&mut self, _state: &RunState, report: &mut StepReport) {
+    fn learn(
+        &mut self,
+        _state: &RunState,
+        report: &mut StepReport,
+        _ranks: &Ranks,
+    ) -> Result<(), TrainError> {
         self.times.update(&report.times, &report.main);
+        Ok(())
     }
 
     fn add(&self, sums: &mut Sums, report: &StepReport, norm: f64) {
@@ -263,7 +279,12 @@ impl Task for DiffusionTask {
     }
 
     /// The bound of the averaged weights on the validation samples.
-    fn validate(&self, state: &RunState, stop: &AtomicBool) -> Result<Option<f64>, TrainError> {
+    fn validate(
+        &self,
+        state: &RunState,
+        ranks: &Ranks,
+        stop: &AtomicBool,
+    ) -> Result<Option<f64>, TrainError> {
         let (Some(samples), Some(ema)) = (&self.data.validation, &state.ema) else {
             return Ok(None);
         };
@@ -271,7 +292,7 @@ impl Task for DiffusionTask {
         let model = TrainingModel::new(&params, &self.frozen.parts, &self.model);
         let (times, size) = (self.config.validation.times, self.config.batch_size);
         let timesteps = self.schedule.timesteps();
-        bound(samples, times, size, timesteps, stop, |batch, t| {
+        bound(samples, times, size, timesteps, ranks, stop, |batch, t| {
             let p_t = vec![1.0 / timesteps as f64; t.len()];
             let shown = self.show(&model, batch, t, &p_t)?;
             let logits = model.logits(&shown.x_t, &shown.t, &shown.y);
@@ -282,8 +303,13 @@ impl Task for DiffusionTask {
         })
     }
 
-    fn preview(&self, saved: &Path, stop: &AtomicBool) -> Result<Option<Picture>, TrainError> {
-        preview(saved, &self.config.preview, self.device, stop)
+    fn preview(
+        &self,
+        saved: &Path,
+        ranks: &Ranks,
+        stop: &AtomicBool,
+    ) -> Result<Option<Picture>, TrainError> {
+        preview(saved, &self.config.preview, self.device, ranks, stop)
     }
 
     /// The averaged weights with the frozen parts, a model file like any other.

@@ -7,6 +7,7 @@
 //! on from a checkpoint as if it had never ended.
 
 pub mod checkpoint;
+pub mod division;
 pub mod ema;
 pub mod folder;
 pub mod growing;
@@ -35,6 +36,6 @@ pub use recipe::Recipe;
 pub use resume::Resume;
 pub use rules::Rules;
 pub use run::{Ended, Event, Run};
-pub use settings::{CheckpointConfig, Settings};
+pub use settings::{CheckpointConfig, GradientFormat, Settings};
 pub use state::RunState;
 pub use task::{Better, Line, Measure, Task};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::Parameters;
-use super::settings::Settings;
+use super::settings::{GradientFormat, Settings};
 use crate::torch::c10d::{C10dError, Group, Reducer, Store};
 use crate::torch::host::values;
 use crate::train::TrainError;
@@ -97,26 +97,39 @@ impl Ranks {
         // The launcher holds the store, or else rank 0.
         let held = std::env::var("TORCHELASTIC_USE_AGENT_STORE").is_ok_and(|v| v == "True");
         let attempt = std::env::var("TORCHELASTIC_RESTART_COUNT").unwrap_or_default();
-        let join = || {
+        let store = || {
             let store = Store::at(&host, port, rank == 0 && !held, START)?;
-            let store = store.below(&format!("/vqdiffusion/{attempt}/"))?;
-            let group = Group::gloo(&store, rank, count, PATIENCE)?;
-            Ok(Joined {
-                reducer: None,
-                group,
-                store,
-            })
+            store.below(&format!("/vqdiffusion/{attempt}/"))
         };
+        Self::meet(store().map_err(TrainError::Ranks)?, rank, count)
+    }
+
+    /// Process `rank` of the `count` that meet in `store`.
+    ///
+    /// # Errors
+    ///
+    /// Processes that do not come.
+    pub fn meet(store: Store, rank: usize, count: usize) -> Result<Self, TrainError> {
+        let group = Group::gloo(&store, rank, count, PATIENCE).map_err(TrainError::Ranks)?;
         Ok(Ranks {
             rank,
             count,
-            joined: Some(join().map_err(TrainError::Ranks)?),
+            joined: Some(Joined {
+                reducer: None,
+                group,
+                store,
+            }),
         })
     }
 
     /// The number of processes.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// The number of this process, below [`count`](Self::count).
+    pub fn rank(&self) -> usize {
+        self.rank
     }
 
     /// Whether this process writes and speaks for all.
@@ -142,20 +155,7 @@ impl Ranks {
         let common = greatest_common_divisor(accumulation, self.count);
         let rest = self.count / common;
         if !batch_size.is_multiple_of(rest) {
-            let samples = settings.effective_batch();
-            let count = self.count as u64;
-            let below = samples / count * count;
-            let nearest = match below {
-                0 => format!("{count}"),
-                below => format!("{below} or {}", below + count),
-            };
-            return Err(TrainError::Value {
-                key: "train.batch_size",
-                found: format!(
-                    "{batch_size} with accumulation {accumulation}, {samples} samples a step"
-                ),
-                expected: format!("a multiple of the {count} processes, such as {nearest}"),
-            });
+            return Err(indivisible(settings, self.count as u64));
         }
         Ok(Share {
             batch_size: batch_size / rest,
@@ -233,6 +233,18 @@ impl Ranks {
         Ok(values(&value)[0])
     }
 
+    /// Gives `tensors` the values that they have in the first process.
+    ///
+    /// # Errors
+    ///
+    /// Tensors of other shapes there, and a process that is gone.
+    pub fn share_of_first(&self, tensors: &[&Tensor]) -> Result<(), TrainError> {
+        match &self.joined {
+            None => Ok(()),
+            Some(joined) => joined.group.broadcast(tensors).map_err(TrainError::Ranks),
+        }
+    }
+
     /// The path that the first process finds; the others wait for it.
     ///
     /// # Errors
@@ -261,20 +273,22 @@ impl Ranks {
     }
 
     /// Gives `parameters` the values of the first process, and begins to average their
-    /// gradients. All of them must get one in every backward pass.
+    /// gradients, which are sent as `format` says. All of them must get one in every backward
+    /// pass.
     ///
     /// # Errors
     ///
     /// Other parameters in another process, or one that is gone.
-    pub fn begin(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
+    pub fn begin(
+        &mut self,
+        parameters: &Parameters,
+        format: GradientFormat,
+    ) -> Result<(), TrainError> {
+        let tensors: Vec<&Tensor> = parameters.tensors.values().collect();
+        self.share_of_first(&tensors)?;
         if let Some(joined) = &mut self.joined {
-            let tensors: Vec<&Tensor> = parameters.tensors.values().collect();
-            let mut begin = || {
-                joined.group.broadcast(&tensors)?;
-                joined.reducer = Some(Reducer::new(&joined.group, &tensors)?);
-                Ok(())
-            };
-            begin().map_err(TrainError::Ranks)?;
+            let reducer = Reducer::new(&joined.group, &tensors, format == GradientFormat::Bf16);
+            joined.reducer = Some(reducer.map_err(TrainError::Ranks)?);
         }
         Ok(())
     }
@@ -311,6 +325,34 @@ impl Ranks {
             Some(reducer) => call(reducer).map_err(TrainError::Ranks),
             None => Ok(()),
         }
+    }
+}
+
+/// `count` processes cannot have equal parts of a step: says which numbers can, of processes
+/// and of samples.
+fn indivisible(settings: &Settings, count: u64) -> TrainError {
+    let samples = settings.effective_batch();
+    let either = |below: Option<u64>, above: Option<u64>| {
+        let found = below.into_iter().chain(above).map(|n| n.to_string());
+        found.collect::<Vec<_>>().join(" or ")
+    };
+    let whole = samples / count * count;
+    let fitting = either(Some(whole).filter(|&n| n > 0), Some(whole + count));
+    let divides = |n: &u64| samples.is_multiple_of(*n);
+    let others = either(
+        (1..count).rev().find(divides),
+        (count + 1..=samples).find(divides),
+    );
+    TrainError::Value {
+        key: "train.batch_size",
+        found: format!(
+            "{} with accumulation {}, {samples} samples a step",
+            settings.batch_size, settings.accumulation
+        ),
+        expected: format!(
+            "a step that the {count} processes can divide into equal parts: {fitting} samples, or \
+             {others} processes"
+        ),
     }
 }
 

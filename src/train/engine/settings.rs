@@ -26,6 +26,17 @@ impl Default for CheckpointConfig {
     }
 }
 
+/// The number format in which several processes send each other their gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientFormat {
+    #[default]
+    F32,
+    /// Half the bytes. Sums are rounded to eight bits, so the steps of two processes are
+    /// no longer those of one up to rounding in f32.
+    Bf16,
+}
+
 /// The settings of a run; a task's configuration gives them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -35,6 +46,7 @@ pub struct Settings {
     pub batch_size: usize,
     /// Such batches per optimizer step.
     pub accumulation: usize,
+    pub gradients: GradientFormat,
     pub rules: Rules,
     pub skip_limit: u64,
     /// Steps between lines of the log.

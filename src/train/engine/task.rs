@@ -59,16 +59,17 @@ pub trait Task {
     /// What is trained on.
     fn data(&self) -> &Fingerprint;
 
-    /// Called before each step with its samples. A break ends the run before the step: it
-    /// was asked to stop, and nothing has changed.
+    /// Called before each step with its samples, those of all processes. A break ends the run
+    /// before the step, in all of them: it was asked to stop, and nothing has changed.
     ///
     /// # Errors
     ///
-    /// Data that cannot be read.
+    /// Data that cannot be read, a process that is gone.
     fn begin(
         &mut self,
         state: &RunState,
         samples: Range<u64>,
+        ranks: &Ranks,
         stop: &AtomicBool,
     ) -> Result<ControlFlow<()>, TrainError>;
 
@@ -106,8 +107,17 @@ pub trait Task {
     }
 
     /// Learns what is not learnt by gradients from a step with finite ones, before the
-    /// weights change.
-    fn learn(&mut self, state: &RunState, report: &mut Self::Report);
+    /// weights change: the same in all processes.
+    ///
+    /// # Errors
+    ///
+    /// A process that is gone.
+    fn learn(
+        &mut self,
+        state: &RunState,
+        report: &mut Self::Report,
+        ranks: &Ranks,
+    ) -> Result<(), TrainError>;
 
     /// Adds a step that was not skipped, whose gradient had the L2 norm `norm`.
     fn add(&self, sums: &mut Self::Sums, report: &Self::Report, norm: f64);
@@ -121,21 +131,32 @@ pub trait Task {
         images_per_second: f64,
     ) -> Self::Line;
 
-    /// The measure of the weights at hand; none without validation samples, or when it was
+    /// The measure of the weights at hand, which all processes compute together; none without
+    /// validation samples, or when any process was asked to stop.
+    ///
+    /// # Errors
+    ///
+    /// Samples that do not fit the model, a process that is gone.
+    fn validate(
+        &self,
+        state: &RunState,
+        ranks: &Ranks,
+        stop: &AtomicBool,
+    ) -> Result<Option<f64>, TrainError>;
+
+    /// A sheet of samples by the model in the checkpoint folder `saved`, whose pictures all
+    /// processes make together; none when there is nothing to show, or when any of them was
     /// asked to stop.
     ///
     /// # Errors
     ///
-    /// Samples that do not fit the model.
-    fn validate(&self, state: &RunState, stop: &AtomicBool) -> Result<Option<f64>, TrainError>;
-
-    /// A sheet of samples by the model in the checkpoint folder `saved`; none when there is
-    /// nothing to show, or when it was asked to stop.
-    ///
-    /// # Errors
-    ///
-    /// A checkpoint that cannot be read.
-    fn preview(&self, _saved: &Path, _stop: &AtomicBool) -> Result<Option<Picture>, TrainError> {
+    /// A checkpoint that cannot be read, a process that is gone.
+    fn preview(
+        &self,
+        _saved: &Path,
+        _ranks: &Ranks,
+        _stop: &AtomicBool,
+    ) -> Result<Option<Picture>, TrainError> {
         Ok(None)
     }
 

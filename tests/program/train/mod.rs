@@ -11,3 +11,4 @@ mod recompute;
 mod refusals;
 mod resume;
 mod start;
+pub mod together;

@@ -103,6 +103,11 @@ impl<T: Task> Run<T> {
         })
     }
 
+    /// The processes that train together.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
     /// Begins the steps of a line of the log at the state at hand.
     pub fn begin_interval(&mut self) {
         self.interval = Interval::new(self.state.samples);
@@ -242,6 +247,11 @@ impl<T: Task> Run<T> {
         self.ranks.any(stop.load(Ordering::Relaxed))
     }
 
+    /// Whether this is so in the first process, which alone writes.
+    fn is_so_in_first(&self, here: bool) -> Result<bool, TrainError> {
+        Ok(self.ranks.of_first(f64::from(here))? > 0.0)
+    }
+
     /// Makes up for what follows the checkpoint that the run goes on from, where a stop or a
     /// kill came in between: the task's publication, the validation, the sample sheet.
     fn make_up(
@@ -250,13 +260,13 @@ impl<T: Task> Run<T> {
         stop: &AtomicBool,
         observe: &mut dyn FnMut(Event<T::Line>),
     ) -> Result<(), TrainError> {
-        let Some(step) = self.saved else {
+        let step = self.state.step;
+        let here = saved_steps(&self.folder.path)?;
+        let here = self.saved == Some(step) && here.iter().any(|saved| saved.step == step);
+        if !self.is_so_in_first(here)? {
             return Ok(());
-        };
-        let saved = saved_steps(&self.folder.path)?;
-        let Some(saved) = saved.into_iter().find(|saved| saved.step == step) else {
-            return Ok(());
-        };
+        }
+        let saved = self.folder.at_step(step);
         if self.ranks.is_first() {
             self.task.publish(&self.folder.path, &saved.path)?;
         }
@@ -269,7 +279,7 @@ impl<T: Task> Run<T> {
             }
         }
         let sheet = self.folder.path.join(sheet_name(step));
-        if self.settings.previews(step) && !sheet.exists() {
+        if self.settings.previews(step) && self.is_so_in_first(!sheet.exists())? {
             self.preview(&saved, log, stop)?;
         }
         Ok(())
@@ -283,10 +293,7 @@ impl<T: Task> Run<T> {
         observe: &mut dyn FnMut(Event<T::Line>),
     ) -> Result<Option<f64>, TrainError> {
         let step = self.state.step;
-        let value = match self.ranks.is_alone() {
-            true => self.task.validate(&self.state, stop)?,
-            false => Some(self.validate_for_all()?),
-        };
+        let value = self.task.validate(&self.state, &self.ranks, stop)?;
         let Some(value) = value else {
             return Ok(None);
         };
@@ -295,26 +302,16 @@ impl<T: Task> Run<T> {
         Ok(value.is_finite().then_some(value))
     }
 
-    /// The measure, by the first of several processes. Nothing stops it: they all stop at the
-    /// same place.
-    fn validate_for_all(&self) -> Result<f64, TrainError> {
-        let value = match self.ranks.is_first() {
-            true => self.task.validate(&self.state, &AtomicBool::new(false))?,
-            false => None,
-        };
-        self.ranks.of_first(value.unwrap_or(f64::NAN))
-    }
-
     fn preview(
         &self,
         saved: &SavedStep,
         log: &mut Log,
         stop: &AtomicBool,
     ) -> Result<(), TrainError> {
-        if !self.ranks.is_first() {
-            return Ok(());
-        }
-        if let Some(picture) = self.task.preview(&saved.path, stop)? {
+        // The first process may still be writing the checkpoint.
+        self.ranks.any(false)?;
+        let picture = self.task.preview(&saved.path, &self.ranks, stop)?;
+        if let Some(picture) = picture.filter(|_| self.ranks.is_first()) {
             log.sheet(saved.step, &picture);
         }
         Ok(())

@@ -3,7 +3,10 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::AtomicBool;
 
+use tch::Tensor;
+
 use super::super::ranks::Share;
+use super::super::state::RunState;
 use super::super::task::Task;
 use super::{Run, Step};
 use crate::train::TrainError;
@@ -24,9 +27,12 @@ impl<T: Task> Run<T> {
         } = self.share;
         let size = batch_size as u64;
         if !self.ranks.has_begun() {
-            self.begin_together(samples.clone(), own.start..own.start + size)?;
+            let part = own.start..own.start + size;
+            if self.begin_together(samples.clone(), part, stop)?.is_break() {
+                return Ok(None);
+            }
         }
-        if let ControlFlow::Break(()) = self.task.begin(&self.state, samples.clone(), stop)? {
+        if self.begin_task(samples.clone(), stop)?.is_break() {
             return Ok(None);
         }
         let rate = self.state.learning_rate.rate;
@@ -57,7 +63,7 @@ impl<T: Task> Run<T> {
         self.state.samples = samples.end;
         let finite = loss.is_finite() && norm.is_finite();
         if finite {
-            self.task.learn(&self.state, &mut report);
+            self.task.learn(&self.state, &mut report, &self.ranks)?;
             self.state.update(&self.settings.rules, loss, norm);
             self.skipped_in_a_row = 0;
         } else {
@@ -72,21 +78,43 @@ impl<T: Task> Run<T> {
         }))
     }
 
+    fn begin_task(
+        &mut self,
+        samples: Range<u64>,
+        stop: &AtomicBool,
+    ) -> Result<ControlFlow<()>, TrainError> {
+        self.task.begin(&self.state, samples, &self.ranks, stop)
+    }
+
     /// The processes begin to average their gradients. The Reducer orders its buckets after
     /// the first backward pass, and the sums of three processes depend on them; so every
     /// process begins with a pass that counts for nothing, and a run that goes on has the
     /// buckets of one that nothing interrupts.
-    fn begin_together(&mut self, samples: Range<u64>, part: Range<u64>) -> Result<(), TrainError> {
-        let nothing_stops = AtomicBool::new(false);
-        let _ = self.task.begin(&self.state, samples, &nothing_stops)?;
+    fn begin_together(
+        &mut self,
+        samples: Range<u64>,
+        part: Range<u64>,
+        stop: &AtomicBool,
+    ) -> Result<ControlFlow<()>, TrainError> {
+        if self.begin_task(samples, stop)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
         // Alone at first: the Reducer would wait for a gradient that never comes.
         self.task.backward(&self.state, part.clone(), 1)?;
         self.check_gradients()?;
         self.state.parameters.clear_gradients();
-        self.ranks.begin(&self.state.parameters)?;
+        let RunState {
+            parameters, ema, ..
+        } = &self.state;
+        self.ranks.begin(parameters, self.settings.gradients)?;
+        if let Some(ema) = ema {
+            let averages: Vec<&Tensor> = ema.tensors.values().collect();
+            self.ranks.share_of_first(&averages)?;
+        }
         self.ranks.before_part(true)?;
         self.task.backward(&self.state, part, 1)?;
-        self.ranks.after_step()
+        self.ranks.after_step()?;
+        Ok(ControlFlow::Continue(()))
     }
 
     /// The samples of the next step.
