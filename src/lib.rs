@@ -55,6 +55,8 @@ pub mod model;
 pub mod picture;
 pub mod pipeline;
 pub mod random;
+#[cfg(feature = "serve")]
+pub mod server;
 pub mod size;
 pub mod torch;
 pub mod train;

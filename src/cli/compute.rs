@@ -30,6 +30,11 @@ impl ComputeArgs {
         self.device.unwrap_or_else(DeviceChoice::best).available()
     }
 
+    /// The number of threads that is asked for, else `usual`.
+    pub fn threads(&self, usual: impl FnOnce() -> i32) -> i32 {
+        self.threads.map_or_else(usual, i32::from)
+    }
+
     /// Leaves no more threads than are of use to sample `model`, if none are asked for.
     pub fn limit_threads(&self, model: &ModelConfig) {
         if self.threads.is_none() {

@@ -14,6 +14,7 @@ use std::panic::PanicHookInfo;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::guard::is_guarded;
+use crate::torch::fault::{first_line, Fault};
 
 /// What the process is at.
 #[derive(Clone, Copy)]
@@ -122,70 +123,18 @@ pub fn remember(panic: &PanicHookInfo) {
 
 /// What the panic that ended the command says.
 pub fn of_panic(payload: &(dyn Any + Send)) -> String {
-    let text = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no words");
     let state = state();
     let State { work, remedy, .. } = *state;
-    if let Some(text) = of_bindings(text) {
-        return match memory_asked_for(&text) {
-            Some(asked) => out_of_memory(&asked, work, remedy),
-            None => format!("{work}: libtorch: {}", first_line(&text)),
-        };
-    }
-    if let Some(asked) = memory_asked_for(text) {
-        return out_of_memory(&asked, work, remedy);
-    }
+    let text = match Fault::of(payload) {
+        Fault::Memory(asked) => return out_of_memory(&asked, work, remedy),
+        Fault::Torch(text) => return format!("{work}: libtorch: {text}"),
+        Fault::Program(text) => text,
+    };
     let place = match &state.panicked_at {
         Some((file, line)) => format!("{file}:{line}"),
         None => "an unknown place".into(),
     };
-    format!(
-        "{work}: {}; this is a fault of the program, at {place}",
-        first_line(text)
-    )
-}
-
-/// The text of an error of the bindings in the message of an `unwrap`, where it is one.
-fn of_bindings(panic: &str) -> Option<String> {
-    let quoted = panic.strip_prefix("called `Result::unwrap()` on an `Err` value: ")?;
-    let kinds = ["Torch(", "Kind(", "Shape(", "Convert("];
-    let inner = kinds.iter().find_map(|kind| quoted.strip_prefix(kind))?;
-    let inner = inner.trim_end_matches(')').trim_matches('"');
-    Some(
-        inner
-            .replace("\\n", "\n")
-            .replace("\\\"", "\"")
-            .replace("\\'", "'"),
-    )
-}
-
-/// What was asked for, if `text` of libtorch or C++ is about memory that ran out.
-fn memory_asked_for(text: &str) -> Option<String> {
-    if let Some((_, asked)) = text.split_once("you tried to allocate ") {
-        let bytes: f64 = asked.split(' ').next()?.parse().ok()?;
-        return Some(format!(
-            "{:.1} MiB more were asked for",
-            bytes / 1_048_576.0
-        ));
-    }
-    if let Some((_, asked)) = text.split_once("out of memory. Tried to allocate ") {
-        let asked = asked.split(". ").next()?;
-        return Some(format!("{asked} more were asked for on the GPU"));
-    }
-    // What oneDNN says, without a reason, where there is no room for a kernel's code.
-    if text.contains("could not create a primitive") {
-        return Some("oneDNN had no room for a kernel".into());
-    }
-    let others = [
-        "std::bad_alloc",
-        "CUDA error: out of memory",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-    ];
-    let other = others.iter().any(|other| text.contains(other));
-    other.then(|| "libtorch could not get more".into())
+    format!("{work}: {text}; this is a fault of the program, at {place}")
 }
 
 fn out_of_memory(asked: &str, work: Work, remedy: Remedy) -> String {
@@ -197,10 +146,6 @@ pub fn plain(text: &str) -> String {
     let ends = ["\nException raised", "\nframe #"];
     let end = ends.iter().filter_map(|end| text.find(end)).min();
     text[..end.unwrap_or(text.len())].trim_end().to_string()
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default().trim_end()
 }
 
 /// Whether a reader that went away is the cause of `error`, at any depth.

@@ -24,6 +24,8 @@ mod progress;
 mod reconstruct;
 mod sample;
 mod sampler_args;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod token_cache;
 mod tokenize;
@@ -56,6 +58,9 @@ struct Cli {
 enum Command {
     /// Make pictures from text, of a class, or of anything the model knows.
     Sample(Box<sample::SampleArgs>),
+    /// Serve a page and an API that make pictures, and show training runs.
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     /// Send pictures through the image codec and back, and say how well they fare.
     Reconstruct(reconstruct::ReconstructArgs),
     /// Write the image tokens of pictures as JSON, or of a data set as a cache for training.
@@ -89,6 +94,8 @@ impl Command {
         const BATCH: &str = "lower --batch-size";
         match self {
             Command::Sample(_) => ("preparing to sample", BATCH),
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => ("preparing to serve", BATCH),
             Command::Reconstruct(_) => ("sending pictures through the codec", ""),
             Command::Tokenize(_) => ("preparing to tokenize", BATCH),
             Command::Train(_) => (
@@ -112,15 +119,12 @@ type CliResult = Result<ExitCode, Box<dyn Error>>;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_target(false)
-        .format_timestamp(None)
-        .init();
     std::panic::set_hook(Box::new(failure::remember));
     on_terminate(failure::on_terminate);
     let cuda = runtime::start();
     let matches = arguments::prepared(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    log_to_stderr(&cli.command);
     if let CudaLibrary::Failed { path, reason } = cuda {
         log::warn!("{} could not be loaded: {reason}", path.display());
     }
@@ -144,6 +148,19 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Messages of the library go to standard error.
+fn log_to_stderr(#[cfg_attr(not(feature = "serve"), allow(unused))] command: &Command) {
+    let mut logger =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"));
+    logger.format_target(false).format_timestamp(None);
+    #[cfg(feature = "serve")]
+    if matches!(command, Command::Serve(_)) {
+        // It quotes prompts, which are none of the server's business.
+        logger.filter_module("vqdiffusion::pipeline::conditioner", log::LevelFilter::Off);
+    }
+    logger.init();
+}
+
 /// Prints `error` and its causes, each once, with the fields that they name as `named`.
 fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
     let mut said = named(&failure::plain(&error.to_string()));
@@ -165,6 +182,8 @@ fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
 fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {
     match command {
         Command::Sample(args) => sample::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Train(args) => train::run(&args),

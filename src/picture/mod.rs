@@ -16,16 +16,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use image::codecs::gif::{GifEncoder, Repeat};
-use image::{Delay, Frame, RgbaImage};
+use image::codecs::jpeg::JpegEncoder;
+use image::{Delay, ExtendedColorType, Frame, RgbaImage};
 use tch::{Kind, Tensor};
 
 pub use bicubic::Pillow;
 pub use error::{PictureError, PictureProblem};
 pub use limits::MOST_BYTES;
-pub use read::{decode, decode_mask, decode_picture, read_picture, Mask};
+pub use read::{decode, decode_mask, decode_picture, dimensions, read_picture, transparent, Mask};
 pub use resize::covering;
 pub use sheet::{grid, sheet, Row};
-pub use texts::read_png_texts;
+pub use texts::{png_texts, read_png_texts, PARAMETERS};
 
 use crate::files::NewFile;
 use crate::torch::host::values;
@@ -73,17 +74,52 @@ pub fn write_png(
     picture: &Picture,
     texts: &[(&str, String)],
 ) -> Result<(), PictureError> {
-    write_whole(path, |file| {
-        let mut encoder = png::Encoder::new(file, picture.width, picture.height);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        for (keyword, value) in texts {
-            encoder.add_itxt_chunk(keyword.to_string(), value.clone())?;
+    write_whole(path, |file| encode_png(file, picture, texts))
+}
+
+/// The bytes that [`write_png`] writes.
+///
+/// # Errors
+///
+/// A text that no PNG can hold.
+pub fn png_bytes(picture: &Picture, texts: &[(&str, String)]) -> Result<Vec<u8>, PictureProblem> {
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, picture, texts)?;
+    Ok(bytes)
+}
+
+/// A JPEG of `picture`; `quality` is 1 to 100.
+///
+/// # Errors
+///
+/// A side of more than 65,535 pixels.
+pub fn jpeg_bytes(picture: &Picture, quality: u8) -> Result<Vec<u8>, PictureProblem> {
+    let mut bytes = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100));
+    let (width, height) = (picture.width, picture.height);
+    encoder.encode(&picture.rgb, width, height, ExtendedColorType::Rgb8)?;
+    Ok(bytes)
+}
+
+fn encode_png(
+    out: impl Write,
+    picture: &Picture,
+    texts: &[(&str, String)],
+) -> Result<(), png::EncodingError> {
+    let mut encoder = png::Encoder::new(out, picture.width, picture.height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, value) in texts {
+        let latin = value.chars().all(|c| u32::from(c) < 256);
+        match *keyword == PARAMETERS && latin {
+            // Its other readers know the older kind of chunk best.
+            true => encoder.add_text_chunk(keyword.to_string(), value.clone())?,
+            false => encoder.add_itxt_chunk(keyword.to_string(), value.clone())?,
         }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&picture.rgb)?;
-        writer.finish()
-    })
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&picture.rgb)?;
+    writer.finish()
 }
 
 /// Peak signal-to-noise ratio of two pictures of one size in dB, infinite for equal ones.

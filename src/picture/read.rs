@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::{gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
-use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::error::{PictureError, PictureProblem};
 use super::limits::{MOST_BYTES, MOST_METADATA, MOST_PIXELS, NARROWEST};
@@ -53,6 +53,23 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, PictureProblem> {
         image => image.into_rgb8().into_raw(),
     };
     Ok(Picture { width, height, rgb })
+}
+
+/// Width and height of the picture in `bytes`, which is not decoded.
+///
+/// # Errors
+///
+/// Bytes of no picture format, or with a damaged head.
+pub fn dimensions(bytes: &[u8]) -> Result<[u32; 2], PictureProblem> {
+    guarded(|| {
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        match reader.ok().filter(|reader| reader.format().is_some()) {
+            Some(reader) => reader.into_dimensions().map(|(w, h)| [w, h]),
+            None if bytes.is_empty() => return Err(PictureProblem::Empty),
+            None => return Err(PictureProblem::NotAPicture),
+        }
+        .map_err(PictureProblem::from)
+    })?
 }
 
 /// The pixels in the file's own colours.
@@ -134,4 +151,32 @@ pub fn decode_mask(bytes: &[u8], path: &Path) -> Result<Mask, PictureError> {
         height,
         selected,
     })
+}
+
+/// The pixels of a picture that are fully transparent; none of one without transparency.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn transparent(bytes: &[u8]) -> Result<Mask, PictureProblem> {
+    let image = pixels(bytes)?;
+    let (width, height) = (image.width(), image.height());
+    let alpha = image.into_luma_alpha8();
+    Ok(Mask {
+        width,
+        height,
+        selected: alpha.pixels().map(|p| p.0[1] == 0).collect(),
+    })
+}
+
+impl Mask {
+    /// White where it selects, black elsewhere.
+    pub fn to_picture(&self) -> Picture {
+        let white = |&selected: &bool| [if selected { 255 } else { 0 }; 3];
+        Picture {
+            width: self.width,
+            height: self.height,
+            rgb: self.selected.iter().flat_map(white).collect(),
+        }
+    }
 }

@@ -8,17 +8,23 @@ use super::limits::{MOST_BYTES, MOST_TEXT};
 use crate::files;
 use crate::guard::guarded;
 
-/// The international text chunks of a PNG as (keyword, value).
+/// The text chunk in which many programs keep a picture's settings, AUTOMATIC1111's first.
+pub const PARAMETERS: &str = "parameters";
+
+/// The international text chunks of a PNG as (keyword, value), and [`PARAMETERS`] of either
+/// kind.
 ///
 /// # Errors
 ///
 /// A file that is no whole PNG, and texts of more than 16 MiB in all.
 pub fn read_png_texts(path: &Path) -> Result<Vec<(String, String)>, PictureError> {
-    let read = || {
-        let bytes = files::read(path, MOST_BYTES)?;
-        guarded(|| texts(&bytes))?
-    };
+    let read = || png_texts(&files::read(path, MOST_BYTES)?);
     read().map_err(|problem: PictureProblem| PictureError::new(path, problem))
+}
+
+/// As [`read_png_texts`], of a PNG's bytes.
+pub fn png_texts(bytes: &[u8]) -> Result<Vec<(String, String)>, PictureProblem> {
+    guarded(|| texts(bytes))?
 }
 
 fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, PictureProblem> {
@@ -36,5 +42,8 @@ fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, PictureProblem> {
             .ok_or(PictureProblem::LongTexts(MOST_TEXT))?;
         texts.push((chunk.keyword, text));
     }
+    let latin = reader.info().uncompressed_latin1_text.iter();
+    let parameters = latin.filter(|chunk| chunk.keyword == PARAMETERS);
+    texts.extend(parameters.map(|chunk| (chunk.keyword.clone(), chunk.text.clone())));
     Ok(texts)
 }

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::canvas::{Canvas, EditError, Margins};
+use super::kept_tokens::KeptTokens;
+use super::load::Pipeline;
 use crate::files::{self, sha256};
 use crate::model::ModelConfig;
-use crate::picture::{decode_mask, decode_picture, Mask, Picture, PictureError, MOST_BYTES};
+use crate::picture::{
+    decode_mask, decode_picture, png_texts, Mask, Picture, PictureError, MOST_BYTES,
+};
 
 /// What a PNG holds of the picture it was made from: all but the files themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub struct Edit {
     picture: Picture,
     /// The mask and its name in messages.
     mask: Option<(Mask, PathBuf)>,
+    /// The picture's own tokens, if its file holds them.
+    tokens: Option<KeptTokens>,
     record: EditRecord,
 }
 
@@ -46,8 +52,12 @@ impl Edit {
 
     /// As [`of`](Self::of), from the file's bytes; `name` is the picture's in messages.
     pub fn of_bytes(bytes: &[u8], name: impl AsRef<Path>) -> Result<Self, PictureError> {
+        let picture = decode_picture(bytes, name.as_ref())?;
         Ok(Edit {
-            picture: decode_picture(bytes, name.as_ref())?,
+            tokens: png_texts(bytes)
+                .ok()
+                .and_then(|texts| KeptTokens::of(&texts, &picture)),
+            picture,
             mask: None,
             record: EditRecord {
                 image_sha256: sha256(bytes),
@@ -102,6 +112,28 @@ impl Edit {
 
     pub fn record(&self) -> &EditRecord {
         &self.record
+    }
+
+    /// The picture's tokens, if its file holds them, of `pipeline`'s model.
+    pub(super) fn tokens(&self, pipeline: &Pipeline) -> Option<&[i64]> {
+        let KeptTokens {
+            model_sha256,
+            tokens,
+        } = self.tokens.as_ref()?;
+        let denoiser = &pipeline.config().denoiser;
+        let [height, width] = pipeline.config().picture_size();
+        let size = [
+            i64::from(self.picture.height),
+            i64::from(self.picture.width),
+        ];
+        let fits = model_sha256 == pipeline.fingerprint()
+            && self.record.outpaint.is_none()
+            && size == [height, width]
+            && tokens.len() as i64 == denoiser.tokens()
+            && tokens
+                .iter()
+                .all(|token| (0..denoiser.codes).contains(token));
+        fits.then_some(tokens)
     }
 
     /// The picture at the size of `model`, with the tokens to redraw.

@@ -8,6 +8,7 @@ use tch::{Device, Tensor};
 use super::canvas::Canvas;
 use super::edit::{Edit, EditRecord};
 use super::error::Error;
+use super::kept_tokens::KeptTokens;
 use super::load::Pipeline;
 use super::options::{OptionsError, PictureOptions, PictureSettings};
 use super::record::Record;
@@ -39,6 +40,18 @@ impl MadePicture {
     pub fn write_png(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
         write_png(path.as_ref(), &self.picture, &self.record.texts())
     }
+
+    /// The text chunks of a PNG that also keeps the tokens, so that redrawing a part of it
+    /// later loses nothing to the codec.
+    pub fn texts(&self) -> Vec<(&'static str, String)> {
+        let mut texts = self.record.texts();
+        let kept = KeptTokens {
+            model_sha256: self.record.model_sha256.clone(),
+            tokens: self.tokens.clone(),
+        };
+        texts.push((KeptTokens::KEYWORD, kept.text(&self.picture)));
+        texts
+    }
 }
 
 /// A reverse step that was made.
@@ -47,6 +60,15 @@ pub struct SamplingStep<'a> {
     pub pictures: Range<usize>,
     /// Steps done, tokens, the positions that the step changed, and entropy if asked for.
     pub progress: &'a Progress<'a>,
+    maker: &'a Maker<'a>,
+}
+
+impl SamplingStep<'_> {
+    /// The picture of row `i` of the tokens as they are now, with masked ones in grey.
+    pub fn unfinished(&self, i: usize) -> Picture {
+        let row = self.progress.tokens.narrow(0, i as i64, 1);
+        self.maker.unfinished(&row)
+    }
 }
 
 /// Follows a run; [`ControlFlow::Break`] stops it before the next step.
@@ -153,7 +175,10 @@ impl Pipeline {
         };
         let edits = Edits {
             origin: edit.as_ref().map(|(_, canvas)| Origin {
-                tokens: self.encode(&canvas.picture),
+                tokens: match options.edit.as_ref().and_then(|edit| edit.tokens(self)) {
+                    Some(tokens) => Tensor::from_slice(tokens).unsqueeze(0),
+                    None => self.encode(&canvas.picture),
+                },
                 redrawn: canvas
                     .redrawn
                     .as_deref()
@@ -216,15 +241,17 @@ impl Maker<'_> {
             _ => pipeline.edited_condition(&subjects, &self.plan, &self.edits)?,
         };
         let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
+        let maker: &Maker = self;
         let tokens = pipeline.sample_batch(
-            &self.plan,
+            &maker.plan,
             &seeds,
-            &self.edits,
+            &maker.edits,
             &condition,
             &mut |progress| {
                 observe(SamplingStep {
                     pictures: 0..requests.len(),
                     progress: &progress,
+                    maker,
                 })
             },
         ); // [B, L]

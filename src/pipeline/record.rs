@@ -83,7 +83,19 @@ impl Record {
     /// A file that is no PNG, or of another program.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         let path = path.as_ref();
-        let texts = read_png_texts(path)?;
+        Self::of_texts(&read_png_texts(path)?, path)
+    }
+
+    /// What the text chunks (keyword, value) of a PNG say; `name` is its in messages.
+    ///
+    /// # Errors
+    ///
+    /// Texts of another program.
+    pub fn of_texts(
+        texts: &[(String, String)],
+        name: impl AsRef<Path>,
+    ) -> Result<Self, RecordError> {
+        let path = name.as_ref();
         let find = |keyword: &str| {
             let mut found = texts.iter().filter(|(k, _)| k == keyword);
             found.next().map(|(_, value)| value.clone())

@@ -7,6 +7,7 @@ pub mod attention;
 pub mod c10d;
 pub mod cuda;
 pub mod device;
+pub mod fault;
 pub mod foreach;
 pub mod host;
 pub mod linear;

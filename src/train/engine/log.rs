@@ -16,12 +16,12 @@ use crate::train::TrainError;
 pub const JSON_LINES: &str = "log.jsonl";
 
 /// The name of the sample sheet of a step.
-pub(super) fn sheet_name(step: u64) -> String {
+pub fn sheet_name(step: u64) -> String {
     format!("samples-{step:08}.png")
 }
 
 /// The step that a file of this name is the sample sheet of.
-pub(super) fn sheet_step(name: &OsStr) -> Option<u64> {
+pub fn sheet_step(name: &OsStr) -> Option<u64> {
     let digits = name.to_str()?.strip_prefix("samples-")?;
     digits.strip_suffix(".png")?.parse().ok()
 }

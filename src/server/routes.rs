@@ -1,0 +1,91 @@
+//! All routes, and their description.
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::{ApiError, Failures};
+use super::model::Phase;
+use super::settings::MOST_BODY;
+use super::{api, metrics, openai, page, sdapi, Shared};
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "vqdiffusion",
+    description = "Pictures from text by VQ-Diffusion: OpenAI's image API, a part of \
+        AUTOMATIC1111's, and this program's own.",
+))]
+struct Description;
+
+/// Everything that is served, without the guards.
+pub fn router(server: Shared) -> Router {
+    let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(health))
+        .routes(routes!(ready))
+        .routes(routes!(metrics::show))
+        .merge(openai::router())
+        .merge(sdapi::router())
+        .merge(api::router())
+        .split_for_parts();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = description.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    let description = Json(description);
+    let mut router = router.route("/openapi.json", get(|| async move { description }));
+    for path in page::paths() {
+        router = router.route(path, get(page::file));
+    }
+    router
+        .fallback(|| async { ApiError::not_found("route") })
+        .layer(from_fn(options))
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .route_layer(from_fn_with_state(server.clone(), metrics::count))
+        .with_state(server)
+}
+
+/// Clients ask what a route can do before they use it.
+async fn options(request: Request, next: Next) -> Response {
+    if request.method() != Method::OPTIONS {
+        return next.run(request).await;
+    }
+    let allow = HeaderValue::from_static("GET, HEAD, POST, DELETE, OPTIONS");
+    (StatusCode::NO_CONTENT, [("allow", allow)]).into_response()
+}
+
+/// Whether the process is well.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
+
+/// Whether the process answers.
+#[utoipa::path(get, path = "/health", tag = "process",
+    responses((status = 200, body = Health), Failures))]
+async fn health() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether the model is loaded.
+#[utoipa::path(get, path = "/ready", tag = "process",
+    responses((status = 200, body = Health), Failures))]
+async fn ready(State(server): State<Shared>) -> Result<Json<Health>, ApiError> {
+    let phase = server.model.as_ref().map(|model| *model.phase.borrow());
+    match phase {
+        _ if *server.ending.borrow() => Err(ApiError::unavailable("the server is ending")),
+        Some(Phase::Loading) => Err(ApiError {
+            retry_after: Some(1),
+            retry: Some(true),
+            ..ApiError::unavailable("the model is being loaded")
+        }),
+        Some(Phase::Ended) => Err(ApiError::unavailable("the model's thread has ended")),
+        Some(Phase::Ready) | None => Ok(Json(Health { status: "ready" })),
+    }
+}
