@@ -7,6 +7,7 @@ use super::codec_file::CodecFile;
 use super::config_file::ConfigFile;
 use super::error::LoadError;
 use super::infer::{self, Unshown};
+use super::native;
 use super::official::{self, OfficialKind, CODEC, DENOISER, NULL_TEXT, TEXT};
 use super::open::{Checkpoint, Layout, OpenOptions};
 use super::safetensors_file::is_safetensors;
@@ -123,7 +124,7 @@ fn incomplete(
 /// model is in it, so that whatever was wrong with it is the answer.
 fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Description>, LoadError> {
     if is_safetensors(path)? {
-        let (state, _) = read_safetensors(path)?;
+        let (state, metadata) = read_safetensors(path)?;
         if state.has_prefix(DENOISER) {
             return Ok(None);
         }
@@ -135,6 +136,9 @@ fn part_of_a_model(path: &Path, options: &OpenOptions) -> Result<Option<Descript
                 missing: vec!["a denoiser; this file cannot be sampled from".into()],
                 notice: None,
             }));
+        }
+        if metadata.contains_key(native::ENTRY) {
+            return Ok(None);
         }
         return Ok(Some(Description {
             layout: "safetensors without our header".into(),

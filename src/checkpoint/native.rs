@@ -20,7 +20,7 @@ use crate::model::ModelConfig;
 
 /// The header's metadata entry. All is in one, so that the same model always gives
 /// the same bytes: the entries of the metadata map have no fixed order.
-const ENTRY: &str = "vqdiffusion";
+pub(super) const ENTRY: &str = "vqdiffusion";
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]

@@ -32,6 +32,7 @@ mod tokenize;
 mod train;
 mod train_codec;
 mod train_vocabulary;
+mod words;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use failure::ReportingAllocator;
 
 use self::progress::say;
+use self::words::in_words;
 use crate::torch::cuda::CudaLibrary;
 use crate::torch::runtime;
 use crate::torch::terminate::on_terminate;
@@ -163,7 +165,8 @@ fn log_to_stderr(#[cfg_attr(not(feature = "serve"), allow(unused))] command: &Co
 
 /// Prints `error` and its causes, each once, with the fields that they name as `named`.
 fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
-    let mut said = named(&failure::plain(&error.to_string()));
+    let plain = |error: &dyn Error| named(&in_words(&failure::plain(&error.to_string())));
+    let mut said = plain(error);
     // Files are named by their errors.
     if error.is::<std::io::Error>() {
         said = format!("standard output: {said}");
@@ -171,8 +174,8 @@ fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
     say(format_args!("error: {said}"));
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let text = named(&failure::plain(&inner.to_string()));
-        if !said.ends_with(&text) {
+        let text = plain(inner);
+        if !said.contains(&text) {
             say(format_args!("  caused by: {text}"));
         }
         (said, cause) = (text, inner.source());

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::limits::{MOST_PIXELS, NARROWEST};
+use image::error::ImageFormatHint;
+use image::ImageError;
+
+use super::limits::{MOST_PIXELS, MOST_TEXT, NARROWEST};
 use crate::files::FileError;
 use crate::guard::Panicked;
 
@@ -48,14 +51,18 @@ pub enum PictureProblem {
     TooLarge(u32, u32),
     #[error("{0} by {1} pixels, expected sides up to {NARROWEST} times each other")]
     TooNarrow(u32, u32),
-    #[error(transparent)]
-    Decoder(#[from] image::ImageError),
+    /// What the decoder says is for its authors: it is kept, and not shown.
+    #[error("{}", of_decoder(.0))]
+    Decoder(ImageError),
     #[error(transparent)]
     Panicked(#[from] Panicked),
-    #[error("not a readable PNG: {0}")]
-    Png(#[from] png::DecodingError),
-    #[error("the text chunks unpack to more than {0} bytes")]
-    LongTexts(usize),
+    #[error("not a PNG")]
+    NotAPng,
+    /// As of the decoder.
+    #[error("{}", of_png(.0))]
+    Png(png::DecodingError),
+    #[error("a text chunk is damaged, or the texts unpack to more than {MOST_TEXT} bytes")]
+    Texts,
     #[error("could not be written: {0}")]
     Encoder(#[from] png::EncodingError),
 }
@@ -63,5 +70,44 @@ pub enum PictureProblem {
 impl From<FileError> for PictureProblem {
     fn from(error: FileError) -> Self {
         PictureProblem::File(error.source)
+    }
+}
+
+impl From<ImageError> for PictureProblem {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::IoError(error) if error.raw_os_error().is_some() => error.into(),
+            error => PictureProblem::Decoder(error),
+        }
+    }
+}
+
+impl From<png::DecodingError> for PictureProblem {
+    fn from(error: png::DecodingError) -> Self {
+        PictureProblem::Png(error)
+    }
+}
+
+fn of_decoder(error: &ImageError) -> String {
+    let of = |hint: ImageFormatHint| match hint {
+        ImageFormatHint::Exact(format) => format!("{format:?}").to_uppercase(),
+        _ => "picture's".into(),
+    };
+    match error {
+        ImageError::IoError(_) => "the data end too early".into(),
+        ImageError::Decoding(error) => format!("the {} data are damaged", of(error.format_hint())),
+        ImageError::Unsupported(error) => {
+            let format = of(error.format_hint());
+            format!("the {format} data are of a kind that is not read")
+        }
+        ImageError::Limits(_) => "needs more memory than pictures may".into(),
+        ImageError::Encoding(_) | ImageError::Parameter(_) => "could not be converted".into(),
+    }
+}
+
+fn of_png(error: &png::DecodingError) -> &'static str {
+    match error {
+        png::DecodingError::IoError(_) => "the PNG data end too early",
+        _ => "the PNG data are damaged",
     }
 }

@@ -8,6 +8,9 @@ use super::limits::{MOST_BYTES, MOST_TEXT};
 use crate::files;
 use crate::guard::guarded;
 
+/// What every PNG begins with.
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
 /// The text chunk in which many programs keep a picture's settings, AUTOMATIC1111's first.
 pub const PARAMETERS: &str = "parameters";
 
@@ -28,6 +31,12 @@ pub fn png_texts(bytes: &[u8]) -> Result<Vec<(String, String)>, PictureProblem> 
 }
 
 fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, PictureProblem> {
+    if bytes.is_empty() {
+        return Err(PictureProblem::Empty);
+    }
+    if !bytes.starts_with(SIGNATURE) {
+        return Err(PictureProblem::NotAPng);
+    }
     let limits = png::Limits { bytes: MOST_TEXT };
     let mut reader = png::Decoder::new_with_limits(Cursor::new(bytes), limits).read_info()?;
     reader.finish()?;
@@ -35,11 +44,10 @@ fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, PictureProblem> {
     let mut texts = Vec::new();
     for chunk in &reader.info().utf8_text {
         let mut chunk = chunk.clone();
-        chunk.decompress_text_with_limit(left)?;
-        let text = chunk.get_text()?;
-        left = left
-            .checked_sub(text.len())
-            .ok_or(PictureProblem::LongTexts(MOST_TEXT))?;
+        let unpacked = chunk.decompress_text_with_limit(left);
+        let text = unpacked.and_then(|()| chunk.get_text());
+        let text = text.map_err(|_| PictureProblem::Texts)?;
+        left = left.checked_sub(text.len()).ok_or(PictureProblem::Texts)?;
         texts.push((chunk.keyword, text));
     }
     let latin = reader.info().uncompressed_latin1_text.iter();

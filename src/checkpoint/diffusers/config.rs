@@ -158,7 +158,7 @@ impl Transformer {
             .join(" or ");
         expect(activation(name).is_some(), "activation_fn", name, &wanted)?;
         let known = matches!(norm, None | Some("layer_norm" | "ada_norm"));
-        expect(known, "norm_type", &norm, "\"ada_norm\"")?;
+        expect(known, "norm_type", &norm.unwrap_or(""), "\"ada_norm\"")?;
         for (key, found, wanted) in [
             ("attention_bias", self.attention_bias, true),
             ("only_cross_attention", self.only_cross_attention, false),
@@ -372,7 +372,7 @@ fn codec(vqvae: &Vqvae, side: i64) -> Result<CodecConfig, String> {
     expect(v.act_fn == "silu", "act_fn", &v.act_fn, "\"silu\"")?;
     let norm = v.norm_type.as_deref();
     let group = matches!(norm, None | Some("group"));
-    expect(group, "norm_type", &norm, "\"group\"")?;
+    expect(group, "norm_type", &norm.unwrap_or(""), "\"group\"")?;
     let resolution = side << (levels - 1);
     Ok(CodecConfig {
         resolution,

@@ -70,8 +70,8 @@ pub fn merges(folder: &Path) -> Result<Option<Merges>, LoadError> {
         model,
         added_tokens,
     } = read_json(&whole)?;
-    if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
-        let problem = format!("model.type is {:?}, expected \"BPE\"", model.kind);
+    if let Some(kind) = model.kind.filter(|kind| kind != "BPE") {
+        let problem = format!("model.type is {kind:?}, expected \"BPE\"");
         return Err(format_error(&whole, problem));
     }
     let mut rules = Vec::with_capacity(model.merges.len());

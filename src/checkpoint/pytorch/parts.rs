@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::files::{self, FileError};
+
 /// Why the parts of a file could not be found or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
@@ -23,13 +25,10 @@ pub enum PartsError {
         second: PathBuf,
     },
 
-    /// The path or a part of it is a folder or another thing that is no file.
-    #[error("{}: found a folder or device, expected a file", path.display())]
-    NotAFile { path: PathBuf },
-
-    /// The operating system failed.
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    /// The file or a part of it is a folder, a pipe or another thing that is no file, or
+    /// cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// The parts of a file as one stream; a file in one piece has one part.
@@ -66,15 +65,8 @@ impl PartsReader {
         let mut parts: Vec<Part> = Vec::new();
         let mut length = 0u64;
         for path in find(path.as_ref())? {
-            let io = |source| PartsError::Io {
-                path: path.clone(),
-                source,
-            };
-            let file = File::open(&path).map_err(io)?;
-            let meta = file.metadata().map_err(io)?;
-            if !meta.is_file() {
-                return Err(PartsError::NotAFile { path });
-            }
+            let file = files::open(&path)?;
+            let meta = file.metadata().map_err(FileError::reading(&path))?;
             let start = length;
             length = start.saturating_add(meta.len());
             parts.push(Part {
@@ -153,15 +145,9 @@ fn split_name(path: &Path) -> Option<(&str, &str)> {
 /// The files to read for a path, in order.
 fn find(path: &Path) -> Result<Vec<PathBuf>, PartsError> {
     let exists = match fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => return Err(PartsError::NotAFile { path: path.into() }),
         Ok(_) => true,
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-        Err(source) => {
-            return Err(PartsError::Io {
-                path: path.into(),
-                source,
-            })
-        }
+        Err(source) => return Err(FileError::reading(path)(source).into()),
     };
     if let Some((stem, letters)) = split_name(path) {
         let parts = siblings(path, stem, letters.len())?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::list::{collect, Label, ListRow, CAPTION, FILE, LABEL};
+use super::list::{collect, Label, ListRow, RowError, CAPTION, FILE, LABEL};
 use super::text;
 use crate::data::dataset::{DataLayout, Dataset};
 use crate::data::error::DataError;
@@ -31,11 +31,10 @@ pub fn read(path: &Path) -> Result<Dataset, DataError> {
     ))
 }
 
-fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, String> {
-    let text = std::str::from_utf8(line)
-        .map_err(|e| format!("not UTF-8 (byte {} of the line)", e.valid_up_to()))?;
+fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, RowError> {
+    let text = std::str::from_utf8(line).map_err(|e| RowError::NotUtf8(e.valid_up_to()))?;
     if !text.trim_start().starts_with('{') {
-        return Err("expected one JSON object a line".into());
+        return Err(RowError::NoObject);
     }
     let mut fields = object(text)?;
     let mut take = |names: &[&'static str]| {
@@ -52,8 +51,14 @@ fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, String> 
     let row = ListRow {
         file: match file {
             Some((_, Value::String(file))) => file,
-            Some((name, other)) => return Err(format!("`{name}` is {other}, expected a path")),
-            None => return Err("missing field `file`".into()),
+            Some((field, other)) => {
+                return Err(RowError::Field {
+                    field,
+                    found: format!("is {other}"),
+                    expected: "a path",
+                })
+            }
+            None => return Err(RowError::Missing(FILE[0])),
         },
         captions: texts(captions)?,
         label: match label {
@@ -73,9 +78,9 @@ fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, String> 
 }
 
 /// The texts of fields that are a text or a list of texts.
-fn texts(fields: Vec<(&'static str, Value)>) -> Result<Vec<String>, String> {
+fn texts(fields: Vec<(&'static str, Value)>) -> Result<Vec<String>, RowError> {
     let mut texts = Vec::new();
-    for (name, value) in fields {
+    for (field, value) in fields {
         let values = match value {
             Value::Array(values) => values,
             value => vec![value],
@@ -84,7 +89,13 @@ fn texts(fields: Vec<(&'static str, Value)>) -> Result<Vec<String>, String> {
             match value {
                 Value::String(text) => texts.push(text),
                 Value::Null => {}
-                other => return Err(format!("`{name}` holds {other}, expected text")),
+                other => {
+                    return Err(RowError::Field {
+                        field,
+                        found: format!("holds {other}"),
+                        expected: "text",
+                    })
+                }
             }
         }
     }
@@ -104,13 +115,12 @@ pub fn caption(text: &str) -> Option<String> {
 }
 
 /// The object in `text`.
-fn object(text: &str) -> Result<Map<String, Value>, String> {
-    let problem = |e: serde_json::Error| e.to_string().replace(" at line 1 column ", " at column ");
+fn object(text: &str) -> Result<Map<String, Value>, RowError> {
     match serde_json::from_str(text) {
         Ok(fields) => Ok(fields),
         Err(error) => match without_nan(text) {
-            Cow::Borrowed(_) => Err(problem(error)),
-            Cow::Owned(text) => serde_json::from_str(&text).map_err(problem),
+            Cow::Borrowed(_) => Err(RowError::Json(error)),
+            Cow::Owned(text) => serde_json::from_str(&text).map_err(RowError::Json),
         },
     }
 }

@@ -19,6 +19,49 @@ pub struct ListRow {
     pub label: Label,
 }
 
+/// Why a line is no row of a list.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// The first byte that is not.
+    #[error("not UTF-8 (byte {0} of the line)")]
+    NotUtf8(usize),
+
+    /// The first field that is not, from 1.
+    #[error("not UTF-8 (field {0})")]
+    NotUtf8Field(usize),
+
+    #[error("expected one JSON object a line")]
+    NoObject,
+
+    #[error("{}", .0.to_string().replace(" at line 1 column ", " at column "))]
+    Json(#[source] serde_json::Error),
+
+    #[error("missing field `{0}`")]
+    Missing(&'static str),
+
+    #[error("`{field}` {found}, expected {expected}")]
+    Field {
+        field: &'static str,
+        found: String,
+        expected: &'static str,
+    },
+
+    #[error("{found} fields, expected {expected}; a caption with commas needs quotes")]
+    Width { found: usize, expected: usize },
+
+    #[error("its quote is not closed")]
+    OpenQuote,
+
+    #[error("text behind a closing quote; is a quote before it not closed?")]
+    BehindQuote,
+
+    #[error("the header row has no column 'file', only: {0}")]
+    NoFileColumn(String),
+
+    #[error("{0}")]
+    Csv(#[from] csv::Error),
+}
+
 /// What a row says of the picture's class.
 pub enum Label {
     None,
@@ -46,7 +89,7 @@ impl Label {
 pub fn collect(
     path: &Path,
     layout: DataLayout,
-    rows: impl Iterator<Item = (usize, Result<ListRow, String>)>,
+    rows: impl Iterator<Item = (usize, Result<ListRow, RowError>)>,
     unread: &[String],
 ) -> Dataset {
     let list = path.file_name().unwrap_or_default().to_string_lossy();
@@ -65,8 +108,8 @@ pub fn collect(
                 continue;
             }
             Ok(row) => row,
-            Err(reason) => {
-                skipped.push(at(line, reason));
+            Err(error) => {
+                skipped.push(at(line, error.to_string()));
                 continue;
             }
         };

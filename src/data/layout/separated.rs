@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ::csv::{ByteRecord, ReaderBuilder, StringRecord};
 
-use super::list::{collect, Label, ListRow, CAPTION, FILE, LABEL};
+use super::list::{collect, Label, ListRow, RowError, CAPTION, FILE, LABEL};
 use super::text;
 use crate::data::dataset::{DataLayout, Dataset};
 use crate::data::error::DataError;
@@ -14,7 +14,10 @@ use crate::data::error::DataError;
 /// header row tells the separator: Excel writes tabs, and in many countries semicolons.
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let bytes = text::list(path)?;
-    let table = Table::new(&bytes).map_err(|problem| DataError::format(path, problem))?;
+    let table = Table::new(&bytes).map_err(|error| match error {
+        RowError::NoFileColumn(_) => DataError::format(path, error),
+        error => DataError::format(path, format!("line 1: {error}")),
+    })?;
     let rows = table.rows(&bytes).into_iter();
     Ok(collect(path, DataLayout::Csv, rows, &table.unread))
 }
@@ -34,17 +37,14 @@ struct Table {
 }
 
 impl Table {
-    fn new(bytes: &[u8]) -> Result<Self, String> {
+    fn new(bytes: &[u8]) -> Result<Self, RowError> {
         let mut first = None;
         for separator in [b',', b'\t', b';'] {
             let mut record = ByteRecord::new();
             let mut reader = reader(separator).from_reader(bytes);
-            reader
-                .read_byte_record(&mut record)
-                .map_err(|e| e.to_string())?;
+            reader.read_byte_record(&mut record)?;
             let start = reader.position().byte() as usize;
-            check_quotes(&bytes[..start], separator)
-                .map_err(|problem| format!("line 1: {problem}"))?;
+            check_quotes(&bytes[..start], separator)?;
             let names: Vec<String> = record
                 .iter()
                 .map(|name| String::from_utf8_lossy(name).trim().to_string())
@@ -76,14 +76,12 @@ impl Table {
             found.truncate(end);
             found.push('…');
         }
-        Err(format!(
-            "the header row has no column 'file', only: {found}"
-        ))
+        Err(RowError::NoFileColumn(found))
     }
 
     /// Each row with its line. A row whose quotes are wrong is given up at the end of its
     /// line, so that it does not swallow the rows behind it.
-    fn rows(&self, bytes: &[u8]) -> Vec<(usize, Result<ListRow, String>)> {
+    fn rows(&self, bytes: &[u8]) -> Vec<(usize, Result<ListRow, RowError>)> {
         let mut rows = Vec::new();
         let (mut at, mut counted, mut line) = (self.start, 0, 1);
         'from_here: loop {
@@ -100,13 +98,13 @@ impl Table {
                     Ok(true) => {}
                     Ok(false) => return rows,
                     Err(e) => {
-                        rows.push((line, Err(e.to_string())));
+                        rows.push((line, Err(e.into())));
                         return rows;
                     }
                 }
                 let end = begin + reader.position().byte() as usize;
                 if let Err(problem) = check_quotes(&bytes[at..end], self.separator) {
-                    rows.push((line, Err(problem.into())));
+                    rows.push((line, Err(problem)));
                     let rest = bytes[at..].iter().position(|&b| b == b'\n');
                     at = rest.map_or(bytes.len(), |n| at + n);
                     continue 'from_here;
@@ -117,16 +115,15 @@ impl Table {
         }
     }
 
-    fn row(&self, record: &ByteRecord) -> Result<ListRow, String> {
+    fn row(&self, record: &ByteRecord) -> Result<ListRow, RowError> {
         if record.len() != self.width {
-            return Err(format!(
-                "{} fields, expected {}; a caption with commas needs quotes",
-                record.len(),
-                self.width
-            ));
+            return Err(RowError::Width {
+                found: record.len(),
+                expected: self.width,
+            });
         }
         let record = StringRecord::from_byte_record(record.clone())
-            .map_err(|e| format!("not UTF-8: {}", e.utf8_error()))?;
+            .map_err(|e| RowError::NotUtf8Field(e.utf8_error().field() + 1))?;
         let field = |column: Option<usize>| column.and_then(|n| record.get(n)).unwrap_or("");
         Ok(ListRow {
             file: field(Some(self.file)).to_string(),
@@ -147,7 +144,7 @@ fn reader(separator: u8) -> ReaderBuilder {
 
 /// Whether every quote at the start of a field of one row is closed at the end of the
 /// field: the library reads on without a word.
-fn check_quotes(row: &[u8], separator: u8) -> Result<(), &'static str> {
+fn check_quotes(row: &[u8], separator: u8) -> Result<(), RowError> {
     #[derive(PartialEq)]
     enum At {
         Start,
@@ -165,13 +162,11 @@ fn check_quotes(row: &[u8], separator: u8) -> Result<(), &'static str> {
             At::Start | At::Behind if byte == b'"' => At::Quoted,
             At::Start | At::Plain => At::Plain,
             At::Behind if byte == b' ' => At::Behind,
-            At::Behind => {
-                return Err("text behind a closing quote; is a quote before it not closed?")
-            }
+            At::Behind => return Err(RowError::BehindQuote),
         };
     }
     match at {
-        At::Quoted => Err("its quote is not closed"),
+        At::Quoted => Err(RowError::OpenQuote),
         _ => Ok(()),
     }
 }

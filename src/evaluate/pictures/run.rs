@@ -256,15 +256,20 @@ fn stored_statistics(
         ));
     }
     let statistics = statistics_file::read(path)?;
-    let expected = [Some(super::networks::POOL), Some(super::networks::SPATIAL)];
-    let found = [
-        Some(statistics.pool.width()),
-        statistics.spatial.as_ref().map(Gaussian::width),
+    let parts = [
+        ("", Some(statistics.pool.width()), super::networks::POOL),
+        (
+            "spatial ",
+            statistics.spatial.as_ref().map(Gaussian::width),
+            super::networks::SPATIAL,
+        ),
     ];
-    if found[0] != expected[0] || (found[1].is_some() && found[1] != expected[1]) {
-        return Err(problem(format!(
-            "statistics of {found:?} features, expected {expected:?}"
-        )));
+    for (part, found, expected) in parts {
+        if let Some(found) = found.filter(|&found| found != expected) {
+            return Err(problem(format!(
+                "statistics of {found} {part}features, expected {expected}"
+            )));
+        }
     }
     Ok(Some(statistics))
 }
