@@ -11,7 +11,7 @@ use super::CliResult;
 
 #[derive(Args)]
 pub struct ExperimentArgs {
-    /// The experiment (YAML).
+    /// The experiment (YAML), which may be based on others.
     #[arg(value_name = "CONFIG")]
     pub config: PathBuf,
 
@@ -19,7 +19,7 @@ pub struct ExperimentArgs {
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
 
-    /// Print the experiment with every value filled in, and end.
+    /// Print the experiment with its bases and every value filled in, and end.
     #[arg(long)]
     pub print_config: bool,
 }

@@ -119,12 +119,17 @@ impl Command {
 /// An error for the user: what happened, and its causes.
 type CliResult = Result<ExitCode, Box<dyn Error>>;
 
+/// The commands and their arguments.
+pub fn command_line() -> clap::Command {
+    arguments::prepared(Cli::command())
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     std::panic::set_hook(Box::new(failure::remember));
     on_terminate(failure::on_terminate);
     let cuda = runtime::start();
-    let matches = arguments::prepared(Cli::command()).get_matches();
+    let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     log_to_stderr(&cli.command);
     if let CudaLibrary::Failed { path, reason } = cuda {

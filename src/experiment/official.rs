@@ -170,7 +170,9 @@ fn named_file(
 
 /// The shape of the text tower in `file`, a model file or one of CLIP.
 fn tower_of(file: &Path, options: &OpenOptions) -> Result<TextConfig, LoadError> {
-    match Checkpoint::open(file, options).map(|model| model.config.text) {
+    let whole = Checkpoint::open(file, options)
+        .or_else(|_| Checkpoint::open(file, &OpenOptions::default()));
+    match whole.map(|model| model.config.text) {
         Ok(Some(text)) => Ok(text.tower),
         _ => tower_alone(&read_text_tower(file)?, file),
     }

@@ -9,12 +9,15 @@ use std::sync::OnceLock;
 use image::{ImageFormat, Rgb, RgbImage};
 use tch::Device;
 use tempfile::TempDir;
+use vqdiffusion::checkpoint::official::CODEC;
+use vqdiffusion::checkpoint::state_dict::read_safetensors;
+use vqdiffusion::checkpoint::{codec_file, StateDict};
 use vqdiffusion::experiment::Experiment;
 use vqdiffusion::model::{ModelConfig, NullText};
 use vqdiffusion::train::diffusion::plan::DiffusionPlan;
 use vqdiffusion::transformer::{Conditioning, Denoiser, NullClass};
 
-use crate::running::succeeded;
+use crate::running::{succeeded, text};
 use crate::train::place::write_model;
 use crate::variants::parameters;
 
@@ -72,7 +75,8 @@ fn every_configuration_has_its_test() {
     let entries = std::fs::read_dir(configs()).expect("a folder");
     let mut found: Vec<String> = entries
         .map(|entry| entry.expect("an entry").path())
-        .map(|path| path.file_stem().expect("a name").to_string_lossy().into())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+        .map(|path| text(path.file_stem().expect("a name").as_encoded_bytes()))
         .collect();
     found.sort();
     let mut known: Vec<&str> = EXPERIMENTS.iter().map(|(name, ..)| *name).collect();
@@ -495,4 +499,107 @@ two_steps! {
     oxford102: OXFORD;
     oxford102_s: OXFORD;
     oxford_from_cc: OXFORD;
+}
+
+/// The documentation's way from nothing to birds, at reduced size: a code mapping, token
+/// caches, Conceptual Captions, birds from its weights, a picture.
+#[test]
+fn from_nothing_to_birds() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = folder.path();
+    let succeed = |args: &[&str], settings: &[String]| {
+        let mut command = crate::running::command(at, args);
+        succeeded(command.args(settings))
+    };
+    std::os::unix::fs::symlink(trees(), at.join("data")).expect("a link");
+    let config = |name: &str| configs().join(name).to_str().expect("UTF-8").to_string();
+    let (cc, birds) = (config("cc.yaml"), config("cub_from_cc.yaml"));
+    let whole = Experiment::read(Path::new(&cc), &[]).expect("an experiment");
+    let mut settings = reduced(&whole.model.expect("a model"));
+    settings
+        .retain(|setting| !setting.starts_with("weights.") && !setting.contains("train.folder"));
+    let small = Experiment::read(Path::new(&cc), &settings).expect("an experiment");
+    let model = small.model.expect("a model");
+    write_model(&at.join("clip.safetensors"), &model);
+    let (whole, _) = read_safetensors(&at.join("clip.safetensors")).expect("a model file");
+    let mut codec = StateDict::default();
+    for (name, entry) in whole.iter().filter(|(name, _)| name.starts_with(CODEC)) {
+        codec.insert(name, entry.clone());
+    }
+    let file = at.join("codec.safetensors");
+    codec_file::write(&file, &model.codec, &codec).expect("a codec file");
+
+    let codec = ["--checkpoint", "codec.safetensors"];
+    succeed(
+        &[&["tokenize", "data/cub200", "--out", "all"][..], &codec].concat(),
+        &[],
+    );
+    let usage = succeed(&["code-usage", "all", "--mapping-out", "codes.pt"], &[]);
+    let codes = usage
+        .split("mapping ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    settings.push(format!("model.denoiser.codes={}", codes.expect("a number")));
+
+    let codec = [&codec[..], &["--mapping", "codes.pt"]].concat();
+    for set in ["cc", "cub200"] {
+        let (data, all, held) = (
+            format!("data/{set}"),
+            format!("tokens/{set}"),
+            format!("tokens/{set}.val"),
+        );
+        let args = ["tokenize", &data, "--sampled", "--out", &all];
+        succeed(&[&args[..], &codec].concat(), &[]);
+        let args = [
+            "tokenize", &data, "--split", "val", "--crop", "center", "--out", &held,
+        ];
+        succeed(&[&args[..], &codec].concat(), &[]);
+    }
+    let run = |config: &str, set: &str, further: &[&str]| {
+        let args = [
+            "train",
+            config,
+            &format!("data.train=tokens/{set}"),
+            &format!("data.validation=tokens/{set}.val"),
+            "train.precision=bf16",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+        ];
+        succeed(&[&args[..], further].concat(), &settings);
+    };
+    let files = [
+        "weights.codec=codec.safetensors",
+        "weights.text=clip.safetensors",
+        "weights.mapping=codes.pt",
+    ];
+    run(&cc, "cc", &files);
+    let from = [
+        "weights.init_from=runs/cc/best/model.safetensors",
+        "weights.mapping=null",
+    ];
+    run(&birds, "cub200", &from);
+    let record = at.join("runs/cub_from_cc/experiment.yaml");
+    let record = Experiment::read(&record, &[]).expect("an experiment");
+    assert_eq!(record.train.epochs, None);
+    assert_eq!(record.train.learning_rate.peak, 4.5e-4);
+    let model = [
+        "sample",
+        "--checkpoint",
+        "runs/cub_from_cc/best/model.safetensors",
+    ];
+    let picture = [
+        "--truncation",
+        "0.86",
+        "--steps",
+        "2",
+        "--out",
+        "birds",
+        "a small red bird",
+    ];
+    succeed(&[&model[..], &picture].concat(), &[]);
+    assert!(crate::running::files(&at.join("birds"))
+        .iter()
+        .any(|name| name.ends_with(".png")));
 }

@@ -32,8 +32,12 @@ pub fn table_in(folder: &Path, split: Split) -> Result<Option<(PathBuf, bool)>, 
     let paths = entries.flatten().map(|entry| entry.path());
     let mut tables: Vec<PathBuf> = paths.filter(|path| is_table(path)).collect();
     tables.sort();
-    let of_split = tables.iter().find(|path| split_of(path) == split);
-    match of_split {
+    let mut of_split = tables.iter().filter(|path| split_of(path) == split);
+    let first = of_split.next();
+    if let (Some(read), Some(other)) = (first, of_split.next()) {
+        log::warn!("{} is read, {} is not", read.display(), other.display());
+    }
+    match first {
         None if tables.is_empty() => Ok(None),
         None => {
             let found = tables[0].display();

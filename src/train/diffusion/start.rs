@@ -180,8 +180,10 @@ impl InitialModel {
         match (&weights.text, text) {
             _ if model.text.is_none() => {}
             (Some(file), _) => {
-                // Of a whole model, or of a CLIP file.
-                let tensors = match Checkpoint::open(file, &options) {
+                // Of a whole model, which may hold its code mapping, or of a CLIP file.
+                let whole = Checkpoint::open(file, &options)
+                    .or_else(|_| Checkpoint::open(file, &OpenOptions::default()));
+                let tensors = match whole {
                     Ok(model) => model.state,
                     Err(_) => read_text_tower(file)?,
                 };

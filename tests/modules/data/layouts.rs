@@ -171,7 +171,7 @@ fn cub_200() {
 fn imagenet() {
     let root = TempDir::new().unwrap();
     let at = root.path();
-    let list = "n02000002/x_1.JPEG\nn01000001/y_2.JPEG\n\nnonsense\n";
+    let list = "n02000002/x_1.JPEG\nn01000001/y_2.JPEG\n\nnonsense\nn01500000/gone.JPEG\n";
     put(&at.join("ILSVRC2012_name_train.txt"), list);
     put(&at.join("ILSVRC2012_name_val.txt"), "n02000002/v.JPEG\n");
     for name in [
@@ -186,10 +186,12 @@ fn imagenet() {
     let labels: Vec<_> = dataset.items.iter().map(|item| item.label).collect();
     assert_eq!(
         labels,
-        [Some(2), Some(0)],
+        [Some(2), Some(0), Some(1)],
         "places among the three sorted classes"
     );
     assert_eq!(names(&dataset)[0], "train/n02000002/x_1.JPEG");
+    assert!(dataset.picture(&dataset.items[1]).is_ok());
+    assert!(dataset.picture(&dataset.items[2]).is_err());
     assert_eq!(
         skipped(&dataset),
         [(

@@ -307,16 +307,38 @@ fn oxford_102() {
         }
     }
     put(&at.join("text_c10/class_00001/image_00003.h5"), "");
+    picture(at, "jpg/image_00005.jpg", 5);
+    put(
+        &at.join("text_c10/class_00077/image_00005.txt"),
+        b"caf\xe9\n",
+    );
+    put(&at.join("jpg/image_00006.jpg"), "cut");
+    put(
+        &at.join("text_c10/class_00077/image_00006.txt"),
+        "a flower\n",
+    );
+    put(&at.join("jpg/Thumbs.db"), "");
     let dataset = open(at, Split::Train);
     assert_eq!(dataset.layout, DataLayout::Oxford);
     assert_eq!(dataset.epoch, Epoch::Pictures);
     assert!(!dataset.has_parts);
-    let expected = [1, 3, 4].map(|n| format!("jpg/image_{n:05}.jpg"));
-    assert_eq!(names(&dataset), expected);
+    let all = [1, 3, 4, 6].map(|n| format!("jpg/image_{n:05}.jpg"));
+    assert_eq!(names(&dataset), all);
+    assert!(dataset.picture(&dataset.items[3]).is_err());
     assert_eq!(dataset.items[1].captions.len(), 10);
     assert_eq!(dataset.items[1].captions[9], "flower 3, 9");
     let without = ("jpg/image_00002.jpg", "has no caption file below text_c10");
-    assert_eq!(skipped(&dataset), [without]);
+    let reasons = skipped(&dataset);
+    assert_eq!(reasons[0], without);
+    assert_eq!(reasons[1].0, "jpg/image_00005.jpg");
+    assert!(reasons[1].1.contains("not UTF-8"), "{}", reasons[1].1);
+    assert_eq!(reasons.len(), 2);
+    for n in [5, 6] {
+        let caption = format!("text_c10/class_00077/image_{n:05}.txt");
+        std::fs::remove_file(at.join(caption)).unwrap();
+        std::fs::remove_file(at.join(format!("jpg/image_{n:05}.jpg"))).unwrap();
+    }
+    let expected = &all[..3];
 
     // Splits by class, then by the lists of StackGAN.
     put(&at.join("flowers_icml/trainclasses.txt"), "class_00077\n");
@@ -359,5 +381,13 @@ fn ffhq_and_a_folder_of_faces() {
         .all(|item| dataset.picture(item).is_ok()));
     let faces = open(&at.join("thumbnails128x128"), Split::Train);
     assert_eq!((faces.layout, faces.items.len()), (DataLayout::Folder, 3));
+    // A broken face, and one that cannot be a picture of this program.
+    put(&at.join("images1024x1024/01000/01001.png"), "");
+    put(&at.join("images1024x1024/01000/01002.heic"), "");
+    let dataset = open(at, Split::Train);
+    assert_eq!(dataset.items.len(), 4);
+    let error = dataset.picture(&dataset.items[3]).unwrap_err().to_string();
+    assert_eq!(error, "the file is empty");
+    assert_eq!(skipped(&dataset)[0].0, "01000/01002.heic");
     assert!(Path::new(&faces.root).ends_with("thumbnails128x128"));
 }

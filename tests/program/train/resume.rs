@@ -165,7 +165,7 @@ fn newer_checkpoints_are_set_aside() {
 
     let back = ["--resume", "run/step-00000010", "train.steps=12", KEEP];
     let message = place.succeed(&back);
-    for word in ["set aside", "[15, 20]", "run/abandoned-1"] {
+    for word in ["set aside", "steps 15, 20", "run/abandoned-1"] {
         assert!(message.contains(word), "{word:?} not in: {message}");
     }
     assert_eq!(steps("run/abandoned-1"), [15, 20]);
