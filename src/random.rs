@@ -83,6 +83,18 @@ pub enum MeasureDraw {
     Halves = 3,
     /// Which caption another picture gets.
     Captions = 4,
+    /// Which pictures are measured again in a resample of a bootstrap.
+    Bootstrap = 5,
+    /// Which pictures stand for a set that is too large for distances of all pairs.
+    Pairs = 6,
+    /// Which real pictures a protocol takes.
+    Reals = 7,
+    /// Which caption of a picture is taken first.
+    FirstCaption = 8,
+    /// The times of the variational bound.
+    Time = 9,
+    /// The noisy tokens of the variational bound.
+    Corruption = 10,
 }
 
 /// The generator of the draw `index` for a measure.

@@ -93,20 +93,20 @@ fn case_folders(root: &Path) -> Vec<PathBuf> {
 /// Parts of a case that measure nothing.
 const LOSSES: &str = "a loss of codec training, no measure";
 
+/// What the perceptual loss of codec training sees.
+const RESIZED: &str = "the resizing of a loss of codec training";
+
 fn run(case: &mut Case) -> Vec<String> {
     formulas::run(case);
     pictures::run(case);
     networks::run(case);
-    let mut named: Vec<(String, &str)> = ["gan.", "plus_disc.", "resnet."]
-        .map(|part| (format!("expected.{part}"), LOSSES))
-        .to_vec();
-    for rest in case.names_below("expected.ssim.") {
-        if rest.ends_with(".uniform7") {
-            let reason = "the window that scikit-image takes unasked; ours is the paper's";
-            named.push((format!("expected.ssim.{rest}"), reason));
-        }
-    }
-    let named: Vec<(&str, &str)> = named.iter().map(|(n, why)| (n.as_str(), *why)).collect();
+    let losses = ["gan.", "plus_disc.", "resnet.grad", "resnet.perceptual"];
+    let resized = ["resnet.pixels_256_to_224", "resnet.logits_256_to_224"];
+    let losses = losses.map(|part| (format!("expected.{part}"), LOSSES));
+    let resized = resized.map(|part| (format!("expected.{part}"), RESIZED));
+    let all = losses.into_iter().chain(resized);
+    let all: Vec<(String, &str)> = all.collect();
+    let named: Vec<(&str, &str)> = all.iter().map(|(n, why)| (n.as_str(), *why)).collect();
     case.finish(&named)
 }
 

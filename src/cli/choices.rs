@@ -11,6 +11,7 @@ use crate::metrics::networks::dinov2::PositionTable;
 use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
 use crate::picture::Pillow;
 use crate::pipeline::convert::Target;
+use crate::pipeline::Ranking;
 use crate::torch::device::Precision;
 
 /// A parser of the `choices`: name, help, value.
@@ -195,6 +196,21 @@ pub fn activation() -> impl TypedValueParser<Value = ClipActivation> {
     parser(&[
         ("quick_gelu", "OpenAI's models", ClipActivation::QuickGelu),
         ("gelu", "open_clip's models", ClipActivation::Gelu),
+    ])
+}
+
+pub fn ranking() -> impl TypedValueParser<Value = Ranking> {
+    parser(&[
+        (
+            "clip",
+            "The cosine of picture and prompt in CLIP",
+            Ranking::Clip,
+        ),
+        (
+            "classifier",
+            "The probability of the class by a ResNet",
+            Ranking::Classifier,
+        ),
     ])
 }
 

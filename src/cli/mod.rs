@@ -24,6 +24,7 @@ mod progress;
 mod reconstruct;
 mod sample;
 mod sampler_args;
+mod selection_args;
 #[cfg(feature = "serve")]
 mod serve;
 mod signals;

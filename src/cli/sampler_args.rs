@@ -88,7 +88,11 @@ enum Compat {
 impl SamplerArgs {
     /// How pictures of `model` are made: what is asked for, else as usual.
     pub fn options(&self, model: &ModelConfig) -> PictureOptions {
-        let mut options = PictureOptions::usual(model);
+        self.apply(PictureOptions::usual(model), model)
+    }
+
+    /// `options` with what is asked for.
+    pub fn apply(&self, mut options: PictureOptions, model: &ModelConfig) -> PictureOptions {
         match self.compat {
             None => {}
             Some(Compat::Official) => {

@@ -3,12 +3,14 @@
 //! [`run`] makes a model's pictures of one set and keeps them, [`protocol`] says where
 //! measured pictures are from, [`report`] writes what any measure finds; the measures
 //! themselves are users of these: [`emoji`] (is the picture the one asked for?), [`codec`]
-//! (what does the image codec lose?), and [`pictures`] (how near are pictures of any origin
-//! to real ones?).
+//! (what does the image codec lose?), [`bound`] (how likely are held-out ones?), [`pictures`] (how near are pictures of any origin
+//! to real ones?), and [`model`] (how near are a model's, made by a protocol?).
 
+pub mod bound;
 pub mod codec;
 pub mod emoji;
 mod error;
+pub mod model;
 pub mod pictures;
 pub mod protocol;
 pub mod rate;

@@ -4,6 +4,7 @@
 //! picture. Formulas take features of any floating kind on any device and compute in f64,
 //! in blocks, so that memory does not grow with the square of the number of pictures.
 
+pub mod bootstrap;
 pub mod clip_score;
 pub mod cmmd;
 mod distances;

@@ -40,6 +40,42 @@ impl Prdc {
     }
 }
 
+/// What every picture has to do with the balls of the other set, at one k.
+pub struct Covering {
+    pub k: i64,
+    /// Whether a generated picture lies within or on a real ball: bool `[N]`.
+    pub on_real: Tensor,
+    /// Real balls that a generated picture lies within: int64 `[N]`.
+    pub balls: Tensor,
+    /// Whether a real picture lies within or on a generated ball: bool `[M]`.
+    pub on_generated: Tensor,
+    /// Whether a generated picture lies within a real one's ball: bool `[M]`.
+    pub covered: Tensor,
+}
+
+impl Covering {
+    pub fn figures(&self) -> Prdc {
+        let mean = |x: &Tensor| x.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+        Prdc {
+            k: self.k,
+            precision: mean(&self.on_real),
+            recall: mean(&self.on_generated),
+            density: mean(&self.balls) / self.k as f64,
+            coverage: mean(&self.covered),
+        }
+    }
+}
+
+/// The figures at each k of `ks`, for generated features `[N, D]` and real ones `[M, D]`.
+///
+/// # Errors
+///
+/// As [`coverings`].
+pub fn prdc(generated: &Tensor, real: &Tensor, ks: &[i64]) -> Result<Vec<Prdc>, MetricError> {
+    let coverings = coverings(generated, real, ks)?;
+    Ok(coverings.iter().map(Covering::figures).collect())
+}
+
 /// At each k of `ks`, for generated features `[N, D]` and real ones `[M, D]`.
 ///
 /// Distances of all pairs are computed once for all k; memory is that of a few tiles
@@ -48,7 +84,11 @@ impl Prdc {
 /// # Errors
 ///
 /// No more pictures than the largest k, other widths, or values that are not finite.
-pub fn prdc(generated: &Tensor, real: &Tensor, ks: &[i64]) -> Result<Vec<Prdc>, MetricError> {
+pub fn coverings(
+    generated: &Tensor,
+    real: &Tensor,
+    ks: &[i64],
+) -> Result<Vec<Covering>, MetricError> {
     let most = ks.iter().copied().max().unwrap_or(1);
     check_both(
         "precision, recall, density, coverage",
@@ -58,75 +98,56 @@ pub fn prdc(generated: &Tensor, real: &Tensor, ks: &[i64]) -> Result<Vec<Prdc>, 
     let _no_grad = tch::no_grad_guard();
     let around_generated = nearest_others(generated, most); // [N, most] squared
     let around_real = nearest_others(real, most); // [M, most]
-    let mut counts: Vec<Counts> = ks
+    let device = generated.device();
+    let counts = |rows: i64, kind: Kind| Tensor::zeros([rows], (kind, device));
+    let (n, m) = (generated.size()[0], real.size()[0]);
+    let mut rounds: Vec<Round> = ks
         .iter()
-        .map(|&k| Counts {
+        .map(|&k| Round {
             generated_radius: around_generated.narrow(1, k - 1, 1), // [N, 1]
             real_radius: around_real.narrow(1, k - 1, 1).tr(),      // [1, M]
-            hits_generated: around_generated
-                .narrow(1, 0, 1)
-                .zeros_like()
-                .to_kind(Kind::Bool),
-            hits_real: around_real
-                .narrow(1, 0, 1)
-                .tr()
-                .zeros_like()
-                .to_kind(Kind::Bool),
-            covered: around_real
-                .narrow(1, 0, 1)
-                .tr()
-                .zeros_like()
-                .to_kind(Kind::Bool),
-            inside: 0,
+            covering: Covering {
+                k,
+                on_real: counts(n, Kind::Bool),
+                balls: counts(n, Kind::Int64),
+                on_generated: counts(m, Kind::Bool),
+                covered: counts(m, Kind::Bool),
+            },
         })
         .collect();
     tiles(generated, real, |x, y, from| {
         let distance = squared(x, y);
-        counts.iter_mut().for_each(|c| c.add(&distance, from));
+        rounds
+            .iter_mut()
+            .for_each(|round| round.add(&distance, from));
     });
-    let figures = ks.iter().zip(&counts).map(|(&k, count)| count.figures(k));
-    Ok(figures.collect())
+    Ok(rounds.into_iter().map(|round| round.covering).collect())
 }
 
-struct Counts {
+/// A covering while its tiles are added.
+struct Round {
     generated_radius: Tensor, // [N, 1] squared
     real_radius: Tensor,      // [1, M] squared
-    hits_generated: Tensor,   // [N, 1]: within or on a real ball
-    hits_real: Tensor,        // [1, M]: within or on a generated ball
-    covered: Tensor,          // [1, M]: a generated picture within the ball
-    inside: i64,              // pairs of a generated picture within a real ball
+    covering: Covering,
 }
 
-impl Counts {
+impl Round {
     /// Adds a tile of squared distances `[n, m]` that starts at `from`.
     fn add(&mut self, distance: &Tensor, [i, j]: [i64; 2]) {
         let (n, m) = (distance.size()[0], distance.size()[1]);
         let real = self.real_radius.narrow(1, j, m);
         let generated = self.generated_radius.narrow(0, i, n);
-        let or = |all: &Tensor, dim: i64, from: i64, size: i64, found: Tensor| {
-            let _ = all.narrow(dim, from, size).logical_or_(&found);
+        let or = |all: &Tensor, from: i64, size: i64, found: Tensor| {
+            let _ = all.narrow(0, from, size).logical_or_(&found);
         };
-        let on_real = distance.le_tensor(&real).any_dim(1, true);
-        or(&self.hits_generated, 0, i, n, on_real);
-        let on_generated = distance.le_tensor(&generated).any_dim(0, true);
-        or(&self.hits_real, 1, j, m, on_generated);
+        let covering = &self.covering;
+        let on_real = distance.le_tensor(&real).any_dim(1, false);
+        or(&covering.on_real, i, n, on_real);
+        let on_generated = distance.le_tensor(&generated).any_dim(0, false);
+        or(&covering.on_generated, j, m, on_generated);
         let within = distance.lt_tensor(&real);
-        self.inside += within.sum(Kind::Int64).int64_value(&[]);
-        or(&self.covered, 1, j, m, within.any_dim(0, true));
-    }
-
-    fn figures(&self, k: i64) -> Prdc {
-        let share = |hits: &Tensor| {
-            hits.to_kind(Kind::Double)
-                .mean(Kind::Double)
-                .double_value(&[])
-        };
-        Prdc {
-            k,
-            precision: share(&self.hits_generated),
-            recall: share(&self.hits_real),
-            density: self.inside as f64 / (k * self.hits_generated.size()[0]) as f64,
-            coverage: share(&self.covered),
-        }
+        let balls = within.sum_dim_intlist([1].as_slice(), false, Kind::Int64);
+        let _ = covering.balls.narrow(0, i, n).g_add_(&balls);
+        or(&covering.covered, j, m, within.any_dim(0, false));
     }
 }

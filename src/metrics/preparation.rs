@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::picture::{covering, Picture, Pillow};
 
 /// How pictures come to Inception's 299 × 299 pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InceptionResize {
     /// clean-fid: Pillow's bicubic filter on floats, with antialiasing.
@@ -43,7 +43,7 @@ impl InceptionResize {
 }
 
 /// How pictures come to DINOv2's square; none is cropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DinoResize {
     /// dgm-eval: Pillow's bicubic filter.
@@ -72,8 +72,24 @@ impl DinoResize {
     }
 }
 
+/// What a classifier of ImageNet sees: the picture scaled to 256 pixels on its short side by
+/// Pillow's bicubic filter, the centre of 224 × 224 cut out. `[3, 224, 224]` f32.
+pub fn imagenet_square(picture: &Picture, pillow: Pillow) -> Tensor {
+    let (scaled, _) = covering([picture.width, picture.height], [256, 256]);
+    let [left, top] = scaled.map(|length| (length - 224) / 2);
+    let square = picture
+        .resize_as(scaled[0], scaled[1], pillow)
+        .crop(left, top, 224, 224);
+    imagenet(&square)
+}
+
+/// Pixels by ImageNet's mean and deviation: `[3, H, W]` f32.
+pub fn imagenet(picture: &Picture) -> Tensor {
+    IMAGENET.of(&picture.to_tensor())
+}
+
 /// What part of a picture CLIP sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClipCrop {
     /// OpenAI's and open_clip's: scaled, then the centre, halves rounded to even.

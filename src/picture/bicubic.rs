@@ -24,7 +24,7 @@ fn cubic(x: f64) -> f64 {
 
 /// Releases of Pillow by which of the two passes comes first; since each rounds, some values
 /// differ by one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Pillow {
     /// Up to 12: always the horizontal one.
     #[serde(rename = "12")]

@@ -210,6 +210,18 @@ impl Maker<'_> {
         &self.plan
     }
 
+    /// What repeats a picture, besides model, subject and seed.
+    pub fn settings(&self) -> &PictureSettings {
+        &self.settings
+    }
+
+    /// Evaluations of the network for a picture, those under the null condition counted, where
+    /// every step asks it.
+    pub fn evaluations(&self) -> usize {
+        let steps = 0..self.plan.steps().len();
+        steps.map(|i| 1 + usize::from(self.plan.asks_null(i))).sum()
+    }
+
     /// What the runs start from and lead away from.
     pub fn edits(&self) -> &Edits {
         &self.edits

@@ -32,6 +32,7 @@ mod open;
 mod options;
 mod record;
 mod sampling;
+mod selection;
 mod subject;
 mod trace;
 
@@ -49,5 +50,6 @@ pub use open::PipelineBuilder;
 pub use options::{OptionsError, PictureOptions, PictureSettings};
 pub use record::{Record, RecordError};
 pub use sampling::{useful_threads, Edits, Origin};
+pub use selection::{Ranking, Selection, SelectionError};
 pub use subject::{ConditionError, Request, Subject};
 pub use trace::{Trace, TracedStep, TracedWord};

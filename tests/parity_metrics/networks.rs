@@ -9,9 +9,13 @@ use vqdiffusion::metrics::clip_score::{cosines, scaled};
 use vqdiffusion::metrics::networks::clip::{self, openai_names, ClipConfig};
 use vqdiffusion::metrics::networks::dinov2::{self, facebook_names, Dinov2Config, PositionTable};
 use vqdiffusion::metrics::networks::inception::{self, CLASSES};
+use vqdiffusion::metrics::networks::resnet::{self, ResNetConfig};
 use vqdiffusion::metrics::networks::weights::load;
-use vqdiffusion::metrics::networks::{Clip, Dinov2, Inception, Lpips};
-use vqdiffusion::metrics::preparation::{symmetric, ClipCrop, DinoResize, InceptionResize};
+use vqdiffusion::metrics::networks::{Clip, Dinov2, Inception, Lpips, ResNet};
+use vqdiffusion::metrics::preparation::{
+    imagenet, symmetric, ClipCrop, DinoResize, InceptionResize,
+};
+use vqdiffusion::picture::Picture;
 
 use crate::case::{integers, Case};
 use crate::pictures::{picture, pictures, PILLOW};
@@ -30,6 +34,7 @@ pub fn run(case: &mut Case) {
         let config = &network["config"];
         case.section(name, |case| match name.as_str() {
             "vgg16" => lpips(case),
+            "resnet50" => resnet(case, name),
             _ if config["vision"].is_object() => clip_network(case, name, network),
             _ if config["layer_norm_eps"].is_f64() => dino(case, name, network),
             _ => {}
@@ -112,6 +117,39 @@ fn inception_tf1(case: &mut Case) {
         check(case, &name("sfid_tf1"), &tf1.spatial.squeeze_dim(0));
         let pytorch = see(InceptionResize::LegacyPytorch).spatial.squeeze_dim(0);
         check(case, &name("sfid_pytorch_fid"), &pytorch);
+    }
+}
+
+fn resnet(case: &mut Case, name: &str) {
+    let state = state(case, name);
+    let path = Path::new(name);
+    let config = ResNetConfig::infer(&state, path).unwrap_or_else(|e| panic!("{e}"));
+    let network = load(&state, path, Device::Cpu, resnet::known_and_ignored, |p| {
+        ResNet::new(p, &config)
+    });
+    let network = network.unwrap_or_else(|e| panic!("{e}")).network;
+    let logits = |picture: &Picture| {
+        let seen = imagenet(picture).unsqueeze(0);
+        network.forward(&seen).squeeze_dim(0)
+    };
+    let mut all = Vec::new();
+    for (i, picture) in pictures(case, "clip_").iter().enumerate() {
+        let name = format!("expected.resnet.{i}.logits_224");
+        if case.has(&name) {
+            let ours = logits(picture);
+            check_first(case, &name, &ours);
+            check(case, &format!("{name}_mean_std"), &mean_std(&ours));
+            all.push(ours);
+        }
+    }
+    if let [a, b] = &all[..] {
+        let gap = (a - b).to_kind(Kind::Double).square();
+        let mean = gap.mean(Kind::Double).double_value(&[]);
+        check_value(case, "expected.resnet.mse_224", mean);
+    }
+    let crop = picture(case, "picture_1.png").map(|picture| picture.crop(0, 0, 256, 256));
+    if let (Some(crop), true) = (crop, case.has("expected.resnet.logits_256")) {
+        check_first(case, "expected.resnet.logits_256", &logits(&crop));
     }
 }
 

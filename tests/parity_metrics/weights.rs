@@ -15,6 +15,7 @@ fn law(kind: &str, fan_in: f64) -> (f64, f64) {
         "conv" => (0.0, 3f64.sqrt() * (2.0 / fan_in).sqrt()),
         "table" => (0.0, 0.2),
         "gain" => (1.0, 0.1),
+        "halfgain" => (0.5, 0.1),
         "layerscale" => (0.5, 0.2),
         "bias" | "mean" => (0.0, 0.1),
         "var" => (1.0, 0.2),

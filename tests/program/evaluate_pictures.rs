@@ -16,7 +16,7 @@ use crate::drawn::drawn;
 use crate::running::{refuse, s, succeed};
 
 /// A picture of smooth waves, another for every `n`.
-fn picture(n: usize, side: u32) -> Picture {
+pub fn picture(n: usize, side: u32) -> Picture {
     let value = |x: u32, y: u32, c: u32| {
         let (x, y, n) = (f64::from(x), f64::from(y), n as f64);
         let wave = ((x * (1.0 + n % 5.0) + y * (n % 7.0)) * 0.11 + n + f64::from(c)).sin();
@@ -33,7 +33,7 @@ fn picture(n: usize, side: u32) -> Picture {
 }
 
 /// A folder of the pictures `numbers`, in that order.
-fn folder(root: &Path, name: &str, numbers: impl IntoIterator<Item = usize>) -> PathBuf {
+pub fn folder(root: &Path, name: &str, numbers: impl IntoIterator<Item = usize>) -> PathBuf {
     let folder = root.join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
     for (place, n) in numbers.into_iter().enumerate() {
@@ -48,7 +48,7 @@ fn random(shape: &[i64]) -> Tensor {
 }
 
 /// Weights of a DINOv2 of width 64 and one block, under facebook's names.
-fn dinov2_weights(root: &Path) -> PathBuf {
+pub fn dinov2_weights(root: &Path) -> PathBuf {
     let tensors = drawn(1, dinov2_tensors);
     save(root.join("dinov2.safetensors"), &tensors)
 }
@@ -84,7 +84,7 @@ fn dinov2_tensors() -> Vec<(String, Tensor)> {
 }
 
 /// Weights of a CLIP with one block a tower, under OpenAI's names.
-fn clip_weights(root: &Path) -> PathBuf {
+pub fn clip_weights(root: &Path) -> PathBuf {
     let tensors = drawn(2, clip_tensors);
     save(root.join("clip.safetensors"), &tensors)
 }
@@ -128,7 +128,7 @@ fn clip_tensors() -> Vec<(String, Tensor)> {
 }
 
 /// FID's Inception with random weights of the listed names and shapes.
-fn inception_weights(root: &Path) -> PathBuf {
+pub fn inception_weights(root: &Path) -> PathBuf {
     let tensors = drawn(3, inception_tensors);
     save(root.join("inception.safetensors"), &tensors)
 }
@@ -173,7 +173,7 @@ fn measure(root: &Path, samples: &Path, references: &Path, more: &[&str]) -> Val
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn number(report: &Value, path: &str) -> f64 {
+pub fn number(report: &Value, path: &str) -> f64 {
     let found = report.pointer(path).and_then(Value::as_f64);
     found.unwrap_or_else(|| panic!("no number {path} in {report:#}"))
 }

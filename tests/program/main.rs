@@ -10,6 +10,8 @@ mod drawn;
 mod editing;
 mod emoji;
 mod evaluate;
+mod evaluate_codec;
+mod evaluate_model;
 mod evaluate_pictures;
 mod formats;
 mod hostile;

@@ -3,6 +3,10 @@
 mod codec;
 mod colours;
 mod emoji_args;
+mod extraction;
+mod likelihood;
+mod model;
+mod network_args;
 mod pictures;
 mod retrieval;
 
@@ -24,12 +28,17 @@ enum Measure {
     /// Ask for objects in colours, and look whether the made pictures have the hue and the
     /// shape.
     Colours(Box<colours::ColoursArgs>),
-    /// Send the pictures of a data set through the image codec and back: PSNR and use of the
-    /// codes.
-    Codec(codec::CodecScoreArgs),
+    /// Send the pictures of a data set through the image codec and back: PSNR, SSIM, LPIPS, rFID
+    /// and use of the codes.
+    Codec(Box<codec::CodecScoreArgs>),
+    /// The variational bound on held-out pictures, in bits a token and a dimension.
+    Likelihood(Box<likelihood::LikelihoodArgs>),
     /// Compare pictures of any origin with real ones: FID and its kin, FD-DINOv2, CMMD, CLIP
     /// score.
     Pictures(Box<pictures::PicturesArgs>),
+    /// Measure a model by a protocol: make pictures as the papers did, compare them with real
+    /// ones, and print the row beside the published ones.
+    Model(Box<model::ModelArgs>),
 }
 
 pub fn run(args: &EvaluateArgs) -> CliResult {
@@ -37,6 +46,8 @@ pub fn run(args: &EvaluateArgs) -> CliResult {
         Measure::Retrieval(args) => retrieval::run(args),
         Measure::Colours(args) => colours::run(args),
         Measure::Codec(args) => codec::run(args),
+        Measure::Likelihood(args) => likelihood::run(args),
         Measure::Pictures(args) => pictures::run(args),
+        Measure::Model(args) => model::run(args),
     }
 }

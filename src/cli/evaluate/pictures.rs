@@ -1,20 +1,21 @@
 //! `vqdiffusion evaluate pictures`: pictures of any origin against real ones.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::extraction::ExtractionProgress;
+use super::network_args::NetworkArgs;
 use crate::cli::choices;
 use crate::cli::compute::ComputeArgs;
-use crate::cli::progress::ProgressDisplay;
+use crate::cli::progress::say;
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
-use crate::clip::ClipActivation;
+use crate::evaluate::model::protocol::MeasuresProtocol;
 use crate::evaluate::pictures::extract::Setting;
-use crate::evaluate::pictures::networks::Network;
-use crate::evaluate::pictures::run::{run as measure, Comparison, ExtractionEvent};
+use crate::evaluate::pictures::run::{run as measure, Comparison};
 use crate::evaluate::pictures::ComparisonError;
 use crate::files;
 use crate::metrics::networks::dinov2::PositionTable;
@@ -47,20 +48,13 @@ pub struct PicturesArgs {
     #[arg(long, value_name = "DIR|ZIP|NPZ")]
     train: Option<PathBuf>,
 
-    /// Weights of FID's Inception (pt_inception-2015-12-05-6726825d.pth): FID, sFID, FD
-    /// infinity, KID, Inception score, precision and recall, density and coverage.
-    #[arg(long, value_name = "FILE")]
-    inception: Option<PathBuf>,
+    #[command(flatten)]
+    networks: NetworkArgs,
 
     /// How pictures come to Inception's size: as clean-fid, pytorch-fid, or ADM's evaluator
     /// and torch-fidelity do.
     #[arg(long, value_parser = choices::inception_resize(), default_value = "clean")]
     inception_resize: InceptionResize,
-
-    /// Weights of DINOv2 (dinov2_vitl14_pretrain.pth, or B/14): FD-DINOv2, precision and
-    /// recall, density and coverage.
-    #[arg(long, value_name = "FILE")]
-    dinov2: Option<PathBuf>,
 
     /// How pictures come to DINOv2's size: as dgm-eval (two ways) or torch-fidelity do.
     #[arg(long, value_parser = choices::dino_resize(), default_value = "pil")]
@@ -70,18 +64,9 @@ pub struct PicturesArgs {
     #[arg(long, value_parser = choices::position_table(), default_value = "hub")]
     dinov2_positions: PositionTable,
 
-    /// Weights of CLIP (ViT-B-32.pt, ViT-L-14-336px.pt of CMMD, H/14 of PickScore or HPSv2):
-    /// CMMD, and with captions the CLIP score.
-    #[arg(long, value_name = "FILE")]
-    clip: Option<PathBuf>,
-
     /// What part of a picture CLIP sees: as OpenAI, transformers or the published CMMD do.
     #[arg(long, value_parser = choices::clip_crop(), default_value = "openai")]
     clip_crop: ClipCrop,
-
-    /// Activation of CLIP's blocks [default: by the width of the tower, gelu from H/14 on].
-    #[arg(long, value_parser = choices::activation())]
-    clip_activation: Option<ClipActivation>,
 
     /// The samples' captions, a JSON object a line with file and caption [default:
     /// captions.jsonl in the folder of samples, if there is one].
@@ -102,15 +87,6 @@ pub struct PicturesArgs {
     #[arg(long, default_value_t = 2020)]
     seed: u64,
 
-    /// The folder that keeps features from run to run [default: vqdiffusion/features in the
-    /// user's cache folder].
-    #[arg(long, value_name = "FOLDER", conflicts_with = "no_cache")]
-    cache: Option<PathBuf>,
-
-    /// Keep no features.
-    #[arg(long)]
-    no_cache: bool,
-
     /// Also write the statistics of the references as an .npz that pytorch-fid, clean-fid and
     /// ADM's evaluator read.
     #[arg(long, value_name = "NPZ", requires = "inception")]
@@ -129,25 +105,15 @@ pub fn run(args: &PicturesArgs) -> CliResult {
     if args.out.is_dir() {
         return Err(format!("--out {}: is a folder, expected a file", args.out.display()).into());
     }
-    let cache = match args.no_cache {
-        true => None,
-        false => args.cache.clone().or_else(usual_cache),
+    let measures = MeasuresProtocol {
+        inception_resize: args.inception_resize,
+        dinov2_resize: args.dinov2_resize,
+        dinov2_positions: args.dinov2_positions,
+        clip_crop: args.clip_crop,
+        pillow: args.pillow,
+        seed: args.seed,
     };
-    let mut networks = Vec::new();
-    if let Some(file) = &args.inception {
-        networks.push(Network::inception(file, args.inception_resize, device)?);
-    }
-    if let Some(file) = &args.dinov2 {
-        let (resize, positions) = (args.dinov2_resize, args.dinov2_positions);
-        networks.push(Network::dinov2(file, resize, positions, device)?);
-    }
-    if let Some(file) = &args.clip {
-        let (crop, activation) = (args.clip_crop, args.clip_activation);
-        networks.push(Network::clip(file, crop, activation, device)?);
-    }
-    if networks.is_empty() {
-        return Err("nothing to measure with: give --inception, --dinov2 or --clip".into());
-    }
+    let networks = args.networks.open(&measures, device)?;
     let plan = Comparison {
         samples: args.samples.clone(),
         references: args.references.clone(),
@@ -159,36 +125,18 @@ pub fn run(args: &PicturesArgs) -> CliResult {
             pillow: args.pillow,
             device,
         },
-        cache,
+        cache: args.networks.cache(),
     };
     let stop = stop_on_signals()?;
-    let mut progress: Option<ProgressDisplay> = None;
-    let outcome = measure(&plan, networks, &stop, &mut |step| match step {
-        ExtractionEvent::Start { set, pictures } => {
-            eprintln!("features of {}", set.display());
-            let total = pictures as u64;
-            progress = Some(ProgressDisplay::counting(
-                "pictures", total, "features", false,
-            ));
-        }
-        ExtractionEvent::Done(pictures) => {
-            if let Some(progress) = &mut progress {
-                progress.reach(pictures as u64);
-            }
-        }
-        ExtractionEvent::End => {
-            if let Some(progress) = progress.take() {
-                progress.finish();
-            }
-        }
-    });
+    let mut progress = ExtractionProgress::default();
+    let outcome = measure(&plan, networks, &stop, &mut |event| progress.hear(event));
     let found = match outcome {
         Err(ComparisonError::Stopped) => {
             let kept = match plan.cache.is_some() {
                 true => "; the features so far are kept, and the same command goes on",
                 false => "",
             };
-            eprintln!("stopped by a signal{kept}");
+            say(format_args!("stopped by a signal{kept}"));
             return Ok(ExitCode::from(STOPPED));
         }
         outcome => outcome?,
@@ -203,14 +151,4 @@ pub fn run(args: &PicturesArgs) -> CliResult {
     write!(out, "{}", found.report)?;
     writeln!(out, "wrote {}", args.out.display())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where features are kept unless the user says otherwise; nowhere without a home.
-fn usual_cache() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let base = set("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(Path::new(&set("HOME")?).join(".cache")))?;
-    Some(base.join("vqdiffusion").join("features"))
 }

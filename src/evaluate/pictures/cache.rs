@@ -102,6 +102,11 @@ impl FeatureCache {
         (HASH + 4 * self.width + CRC) as u64
     }
 
+    /// Whether there is a record of a picture.
+    pub fn has(&self, hash: &PictureHash) -> bool {
+        self.places.contains_key(hash)
+    }
+
     /// The features of a picture, if they are known.
     pub fn get(&self, hash: &PictureHash) -> Option<Vec<f32>> {
         let place = *self.places.get(hash)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::mpsc::{sync_channel, SyncSender};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -10,10 +10,9 @@ use tch::{Device, Tensor};
 
 use super::cache::{FeatureCache, PictureHash};
 use super::error::ComparisonError;
-use super::networks::{Network, POOL, SPATIAL};
+use super::gathered::{Gathered, SetFeatures};
+use super::networks::Network;
 use super::set::{PictureSet, StoredPicture};
-use crate::metrics::moments::BLOCK;
-use crate::metrics::{MetricError, Moments};
 use crate::picture::{Picture, Pillow};
 use crate::torch::host::values;
 
@@ -36,20 +35,6 @@ pub struct Setting {
     pub device: Device,
 }
 
-/// What is known of a set after a pass.
-pub struct SetFeatures {
-    /// Names in the set, in order.
-    pub names: Vec<String>,
-    /// Width and height of every picture.
-    pub size: [u32; 2],
-    /// SHA-256 over the hashes of the pictures in order.
-    pub sha256: String,
-    /// Features `[N, D]` f32 of each network; of Inception those of the last pooling.
-    pub of: Vec<Tensor>,
-    /// Moments of the features of sFID, if Inception is among the networks.
-    pub spatial: Option<Moments>,
-}
-
 impl Extractor {
     /// Features are kept in `cache`, if there is such a folder.
     ///
@@ -69,13 +54,34 @@ impl Extractor {
         })
     }
 
+    /// Keeps features in `folder` from now on.
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be written.
+    pub fn keep_in(&mut self, folder: &Path, pillow: Pillow) -> Result<(), ComparisonError> {
+        let (width, key) = (self.network.width() as usize, self.network.key(pillow));
+        self.cache = Some(FeatureCache::open(folder, &key, width)?);
+        Ok(())
+    }
+
+    /// Whether there is a record of a picture.
+    pub fn has(&self, hash: &PictureHash) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.has(hash))
+    }
+
+    /// The features of a picture, if they are kept.
+    pub fn kept(&self, hash: &PictureHash) -> Option<Vec<f32>> {
+        self.cache.as_ref()?.get(hash)
+    }
+
     /// The features of each picture of a batch.
     fn features(
         &mut self,
         batch: &[Seen],
         setting: Setting,
     ) -> Result<Vec<Vec<f32>>, ComparisonError> {
-        let known = |seen: &Seen| self.cache.as_ref()?.get(&seen.hash);
+        let known = |seen: &Seen| self.kept(&seen.hash);
         let mut features: Vec<Option<Vec<f32>>> = batch.iter().map(known).collect();
         let missing: Vec<usize> = (0..batch.len())
             .filter(|&i| features[i].is_none())
@@ -107,6 +113,23 @@ struct Seen {
     hash: PictureHash,
 }
 
+impl Seen {
+    fn new(name: String, picture: Picture) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(picture.width.to_le_bytes());
+        hash.update(picture.height.to_le_bytes());
+        hash.update(&picture.rgb);
+        Seen {
+            name,
+            hash: hash.finalize().into(),
+            picture,
+        }
+    }
+}
+
+/// What pictures are sent through before the networks see them: an image codec.
+pub type Through<'a> = dyn FnMut(Picture) -> Result<Picture, ComparisonError> + 'a;
+
 /// Sends every picture of `set` through the networks. `progress` hears how many are done;
 /// `stop` ends the work, of which the caches keep what was done.
 ///
@@ -121,18 +144,42 @@ pub fn extract(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(usize),
 ) -> Result<SetFeatures, ComparisonError> {
-    let mut gathered = Gathered::new(extractors);
+    extract_through(set, extractors, setting, &mut Ok, stop, progress)
+}
+
+/// As [`extract`], of what becomes of the pictures of `set` on their way `through`.
+///
+/// # Errors
+///
+/// As [`extract`], and what `through` refuses.
+pub fn extract_through(
+    set: &PictureSet,
+    extractors: &mut [Extractor],
+    setting: Setting,
+    through: &mut Through,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(usize),
+) -> Result<SetFeatures, ComparisonError> {
+    let mut gathered = Gathered::new(&set.path, extractors);
     let (sender, receiver) = sync_channel(2);
     std::thread::scope(|scope| {
         // Reading goes on while the networks compute; it ends when nobody listens.
         let reader = scope.spawn(move || read(set, &sender));
-        let taken = gathered.take_all(set, receiver, extractors, setting, stop, progress);
+        let taken = receiver.into_iter().try_for_each(|batch| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(ComparisonError::Stopped);
+            }
+            let seen = seen(set, batch, setting.crop, through)?;
+            see(&mut gathered, seen, extractors, setting)?;
+            progress(gathered.len());
+            Ok(())
+        });
         let read = reader
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         taken.and(read)
     })?;
-    gathered.finish(set)
+    gathered.finish()
 }
 
 /// Sends batches of items to `sender` until they are all or nobody receives.
@@ -150,175 +197,50 @@ fn read(set: &PictureSet, sender: &SyncSender<Vec<StoredPicture>>) -> Result<(),
     outcome
 }
 
-/// What a pass has found so far.
-struct Gathered {
-    names: Vec<String>,
-    first: Option<(String, [u32; 2])>,
-    hash: Sha256,
-    values: Vec<Vec<f32>>,
-    widths: Vec<i64>,
-    spatial: Option<Spatial>,
-}
-
-/// Features of sFID, a block at a time.
-struct Spatial {
-    moments: Moments,
-    block: Vec<f32>,
-    blocks: u64,
-}
-
-impl Spatial {
-    fn add(&mut self, values: &[f32]) {
-        self.block.extend(values);
-        if self.block.len() as i64 == BLOCK * SPATIAL {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.block.is_empty() {
-            let rows = Tensor::from_slice(&self.block).view([-1, SPATIAL]);
-            self.moments.add(self.blocks, &rows);
-            self.blocks += 1;
-            self.block.clear();
-        }
-    }
-}
-
-impl Gathered {
-    fn new(extractors: &[Extractor]) -> Self {
-        let is_inception = |e: &Extractor| matches!(e.network, Network::Inception(..));
-        Gathered {
-            names: Vec::new(),
-            first: None,
-            hash: Sha256::new(),
-            values: extractors.iter().map(|_| Vec::new()).collect(),
-            widths: extractors
-                .iter()
-                .map(|e| match is_inception(e) {
-                    true => POOL,
-                    false => e.network.width(),
-                })
-                .collect(),
-            spatial: extractors.iter().any(is_inception).then(|| Spatial {
-                moments: Moments::default(),
-                block: Vec::new(),
-                blocks: 0,
-            }),
-        }
-    }
-
-    fn take_all(
-        &mut self,
-        set: &PictureSet,
-        batches: Receiver<Vec<StoredPicture>>,
-        extractors: &mut [Extractor],
-        setting: Setting,
-        stop: &AtomicBool,
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<(), ComparisonError> {
-        for batch in batches {
-            if stop.load(Ordering::Relaxed) {
-                return Err(ComparisonError::Stopped);
-            }
-            let seen = batch
-                .into_par_iter()
-                .map(|item| see(set, item, setting.crop))
-                .collect::<Result<Vec<Seen>, ComparisonError>>()?;
-            seen.iter().try_for_each(|seen| self.same_size(set, seen))?;
-            for (place, extractor) in extractors.iter_mut().enumerate() {
-                for values in extractor.features(&seen, setting)? {
-                    self.add(set, place, &values)?;
-                }
-            }
-            for seen in seen {
-                self.hash.update(seen.hash);
-                self.names.push(seen.name);
-            }
-            progress(self.names.len());
-        }
-        Ok(())
-    }
-
-    fn same_size(&mut self, set: &PictureSet, seen: &Seen) -> Result<(), ComparisonError> {
-        let size = [seen.picture.width, seen.picture.height];
-        match &self.first {
-            None => self.first = Some((seen.name.clone(), size)),
-            Some((_, first_size)) if *first_size == size => {}
-            Some((first, first_size)) => {
-                return Err(ComparisonError::MixedSizes {
-                    set: set.path.clone(),
-                    first: first.clone(),
-                    first_size: *first_size,
-                    name: seen.name.clone(),
-                    size,
-                })
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the features of the next picture by the network at `place`.
-    fn add(
-        &mut self,
-        set: &PictureSet,
-        place: usize,
-        values: &[f32],
-    ) -> Result<(), ComparisonError> {
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(ComparisonError::Metric {
-                set: set.path.clone(),
-                source: MetricError::NotFinite {
-                    measure: "a network",
-                },
-            });
-        }
-        let (kept, rest) = values.split_at(self.widths[place] as usize);
-        self.values[place].extend(kept);
-        if let (false, Some(spatial)) = (rest.is_empty(), &mut self.spatial) {
-            spatial.add(rest);
-        }
-        Ok(())
-    }
-
-    fn finish(self, set: &PictureSet) -> Result<SetFeatures, ComparisonError> {
-        let Some((_, size)) = self.first else {
-            return Err(ComparisonError::TooFew {
-                set: set.path.clone(),
-                found: 0,
-                least: 1,
-            });
-        };
-        let tensors = self.values.into_iter().zip(&self.widths);
-        Ok(SetFeatures {
-            size,
-            sha256: crate::files::hex(&self.hash.finalize()),
-            of: tensors
-                .map(|(values, &width)| Tensor::from_slice(&values).view([-1, width]))
-                .collect(),
-            spatial: self.spatial.map(|mut spatial| {
-                spatial.flush();
-                spatial.moments
-            }),
-            names: self.names,
+/// The decoded pictures of a batch.
+fn seen(
+    set: &PictureSet,
+    batch: Vec<StoredPicture>,
+    crop: Option<u32>,
+    through: &mut Through,
+) -> Result<Vec<Seen>, ComparisonError> {
+    let decoded = batch
+        .into_par_iter()
+        .map(|item| {
+            let (name, picture) = item.decode(&set.path)?;
+            Ok(match crop {
+                Some(side) => (name, picture.cover(side, side)),
+                None => (name, picture),
+            })
         })
-    }
+        .collect::<Result<Vec<_>, ComparisonError>>()?;
+    let sent = decoded
+        .into_iter()
+        .map(|(name, picture)| Ok((name, through(picture)?)))
+        .collect::<Result<Vec<_>, ComparisonError>>()?;
+    Ok(sent
+        .into_par_iter()
+        .map(|(name, picture)| Seen::new(name, picture))
+        .collect())
 }
 
-/// Decodes a picture and takes its hash.
-fn see(set: &PictureSet, item: StoredPicture, crop: Option<u32>) -> Result<Seen, ComparisonError> {
-    let (name, picture) = item.decode(&set.path)?;
-    let picture = match crop {
-        Some(side) => picture.cover(side, side),
-        None => picture,
-    };
-    let mut hash = Sha256::new();
-    hash.update(picture.width.to_le_bytes());
-    hash.update(picture.height.to_le_bytes());
-    hash.update(&picture.rgb);
-    Ok(Seen {
-        name,
-        hash: hash.finalize().into(),
-        picture,
-    })
+/// Adds the features of a batch to `gathered`.
+fn see(
+    gathered: &mut Gathered,
+    batch: Vec<Seen>,
+    extractors: &mut [Extractor],
+    setting: Setting,
+) -> Result<(), ComparisonError> {
+    for seen in &batch {
+        gathered.check_size(&seen.name, [seen.picture.width, seen.picture.height])?;
+    }
+    for (place, extractor) in extractors.iter_mut().enumerate() {
+        for values in extractor.features(&batch, setting)? {
+            gathered.add(place, &values)?;
+        }
+    }
+    for seen in batch {
+        gathered.name(seen.name, seen.hash);
+    }
+    Ok(())
 }

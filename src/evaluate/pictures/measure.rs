@@ -6,18 +6,19 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use super::error::ComparisonError;
-use crate::clip::ClipTokenizer;
+use crate::metrics::bootstrap::mean_interval;
 use crate::metrics::clip_score::{clip_score, cosines, scaled, ClipScore};
 use crate::metrics::cmmd::cmmd;
 use crate::metrics::fd_infinity::{fd_infinity, sizes};
 use crate::metrics::inception_score::inception_score;
 use crate::metrics::kid::kid;
 use crate::metrics::memorisation::{authpct, nearest};
-use crate::metrics::networks::{Clip, Inception};
-use crate::metrics::prdc::{prdc, DENSITY_COVERAGE_K, PRECISION_RECALL_K};
+use crate::metrics::networks::Inception;
+use crate::metrics::prdc::{coverings, DENSITY_COVERAGE_K, PRECISION_RECALL_K};
 use crate::metrics::subsets::subset;
 use crate::metrics::{frechet_distance, Gaussian, MetricError};
 use crate::random::MeasureDraw;
+use crate::torch::host::values;
 
 /// Subsets of KID, and pictures of each, at most: those of its authors.
 pub const KID_SUBSETS: u64 = 100;
@@ -26,10 +27,10 @@ pub const KID_SUBSET: usize = 1000;
 pub const PARTS: i64 = 10;
 /// Pictures of a set, at least: as many as the Inception score has parts.
 pub const LEAST: usize = PARTS as usize;
+/// Pictures of a set in measures of all pairs, at most; of more a part is drawn.
+pub const MOST_PAIRS: usize = 50_000;
 /// Copies that a report names.
 const NEAREST: usize = 10;
-/// Texts that the text tower sees at once.
-const BATCH: usize = 64;
 
 /// Real pictures, or what a file says of some.
 pub enum Reals<'a> {
@@ -61,12 +62,26 @@ pub struct Distances {
 }
 
 /// Precision and recall at k = 3, density and coverage at k = 5.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Balls {
     pub precision: f64,
     pub recall: f64,
     pub density: f64,
     pub coverage: f64,
+    /// 95 % by the bootstrap over the pictures that each is a mean of: the generated ones
+    /// of precision and density, the real ones of recall and coverage.
+    pub intervals: BallIntervals,
+    /// Pictures of each side, where a part stands for a set above [`MOST_PAIRS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<[usize; 2]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BallIntervals {
+    pub precision: [f64; 2],
+    pub recall: [f64; 2],
+    pub density: [f64; 2],
+    pub coverage: [f64; 2],
 }
 
 /// Of generated features `[N, D]` against the Gaussian of the reals, and against their
@@ -86,7 +101,7 @@ pub fn distances(
         Reals::Statistics => (None, None),
         Reals::Features(real) => (
             Some(kid_figures(generated, real, seed)?),
-            Some(balls(generated, real)?),
+            Some(balls(generated, real, seed)?),
         ),
     };
     Ok(Distances {
@@ -123,13 +138,41 @@ pub fn kid_figures(a: &Tensor, b: &Tensor, seed: u64) -> Result<KidFigures, Metr
     })
 }
 
-fn balls(generated: &Tensor, real: &Tensor) -> Result<Balls, MetricError> {
-    let figures = prdc(generated, real, &[PRECISION_RECALL_K, DENSITY_COVERAGE_K])?;
+/// A part of features `[N, D]` where there are more than [`MOST_PAIRS`].
+fn at_most(features: &Tensor, seed: u64, side: u64) -> Tensor {
+    let count = features.size()[0] as usize;
+    match count > MOST_PAIRS {
+        true => {
+            let rows = subset(seed, MeasureDraw::Pairs, side, count, MOST_PAIRS);
+            features.index_select(0, &Tensor::from_slice(&rows))
+        }
+        false => features.shallow_clone(),
+    }
+}
+
+fn balls(generated: &Tensor, real: &Tensor, seed: u64) -> Result<Balls, MetricError> {
+    let counts = [generated, real].map(|x| x.size()[0] as usize);
+    let (generated, real) = (at_most(generated, seed, 0), at_most(real, seed, 1));
+    let found = coverings(&generated, &real, &[PRECISION_RECALL_K, DENSITY_COVERAGE_K])?;
+    let figures = [found[0].figures(), found[1].figures()];
+    let interval = |of: &Tensor, scale: f64, index: u64| {
+        let of: Vec<f64> = values(&(of.to_kind(tch::Kind::Double) * scale));
+        mean_interval(&of, seed, index)
+    };
+    let balls = 1.0 / DENSITY_COVERAGE_K as f64;
+    let drawn = counts.map(|count| count.min(MOST_PAIRS));
     Ok(Balls {
         precision: figures[0].precision,
         recall: figures[0].recall,
         density: figures[1].density,
         coverage: figures[1].coverage,
+        intervals: BallIntervals {
+            precision: interval(&found[0].on_real, 1.0, 0),
+            recall: interval(&found[0].on_generated, 1.0, 1),
+            density: interval(&found[1].balls, balls, 2),
+            coverage: interval(&found[1].covered, 1.0, 3),
+        },
+        drawn: (drawn != counts).then_some(drawn),
     })
 }
 
@@ -167,16 +210,16 @@ pub fn halves(features: &Tensor, seed: u64) -> [Tensor; 2] {
     [0, half].map(|from| features.index_select(0, &order.narrow(0, from, half)))
 }
 
-/// Fréchet distance of the halves of features `[M, D]`.
-pub fn fd_of_halves(features: &Tensor, seed: u64) -> Result<f64, MetricError> {
-    let [a, b] = halves(features, seed);
-    frechet_distance(&Gaussian::of(&a)?, &Gaussian::of(&b)?)
+/// Fréchet distance of features `[N, D]` from a Gaussian.
+pub fn fd_of(features: &Tensor, real: &Gaussian) -> Result<f64, MetricError> {
+    frechet_distance(&Gaussian::of(features)?, real)
 }
 
 /// CMMD of image embeddings `[N, E]` and `[M, E]` of any length.
-pub fn cmmd_of(a: &Tensor, b: &Tensor) -> Result<f64, MetricError> {
+pub fn cmmd_of(a: &Tensor, b: &Tensor, seed: u64) -> Result<f64, MetricError> {
+    let (a, b) = (at_most(a, seed, 0), at_most(b, seed, 1));
     let unit = |x: &Tensor| x / x.norm_scalaropt_dim(2.0, [1], true).clamp_min(1e-12);
-    cmmd(&unit(a), &unit(b))
+    cmmd(&unit(&a), &unit(&b))
 }
 
 /// How pictures fit their captions.
@@ -184,42 +227,12 @@ pub fn cmmd_of(a: &Tensor, b: &Tensor) -> Result<f64, MetricError> {
 pub struct CaptionFigures {
     #[serde(flatten)]
     pub clip_score: ClipScore,
+    /// 95 % of `score_100`, by the bootstrap over the pictures.
+    pub score_100_interval: [f64; 2],
     /// Mean of exp(logit scale) · cosine.
     pub scaled: f64,
     /// Mean cosine.
     pub cosine: f64,
-}
-
-/// Embeddings `[N, E]` of `captions` by the text tower of `clip`; `None` without one.
-pub fn embed(
-    clip: &Clip,
-    captions: &[String],
-    device: Device,
-) -> Result<Option<Tensor>, ComparisonError> {
-    let Some(text) = clip.text_config() else {
-        return Ok(None);
-    };
-    let tokenizer =
-        ClipTokenizer::new(text.vocabulary as usize)?.with_context_length(text.context as usize)?;
-    let mut embedded = Vec::new();
-    for batch in captions.chunks(BATCH) {
-        let mut ids = Vec::with_capacity(batch.len() * text.context as usize);
-        for caption in batch {
-            let encoding = tokenizer.encode(caption)?;
-            ids.extend(encoding.ids);
-            if encoding.truncated {
-                // OpenAI's tokenizer keeps the end marker of a text that is too long.
-                if let Some(last) = ids.last_mut() {
-                    *last = tokenizer.end_id();
-                }
-            }
-        }
-        let ids = Tensor::from_slice(&ids)
-            .view([batch.len() as i64, text.context])
-            .to_device(device);
-        embedded.extend(clip.texts(&ids).map(|x| x.to_device(Device::Cpu)));
-    }
-    Ok((!embedded.is_empty()).then(|| Tensor::cat(&embedded, 0)))
 }
 
 /// Of picture and caption embeddings `[N, E]`.
@@ -227,11 +240,14 @@ pub fn caption_figures(
     images: &Tensor,
     texts: &Tensor,
     logit_scale: f64,
+    seed: u64,
 ) -> Result<CaptionFigures, MetricError> {
     let cosines = cosines(images, texts)?;
+    let positive: Vec<f64> = values(&(cosines.clamp_min(0.0) * 100.0));
     let mean = |x: &Tensor| x.mean(tch::Kind::Double).double_value(&[]);
     Ok(CaptionFigures {
         clip_score: clip_score(&cosines),
+        score_100_interval: mean_interval(&positive, seed, 4),
         scaled: mean(&scaled(&cosines, logit_scale)),
         cosine: mean(&cosines),
     })

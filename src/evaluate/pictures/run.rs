@@ -3,25 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use tch::Tensor;
-
 use super::captions::{self, LIST};
+use super::compare::{compare, controls, copies, RealPictures};
 use super::error::ComparisonError;
-use super::extract::{extract, Extractor, SetFeatures, Setting};
-use super::measure::{
-    caption_figures, cmmd_of, distances, embed, fd_of_halves, halves, kid_figures, memorisation,
-    of_set, score, shuffled, CaptionFigures, Reals, LEAST,
-};
+use super::extract::{extract, Extractor, Setting};
+use super::gathered::SetFeatures;
+use super::measure::LEAST;
 use super::networks::Network;
-use super::report::{
-    ClipReport, ComparisonReport, Controls, Halves, InceptionReport, PictureSetReport,
-    ReferenceReport,
-};
+use super::report::{ComparisonReport, Controls, PictureSetReport, ReferenceReport};
 use super::set::PictureSet;
 use crate::files;
 use crate::metrics::npz::Npz;
 use crate::metrics::statistics_file::{self, Statistics};
-use crate::metrics::{frechet_distance, Gaussian, MetricError};
+use crate::metrics::Gaussian;
 
 /// What is compared, and how.
 #[derive(Clone, Debug)]
@@ -54,12 +48,6 @@ pub struct Found {
     pub statistics: Option<Statistics>,
 }
 
-/// The references: pictures with their features, or a file of statistics.
-enum References {
-    Pictures(Box<SetFeatures>),
-    Statistics,
-}
-
 /// Measures by `networks`, one of a kind.
 ///
 /// # Errors
@@ -71,7 +59,7 @@ pub fn run(
     stop: &AtomicBool,
     on_step: &mut dyn FnMut(ExtractionEvent),
 ) -> Result<Found, ComparisonError> {
-    let stored = stored_statistics(plan, &networks)?;
+    let stored = statistics_of(plan, &networks)?;
     let samples = open(&plan.samples)?;
     let references = match stored {
         Some(_) => None,
@@ -85,135 +73,72 @@ pub fn run(
         .map(|network| Extractor::new(network, plan.setting.pillow, plan.cache.as_deref()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut features = |set: &PictureSet| {
-        on_step(ExtractionEvent::Start {
-            set: &set.path,
-            pictures: set.len(),
-        });
-        let features = extract(set, &mut extractors, plan.setting, stop, &mut |done| {
-            on_step(ExtractionEvent::Done(done))
-        });
-        on_step(ExtractionEvent::End);
-        features
+        observed(&set.path, set.len(), on_step, |progress| {
+            extract(set, &mut extractors, plan.setting, stop, progress)
+        })
     };
     let made = features(&samples)?;
     let captions = captions.map(|path| captions::read(&path, &made.names));
     let captions = captions.transpose()?;
-    let real = match &references {
-        None => References::Statistics,
-        Some(set) => References::Pictures(Box::new(features(set)?)),
-    };
+    let real = references.map(|set| features(&set)).transpose()?;
     let train = train.map(|set| features(&set)).transpose()?;
-    let (mut inception, mut dinov2, mut clip) = (None, None, None);
-    let mut statistics = None;
-    let mut controls = Controls::default();
-    let mut half = Halves::default();
-    let seed = plan.seed;
-    for (place, extractor) in extractors.iter().enumerate() {
-        let ours = &made.of[place];
-        let theirs = match &real {
-            References::Pictures(features) => Some(&features.of[place]),
-            References::Statistics => None,
-        };
-        match &extractor.network {
-            Network::Inception(loaded, _) => {
-                let of_reals = match (&stored, &real) {
-                    (Some(stored), _) => Statistics {
-                        pool: copy(&stored.pool),
-                        spatial: stored.spatial.as_ref().map(copy),
-                    },
-                    (None, References::Pictures(features)) => {
-                        let gaussians = gaussians(features, place);
-                        of_set(&plan.references, gaussians)?
-                    }
-                    (None, References::Statistics) => continue,
-                };
-                let reals = theirs.map_or(Reals::Statistics, Reals::Features);
-                let measured = || -> Result<InceptionReport, MetricError> {
-                    let sfid = match (&made.spatial, &of_reals.spatial) {
-                        (Some(ours), Some(theirs)) => {
-                            Some(frechet_distance(&ours.gaussian()?, theirs)?)
-                        }
-                        _ => None,
-                    };
-                    Ok(InceptionReport {
-                        pool: distances(ours, &of_reals.pool, &reals, seed)?,
-                        sfid,
-                        inception_score: score(&loaded.network, ours, plan.setting.device, seed)?,
-                    })
-                };
-                inception = Some(of_set(&plan.samples, measured())?);
-                if let Some(theirs) = theirs {
-                    half.fid = Some(of_set(&plan.references, fd_of_halves(theirs, seed))?);
-                    let [a, b] = halves(theirs, seed);
-                    half.kid = Some(of_set(&plan.references, kid_figures(&a, &b, seed))?);
-                }
-                statistics = Some(of_reals);
-            }
-            Network::Dinov2(..) => {
-                let Some(theirs) = theirs else { continue };
-                let of_reals = of_set(&plan.references, Gaussian::of(theirs))?;
-                let measured = distances(ours, &of_reals, &Reals::Features(theirs), seed);
-                dinov2 = Some(of_set(&plan.samples, measured)?);
-                half.fd_dinov2 = Some(of_set(&plan.references, fd_of_halves(theirs, seed))?);
-            }
-            Network::Clip(loaded, _) => {
-                let cmmd = theirs.map(|theirs| of_set(&plan.samples, cmmd_of(ours, theirs)));
-                if let Some(theirs) = theirs {
-                    let [a, b] = halves(theirs, seed);
-                    half.cmmd = Some(of_set(&plan.references, cmmd_of(&a, &b))?);
-                }
-                let device = plan.setting.device;
-                let texts = match &captions {
-                    Some(captions) => embed(&loaded.network, captions, device)?,
-                    None => None,
-                };
-                let scale = loaded.network.logit_scale().unwrap_or(0.0);
-                let of = |texts: &Tensor| -> Result<CaptionFigures, ComparisonError> {
-                    of_set(&plan.samples, caption_figures(ours, texts, scale))
-                };
-                controls.shuffled_captions = match &texts {
-                    Some(texts) => Some(of(&shuffled(texts, seed))?),
-                    None => None,
-                };
-                clip = Some(ClipReport {
-                    cmmd: cmmd.transpose()?,
-                    captions: texts.as_ref().map(of).transpose()?,
-                });
-            }
-        }
-    }
-    let memorisation = match &train {
-        Some(train) => Some(copies(plan, &extractors, &made, train)?),
-        None => None,
+    let references = match &real {
+        Some(features) => ReferenceReport::Pictures(set_report(features)),
+        None => ReferenceReport::Statistics {
+            statistics: plan.references.clone(),
+            sha256: files::sha256_of_file(&plan.references)?,
+        },
     };
-    if let References::Pictures(features) = &real {
-        half.pictures = features.names.len() / 2;
-        controls.halves = Some(half);
-    }
+    let reals = match (real, stored) {
+        (Some(features), _) => RealPictures::of_pictures(features, &extractors, None)?,
+        (None, Some(statistics)) => {
+            RealPictures::of_statistics(plan.references.clone(), statistics, &extractors)
+        }
+        (None, None) => {
+            return Err(ComparisonError::Set {
+                set: plan.references.clone(),
+                problem: "holds neither pictures nor statistics".into(),
+            })
+        }
+    };
+    let (device, seed) = (plan.setting.device, plan.seed);
+    let captions = captions.as_deref();
+    let compared = compare(&extractors, &made, &reals, captions, device, seed)?;
     let report = ComparisonReport {
         measure: "pictures",
         version: env!("CARGO_PKG_VERSION"),
-        samples: set_report(&samples, &made),
-        references: match (&references, &real) {
-            (Some(set), References::Pictures(features)) => {
-                ReferenceReport::Pictures(set_report(set, features))
-            }
-            _ => ReferenceReport::Statistics {
-                statistics: plan.references.clone(),
-                sha256: files::sha256_of_file(&plan.references)?,
-            },
-        },
+        samples: set_report(&made),
+        references,
         crop: plan.setting.crop,
         pillow: plan.setting.pillow,
         seed,
         networks: described,
-        inception,
-        dinov2,
-        clip,
-        memorisation,
-        controls,
+        figures: compared.figures,
+        memorisation: train
+            .map(|train| copies(&extractors, &made, &train))
+            .transpose()?,
+        controls: Controls {
+            shuffled_captions: compared.shuffled_captions,
+            ..controls(&extractors, &reals, None, seed)?
+        },
     };
-    Ok(Found { report, statistics })
+    Ok(Found {
+        report,
+        statistics: reals.into_statistics(&extractors),
+    })
+}
+
+/// A pass over `pictures` of the set at `set`, with `on_step` hearing of it.
+pub fn observed<T>(
+    set: &Path,
+    pictures: usize,
+    on_step: &mut dyn FnMut(ExtractionEvent),
+    pass: impl FnOnce(&mut dyn FnMut(usize)) -> T,
+) -> T {
+    on_step(ExtractionEvent::Start { set, pictures });
+    let outcome = pass(&mut |done| on_step(ExtractionEvent::Done(done)));
+    on_step(ExtractionEvent::End);
+    outcome
 }
 
 /// Opens a set that is large enough.
@@ -229,8 +154,11 @@ fn open(path: &Path) -> Result<PictureSet, ComparisonError> {
     }
 }
 
+/// The array of pictures in the `.npz` of ADM's evaluator.
+pub const REALS_ARRAY: &str = "arr_0";
+
 /// The statistics that stand for the references, if they are no pictures.
-fn stored_statistics(
+fn statistics_of(
     plan: &Comparison,
     networks: &[Network],
 ) -> Result<Option<Statistics>, ComparisonError> {
@@ -242,19 +170,27 @@ fn stored_statistics(
         return Ok(None);
     }
     let npz = Npz::open(path)?;
-    if npz.contains("arr_0") || !statistics_file::holds_statistics(&npz) {
+    if npz.contains(REALS_ARRAY) || !statistics_file::holds_statistics(&npz) {
         return Ok(None);
     }
     let inception = |network: &Network| matches!(network, Network::Inception(..));
-    let problem = |problem: String| ComparisonError::Set {
-        set: path.clone(),
-        problem,
-    };
-    if !networks.iter().any(inception) {
-        return Err(problem(
-            "holds statistics of Inception's features alone, which no given network makes".into(),
-        ));
+    match networks.iter().any(inception) {
+        true => stored_statistics(path).map(Some),
+        false => Err(ComparisonError::Set {
+            set: path.clone(),
+            problem: "holds statistics of Inception's features alone, which no given network \
+                      makes"
+                .into(),
+        }),
     }
+}
+
+/// The statistics of Inception's features in the file `path`.
+///
+/// # Errors
+///
+/// A file of something else, or of features of another network.
+pub fn stored_statistics(path: &Path) -> Result<Statistics, ComparisonError> {
     let statistics = statistics_file::read(path)?;
     let parts = [
         ("", Some(statistics.pool.width()), super::networks::POOL),
@@ -266,12 +202,13 @@ fn stored_statistics(
     ];
     for (part, found, expected) in parts {
         if let Some(found) = found.filter(|&found| found != expected) {
-            return Err(problem(format!(
-                "statistics of {found} {part}features, expected {expected}"
-            )));
+            return Err(ComparisonError::Set {
+                set: path.to_path_buf(),
+                problem: format!("statistics of {found} {part}features, expected {expected}"),
+            });
         }
     }
-    Ok(Some(statistics))
+    Ok(statistics)
 }
 
 /// The list of captions, where the networks have a use for one.
@@ -295,41 +232,12 @@ fn captions_of(
     }
 }
 
-/// Of the references' features by Inception.
-fn gaussians(features: &SetFeatures, place: usize) -> Result<Statistics, MetricError> {
-    let spatial = features.spatial.as_ref();
-    Ok(Statistics {
-        pool: Gaussian::of(&features.of[place])?,
-        spatial: spatial.map(|moments| moments.gaussian()).transpose()?,
-    })
-}
-
-fn copy(gaussian: &Gaussian) -> Gaussian {
-    Gaussian::new(gaussian.mean.shallow_clone(), gaussian.covariance())
-}
-
-/// Copies of training pictures, by DINOv2 where it is there, else by the first network.
-fn copies(
-    plan: &Comparison,
-    extractors: &[Extractor],
-    made: &SetFeatures,
-    train: &SetFeatures,
-) -> Result<super::measure::Memorisation, ComparisonError> {
-    let is_dinov2 = |e: &Extractor| matches!(e.network, Network::Dinov2(..));
-    let place = extractors.iter().position(is_dinov2).unwrap_or(0);
-    let found = memorisation(
-        extractors[place].network.described().network,
-        (&made.of[place], &made.names),
-        (&train.of[place], &train.names),
-    );
-    of_set(&plan.samples, found)
-}
-
-fn set_report(set: &PictureSet, features: &SetFeatures) -> PictureSetReport {
+/// What a report says of a set.
+pub fn set_report(features: &SetFeatures) -> PictureSetReport {
     PictureSetReport {
-        path: set.path.clone(),
+        path: features.path.clone(),
         pictures: features.names.len(),
         size: features.size,
-        sha256: features.sha256.clone(),
+        sha256: features.sha256(),
     }
 }

@@ -1,13 +1,17 @@
-//! A set of pictures: a folder with all below it, a zip archive, or the `.npz` of ADM's
-//! evaluator, read one after the other.
+//! A set of pictures: a folder with all below it, a zip archive, the `.npz` of ADM's
+//! evaluator, or items of a data set, read one after the other.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zip::ZipArchive;
 
 use super::error::ComparisonError;
+use crate::data::layout;
+use crate::data::Dataset;
 use crate::files::{self, FileError};
 use crate::metrics::npz::{NpyHeader, Npz};
 use crate::picture::{decode_picture, Picture};
@@ -26,6 +30,8 @@ enum Source {
     Zip(Vec<String>),
     /// uint8 `[N, H, W, 3]`.
     Npz { count: usize, size: [u32; 2] },
+    /// Places in a data set.
+    Items(Arc<Dataset>, Vec<usize>),
 }
 
 /// An opened set.
@@ -37,7 +43,7 @@ pub struct PictureSet {
 
 /// A picture as it is stored.
 pub enum Stored {
-    /// A PNG or JPEG.
+    /// The bytes of a file.
     File(Vec<u8>),
     Pixels(Picture),
 }
@@ -52,7 +58,7 @@ pub struct StoredPicture {
 impl StoredPicture {
     /// # Errors
     ///
-    /// A file that is no whole PNG or JPEG.
+    /// A file that is no whole picture.
     pub fn decode(self, set: &Path) -> Result<(String, Picture), ComparisonError> {
         let picture = match self.stored {
             Stored::File(bytes) => decode_picture(&bytes, &set.join(&self.name))?,
@@ -62,9 +68,12 @@ impl StoredPicture {
     }
 }
 
+/// Whether a file of this name is a picture of the set: hidden ones are not, nor what macOS
+/// adds to archives.
 fn is_picture(name: &str) -> bool {
-    let extension = Path::new(name).extension().and_then(|e| e.to_str());
-    extension.is_some_and(|e| ["png", "jpg", "jpeg"].contains(&e.to_ascii_lowercase().as_str()))
+    let path = Path::new(name);
+    let hidden = |part: &OsStr| part.as_encoded_bytes().starts_with(b".") || part == "__MACOSX";
+    layout::is_picture(path) && !path.iter().any(hidden)
 }
 
 impl PictureSet {
@@ -98,8 +107,26 @@ impl PictureSet {
             source,
         };
         match set.len() {
-            0 => Err(problem("no PNG or JPEG in it".into())),
+            0 => Err(problem(
+                "no PNG or JPEG in it, nor another picture (.webp, .gif)".into(),
+            )),
             _ => Ok(set),
+        }
+    }
+
+    /// The pictures at `places` of a data set, in that order.
+    pub fn of_items(dataset: Arc<Dataset>, places: Vec<usize>) -> Self {
+        PictureSet {
+            path: dataset.root.clone(),
+            source: Source::Items(dataset, places),
+        }
+    }
+
+    /// The pictures in the files `names` of the folder `path`, in that order.
+    pub fn of_files(path: &Path, names: Vec<PathBuf>) -> Self {
+        PictureSet {
+            path: path.to_path_buf(),
+            source: Source::Folder(names),
         }
     }
 
@@ -120,11 +147,24 @@ impl PictureSet {
         })
     }
 
+    /// The first `count` pictures.
+    pub fn first(&self, count: usize) -> Self {
+        let mut first = self.clone();
+        match &mut first.source {
+            Source::Folder(files) => files.truncate(count),
+            Source::Zip(names) => names.truncate(count),
+            Source::Npz { count: all, .. } => *all = count.min(*all),
+            Source::Items(_, places) => places.truncate(count),
+        }
+        first
+    }
+
     pub fn len(&self) -> usize {
         match &self.source {
             Source::Folder(files) => files.len(),
             Source::Zip(names) => names.len(),
             Source::Npz { count, .. } => *count,
+            Source::Items(_, places) => places.len(),
         }
     }
 
@@ -163,6 +203,16 @@ impl PictureSet {
                 Ok(())
             }
             Source::Npz { count, size } => self.read_npz(*count, *size, take),
+            Source::Items(dataset, places) => {
+                for &place in places {
+                    let item = &dataset.items[place].picture;
+                    take(StoredPicture {
+                        name: item.to_string(),
+                        stored: Stored::File(item.read(&dataset.root)?),
+                    })?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -246,10 +296,8 @@ fn collect(root: &Path, below: &Path, found: &mut Vec<PathBuf>) -> Result<(), Fi
             continue;
         }
         let path = below.join(&name);
-        let metadata = entry
-            .metadata()
-            .map_err(FileError::reading(&entry.path()))?;
-        if metadata.is_dir() {
+        let kind = entry.file_type();
+        if kind.map_err(FileError::reading(&entry.path()))?.is_dir() {
             collect(root, &path, found)?;
         } else if is_picture(&name.to_string_lossy()) {
             found.push(path);

@@ -11,7 +11,8 @@ use crate::clip::text::{FeatureConfig, MergeSource};
 use crate::clip::tokenizer::FULL_VOCABULARY;
 use crate::clip::vision::VisionFeatures;
 use crate::clip::{
-    ClipActivation, TextConfig, TextEncoder, TokenRule, VisionConfig, VisionEncoder,
+    ClipActivation, ClipTokenizer, TextConfig, TextEncoder, TokenRule, TokenizerError,
+    VisionConfig, VisionEncoder,
 };
 use crate::config_error::ConfigError;
 use crate::torch::{Init, Params};
@@ -24,6 +25,8 @@ pub struct ClipConfig {
     pub text: Option<TextConfig>,
 }
 
+/// Texts that the text tower sees at once.
+const BATCH: usize = 64;
 /// Widths of image towers with 16 heads whatever their width, of open_clip's models with
 /// the exact GELU: H/14, g/14 and G/14.
 const OPEN_CLIP_WIDTHS: [i64; 3] = [1280, 1408, 1664];
@@ -190,6 +193,43 @@ impl Clip {
         let rows = Tensor::arange(tokens.size()[0], (Kind::Int64, tokens.device()));
         let at_end = states.index(&[Some(rows), Some(first)]); // [B, C]
         Some(at_end.matmul(&text.projection))
+    }
+
+    /// Embeddings `[N, E]` of `captions`, of any length, on the CPU, computed on `device`;
+    /// `None` without a text tower.
+    ///
+    /// # Errors
+    ///
+    /// A vocabulary that is not CLIP's.
+    pub fn embed(
+        &self,
+        captions: &[String],
+        device: Device,
+    ) -> Result<Option<Tensor>, TokenizerError> {
+        let Some(text) = self.text_config() else {
+            return Ok(None);
+        };
+        let tokenizer = ClipTokenizer::new(text.vocabulary as usize)?
+            .with_context_length(text.context as usize)?;
+        let mut embedded = Vec::new();
+        for batch in captions.chunks(BATCH) {
+            let mut ids = Vec::with_capacity(batch.len() * text.context as usize);
+            for caption in batch {
+                let encoding = tokenizer.encode(caption)?;
+                ids.extend(encoding.ids);
+                if encoding.truncated {
+                    // OpenAI's tokenizer keeps the end marker of a text that is too long.
+                    if let Some(last) = ids.last_mut() {
+                        *last = tokenizer.end_id();
+                    }
+                }
+            }
+            let ids = Tensor::from_slice(&ids)
+                .view([batch.len() as i64, text.context])
+                .to_device(device);
+            embedded.extend(self.texts(&ids).map(|x| x.to_device(Device::Cpu)));
+        }
+        Ok((!embedded.is_empty()).then(|| Tensor::cat(&embedded, 0)))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::torch::attention::{attend_joined, Mask};
 use crate::torch::{Init, LayerNorm, Linear, Params};
 
 /// How the table of positions comes to the grid of another picture size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionTable {
     /// As facebook's code (torch.hub) does: scaled by (n + 0.1) / M for a grid of n from
