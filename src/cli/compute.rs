@@ -35,6 +35,11 @@ impl ComputeArgs {
         self.threads.map_or_else(usual, i32::from)
     }
 
+    /// The device that is asked for, whether or not it is there.
+    pub fn named(&self) -> Device {
+        self.device.unwrap_or_else(DeviceChoice::best).0
+    }
+
     /// Leaves no more threads than are of use to sample `model`, if none are asked for.
     pub fn limit_threads(&self, model: &ModelConfig) {
         if self.threads.is_none() {

@@ -20,6 +20,11 @@ pub struct LaunchArgs {
 }
 
 impl LaunchArgs {
+    /// How many processes are asked for.
+    pub fn processes(&self) -> usize {
+        self.nproc_per_node.map_or(1, usize::from)
+    }
+
     /// Where processes are asked for: runs this command line in each of them to the end, and
     /// returns what it came to. None in such a process, and where none are asked for.
     pub fn run(&self) -> Result<Option<ExitCode>, Box<dyn Error>> {

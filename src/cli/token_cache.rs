@@ -13,9 +13,10 @@ use super::codec_run::CodecArgs;
 use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
-use crate::data::cache::{self, codec_identity, CacheRecipe, CodeChoice};
+use crate::data::cache::{self, codec_identity, CacheRecipe, CacheWriter, CodeChoice, ShardReport};
 use crate::data::{CropRule, Dataset, Split, Transform};
 use crate::files::FolderLock;
+use crate::train::engine::Ranks;
 
 #[derive(Args)]
 pub struct CacheArgs {
@@ -67,6 +68,7 @@ pub fn write(
     codec_args: &CodecArgs,
     out: Option<&Path>,
     args: &CacheArgs,
+    ranks: &Ranks,
 ) -> CliResult {
     let out = out.ok_or("--out: a data set needs a folder for its token cache")?;
     let dataset = Dataset::open(source, args.split.unwrap_or_default(), args.strict)?;
@@ -79,7 +81,8 @@ pub fn write(
         return Err(problem.into());
     }
     // Before the codec is loaded, which takes a while.
-    let folder = FolderLock::take(out)?;
+    let speaks = ranks.is_first();
+    let _locked = speaks.then(|| FolderLock::take(out)).transpose()?;
     let stop = stop_on_signals()?;
     let loaded = codec_args.codec()?;
     let [height, width] = loaded.picture_size();
@@ -108,24 +111,38 @@ pub fn write(
         device: loaded.device,
     };
     let items = dataset.items.len();
-    let mut progress = ProgressDisplay::new(items as u64, "tokenizing", false);
+    let mut progress = ProgressDisplay::new(items as u64, "tokenizing", !speaks);
     let batch = args.batch_size.unwrap_or(16).into();
-    let summary = cache::write(
-        &folder,
-        dataset,
-        &codec,
-        &recipe,
-        batch,
-        args.strict,
-        &mut |done| {
-            progress.reach(done as u64);
-            match stop.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        },
-    )?;
+    // The first process makes and locks the folder.
+    ranks.any(false)?;
+    let writer = CacheWriter::new(out, dataset, &codec, &recipe, batch, args.strict)?;
+    // Before any of them writes there, all have looked at it.
+    ranks.any(false)?;
+    let (shards, stopped) = writer.write_shards(|n| ranks.does(n), &mut |done| {
+        progress.reach(done as u64);
+        match stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    let stopped = ranks.any(stopped)?;
+    let mut own = Vec::new();
+    for (n, shard) in shards {
+        own.push((n, serde_json::to_vec(&shard)?));
+    }
+    let all = ranks.items_of_all(own)?;
     progress.finish();
+    if !speaks {
+        return Ok(match stopped {
+            true => ExitCode::from(STOPPED),
+            false => ExitCode::SUCCESS,
+        });
+    }
+    let shards: Result<Vec<ShardReport>, _> = all
+        .iter()
+        .map(|(_, shard)| serde_json::from_slice(shard))
+        .collect();
+    let summary = writer.finish(shards?, stopped)?;
     if summary.stopped {
         say(format_args!(
             "stopped by a signal: {} of {items} pictures are in {}; the same command goes on",

@@ -8,10 +8,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::codec_run::CodecArgs;
+use super::launch::LaunchArgs;
 use super::token_cache::{self, CacheArgs};
 use super::CliResult;
 use crate::data::Dataset;
 use crate::files;
+use crate::train::engine::Ranks;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -34,6 +36,9 @@ pub struct TokenizeArgs {
 
     #[command(flatten)]
     cache: CacheArgs,
+
+    #[command(flatten)]
+    launch: LaunchArgs,
 }
 
 /// One line of output.
@@ -49,17 +54,25 @@ struct TokenizedImage<'a> {
 }
 
 pub fn run(args: &TokenizeArgs) -> CliResult {
+    if let Some(code) = args.launch.run()? {
+        return Ok(code);
+    }
+    let ranks = Ranks::from_environment()?;
     if let [source] = args.codec.images.as_slice() {
         if Dataset::is_at(source) {
-            return token_cache::write(source, &args.codec, args.out.as_deref(), &args.cache);
+            let out = args.out.as_deref();
+            return token_cache::write(source, &args.codec, out, &args.cache, &ranks);
         }
     }
     if let Some(option) = args.cache.given() {
         return Err(format!("{option} is for data sets (a folder, .jsonl or .csv)").into());
     }
     let codec = args.codec.codec()?;
-    let mut lines = Vec::new();
-    for (i, image) in args.codec.images.iter().enumerate() {
+    // Alone, with nowhere else to write to: each line as soon as it is there.
+    let at_once = ranks.is_alone() && args.out.is_none();
+    let mut own = Vec::new();
+    let images = args.codec.images.iter().enumerate();
+    for (i, image) in images.filter(|(i, _)| ranks.does(*i)) {
         let (_, tokens) = args.codec.encode(&codec, i)?;
         let tokens: Vec<i64> = (&tokens.view([-1])).try_into()?;
         let line = TokenizedImage {
@@ -71,15 +84,21 @@ pub fn run(args: &TokenizeArgs) -> CliResult {
                 .map(<[i64]>::to_vec)
                 .collect(),
         };
-        serde_json::to_writer(&mut lines, &line)?;
-        lines.push(b'\n');
-        if args.out.is_none() {
-            std::io::stdout().write_all(&lines)?;
-            lines.clear();
+        let mut line = serde_json::to_vec(&line)?;
+        line.push(b'\n');
+        match at_once {
+            true => std::io::stdout().write_all(&line)?,
+            false => own.push((i, line)),
         }
     }
-    if let Some(path) = &args.out {
-        files::write(path, lines)?;
+    let lines = ranks.items_of_all(own)?;
+    if !ranks.is_first() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines: Vec<u8> = lines.into_iter().flat_map(|(_, line)| line).collect();
+    match &args.out {
+        Some(path) => files::write(path, lines)?,
+        None => std::io::stdout().write_all(&lines)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! `vqdiffusion train`: an experiment to checkpoints.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,9 +13,11 @@ use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::Experiment;
+use crate::train::diffusion::model::sizes;
+use crate::train::diffusion::plan::DiffusionPlan;
 use crate::train::diffusion::session::{open_start, DiffusionTraining, Session};
 use crate::train::diffusion::{LogLine, MODEL};
-use crate::train::engine::{Ended, Event, Ranks, Resume};
+use crate::train::engine::{Ended, Event, Ranks, Resume, Share};
 
 const HELP: &str = "\
 Examples:
@@ -41,6 +44,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "CHECKPOINT")]
     init_from: Option<PathBuf>,
 
+    /// Print what the run would do and need, and end; only the experiment's file is read. With
+    /// --nproc-per-node, of so many processes.
+    #[arg(long, conflicts_with = "print_config")]
+    print_plan: bool,
+
     #[command(flatten)]
     launch: LaunchArgs,
 
@@ -55,7 +63,7 @@ pub fn run(args: &TrainArgs) -> CliResult {
         experiment.weights.init_from = Some(path.clone());
     }
     let resume = args.resume.clone().unwrap_or_default();
-    if !wanted.print_config {
+    if !wanted.print_config && !args.print_plan {
         if let Some(code) = args.launch.run()? {
             return Ok(code);
         }
@@ -66,6 +74,9 @@ pub fn run(args: &TrainArgs) -> CliResult {
     };
     if resumed.is_none() {
         experiment.complete()?;
+    }
+    if args.print_plan {
+        return print_plan(&experiment, resumed.as_deref(), args);
     }
     if wanted.print_config {
         if resumed.is_some() || experiment.model.is_none() {
@@ -85,17 +96,11 @@ pub fn run(args: &TrainArgs) -> CliResult {
     } = &experiment;
     let ranks = Ranks::from_environment()?;
     // Of several processes one speaks.
-    let (speaks, count) = (ranks.is_first(), ranks.count());
+    let speaks = ranks.is_first();
     let session = Session::open(model.as_ref(), weights, data, train, &resume, device, ranks)?;
     let stop = stop_on_signals()?;
     if speaks {
         say(format_args!("{}", session.plan()));
-        if count > 1 {
-            say(format_args!(
-                "processes    {count}, each with {} samples of a step and the memory above",
-                train.effective_batch() / count as u64
-            ));
-        }
     }
     let steps = session.steps();
     let whole = Experiment {
@@ -140,6 +145,35 @@ pub fn run(args: &TrainArgs) -> CliResult {
             Ok(ExitCode::from(STOPPED))
         }
     }
+}
+
+/// What `--print-plan` does.
+fn print_plan(experiment: &Experiment, resumed: Option<&Path>, args: &TrainArgs) -> CliResult {
+    let config = &experiment.train;
+    let of_file;
+    let model = match (&experiment.model, resumed) {
+        (Some(model), None) => model,
+        (model, resumed) => {
+            let weights = &experiment.weights;
+            of_file = open_start(model.as_ref(), weights, config.text, resumed)?;
+            of_file.model()
+        }
+    };
+    let processes = args.launch.processes();
+    let (trained, frozen) = sizes(model, config.text);
+    let plan = DiffusionPlan {
+        config,
+        model,
+        device: args.compute.named(),
+        trained,
+        frozen,
+        samples: None,
+        data: experiment.data.train.display().to_string(),
+        processes,
+        share: Share::of(&config.settings(), processes)?,
+    };
+    writeln!(std::io::stdout(), "{plan}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show(progress: &mut ProgressDisplay, event: &Event<LogLine>) {

@@ -15,10 +15,10 @@ use crate::codec_training::prepared;
 use crate::running::succeed;
 use crate::train::together::{flat, gradients, off, together};
 
-/// Twelve pictures a step; the codebook starts after four steps, its dead entries move
+/// Twenty-four pictures a step; the codebook starts after four steps, its dead entries move
 /// every third one, and rare codes have a price.
-const SETTINGS: [&str; 8] = [
-    "train.batch_size=2",
+const SETTINGS: [&str; 9] = [
+    "train.batch_size=4",
     "train.accumulation=6",
     "train.steps=20",
     "train.codebook.start=4",
@@ -26,6 +26,7 @@ const SETTINGS: [&str; 8] = [
     "train.codebook.revive_below=0.5",
     "train.codebook.entropy=2.5",
     "train.clip_norm=1e9",
+    "train.reconstruction=l2",
 ];
 
 fn opened(folder: &Path, ranks: Ranks) -> Run<CodecTask> {
@@ -117,14 +118,17 @@ fn processes_train_one_codec() {
             for (n, (own, first)) in own.iter().zip(&all[0].0).enumerate() {
                 let step = format!("{count} processes, step {n}");
                 assert_eq!(own.weights, first.weights, "{step}");
-                assert_eq!(own.codebook, first.codebook, "{step}");
+                // Before, threads draw it from one generator.
+                if n >= 4 {
+                    assert_eq!(own.codebook, first.codebook, "{step}");
+                }
                 assert_eq!(own.usage, first.usage, "{step}");
                 assert_eq!(own.revived, first.revived, "{step}");
                 assert_eq!(own.reconstruction, first.reconstruction, "{step}");
                 assert_eq!(own.commitment, first.commitment, "{step}");
                 assert_eq!(own.norm, first.norm, "{step}");
                 let codes: u64 = own.usage.iter().sum();
-                let positions = if n < 4 { 0 } else { 12 * 8 * 8 };
+                let positions = if n < 4 { 0 } else { 24 * 8 * 8 };
                 assert_eq!(codes, positions, "{step}");
             }
         }
@@ -135,7 +139,7 @@ fn processes_train_one_codec() {
             .zip(of_one)
             .map(|(a, b)| a.abs_diff(*b))
             .sum::<u64>();
-        assert!(moved <= 12, "{count} processes: {moved} of 768 codes");
+        assert!(moved <= 24, "{count} processes: {moved} of 1536 codes");
         let revived = |after: &[After]| after.iter().map(|a| a.revived).sum::<i64>();
         assert!(revived(&all[0].0) > 0);
     }

@@ -15,6 +15,7 @@ use vqdiffusion::checkpoint::{codec_file, StateDict};
 use vqdiffusion::experiment::Experiment;
 use vqdiffusion::model::{ModelConfig, NullText};
 use vqdiffusion::train::diffusion::plan::DiffusionPlan;
+use vqdiffusion::train::engine::Share;
 use vqdiffusion::transformer::{Conditioning, Denoiser, NullClass};
 
 use crate::running::{succeeded, text};
@@ -113,8 +114,10 @@ fn the_plans_of_the_experiments() {
             device: Device::Cpu,
             trained,
             frozen: model.text.as_ref().map_or(0, |_| TOWER),
-            samples: 8855,
+            samples: Some(8855),
             data: "birds".into(),
+            processes: 1,
+            share: Share::of(&experiment.train.settings(), 1).expect("a share"),
         };
         // f32 weights, gradients, two moments and the average.
         let frozen = plan.frozen as f64;

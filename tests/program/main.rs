@@ -4,6 +4,7 @@ mod cli;
 mod codec_together;
 mod codec_training;
 mod configs;
+mod divided;
 mod documentation;
 #[path = "../modules/drawn.rs"]
 mod drawn;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::edit_args::EditArgs;
 use crate::cli::arguments::whole;
 use crate::cli::compute::ComputeArgs;
+use crate::cli::launch::LaunchArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::sampler_args::SamplerArgs;
 
@@ -67,6 +68,9 @@ pub struct SampleArgs {
     pub sampler: SamplerArgs,
 
     #[command(flatten)]
+    pub launch: LaunchArgs,
+
+    #[command(flatten)]
     pub compute: ComputeArgs,
 
     /// Give the same bytes in every run on the same GPU with the same batch size;
@@ -94,7 +98,8 @@ pub struct SampleArgs {
 
     /// Also write what each run looked like from inside to DIR/NAME-OF-THE-PICTURE: the
     /// tokens, their entropy and which changed at every step, where the image looked
-    /// for each word, all as pictures and in trace.json. Asks the network again.
+    /// for each word, all as pictures and in trace.json. Asks the network again; in one
+    /// process alone.
     #[arg(long, value_name = "DIR")]
     pub trace: Option<PathBuf>,
 

@@ -13,8 +13,20 @@ use super::out_folder;
 use super::CliResult;
 use crate::pipeline::Pipeline;
 use crate::torch::device::use_deterministic_operators;
+use crate::train::engine::Ranks;
 
 pub fn run(args: &SampleArgs) -> CliResult {
+    if let Some(code) = args.launch.run()? {
+        return Ok(code);
+    }
+    let ranks = Ranks::from_environment()?;
+    if args.trace.is_some() && !ranks.is_alone() {
+        let problem = format!(
+            "--trace is for one process, but there are {}",
+            ranks.count()
+        );
+        return Err(problem.into());
+    }
     if args.deterministic {
         use_deterministic_operators();
     }
@@ -28,7 +40,9 @@ pub fn run(args: &SampleArgs) -> CliResult {
     // Cheap refusals first: the options, then the folder, then the weights.
     plan.check(&checkpoint.config)?;
     let outputs = Outputs::new(args, &plan);
-    out_folder::prepare(&args.out, &outputs.files(), args.overwrite)?;
+    if ranks.is_first() {
+        out_folder::prepare(&args.out, &outputs.files(), args.overwrite)?;
+    }
     if let Some(trace) = &args.trace {
         out_folder::prepare(trace, &[], args.overwrite)?;
     }
@@ -46,5 +60,5 @@ pub fn run(args: &SampleArgs) -> CliResult {
             .into());
         }
     }
-    make_pictures(&plan, &outputs, &pipeline)
+    make_pictures(&plan, &outputs, &pipeline, &ranks)
 }

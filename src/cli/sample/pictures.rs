@@ -15,6 +15,7 @@ use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
 use crate::pipeline::{label, Film, Maker, Pipeline, Request, Subject, Trace};
+use crate::train::engine::Ranks;
 
 /// Shown for this long, a frame of an animation.
 const DELAY: Duration = Duration::from_millis(120);
@@ -63,70 +64,122 @@ impl Outputs {
 }
 
 /// Samples, decodes and writes all pictures of `plan`. A signal ends the work before the next
-/// step; the pictures made so far stay.
-pub fn make_pictures(plan: &SamplePlan, outputs: &Outputs, pipeline: &Pipeline) -> CliResult {
+/// step; the pictures made so far stay. Of several processes each makes every so-manieth
+/// batch, and the first writes: a picture depends on its seed, and not on who makes it.
+pub fn make_pictures(
+    plan: &SamplePlan,
+    outputs: &Outputs,
+    pipeline: &Pipeline,
+    ranks: &Ranks,
+) -> CliResult {
     let stop = stop_on_signals()?;
     let stopped = || stop.load(Ordering::Relaxed);
     let mut maker = pipeline.maker(&plan.options)?;
-    let steps = steps(plan, outputs, &maker);
-    let mut progress = ProgressDisplay::new(steps, "sampling", false);
-    let mut pictures = Vec::new();
-    let mut written = 0;
     let batch = maker.batch();
-    for (requests, names) in plan.requests.chunks(batch).zip(outputs.names.chunks(batch)) {
-        let filmed = outputs.animate || outputs.trace.is_some();
-        let mut film = Film::new(filmed, requests.len());
-        let made = maker.make(requests, &mut |step| {
-            film.record(&step);
-            progress.step("sampling");
-            match stopped() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+    let steps = steps(plan, outputs, &maker, ranks.count());
+    let mut progress = ProgressDisplay::new(steps, "sampling", !ranks.is_first());
+    let filmed = outputs.animate || outputs.trace.is_some();
+    let mut pictures = Vec::new();
+    let mut done = 0;
+    for (round, requests) in plan.requests.chunks(batch * ranks.count()).enumerate() {
+        let mut made = Vec::new();
+        let own = requests.chunks(batch).nth(ranks.rank()).unwrap_or(&[]);
+        if !own.is_empty() {
+            let mut film = Film::new(filmed, own.len());
+            let finished = maker.make(own, &mut |step| {
+                film.record(&step);
+                progress.step("sampling");
+                match stopped() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            })?;
+            let first = (round * ranks.count() + ranks.rank()) * batch;
+            for (i, finished) in finished.into_iter().flatten().enumerate() {
+                let mut shown = vec![finished.picture];
+                if outputs.animate {
+                    shown.extend(film.frames(i, &maker));
+                }
+                let stem = outputs.names[first + i].file_stem();
+                if let (Some(folder), Some(stem)) = (&outputs.trace, stem) {
+                    let mut step = || progress.step("tracing");
+                    let states = film.states(i);
+                    let trace = Trace::new(&maker, &own[i], states, &mut step)?;
+                    let frame = |step: usize| maker.unfinished(&states[step]);
+                    trace.write(&folder.join(stem), &shown[0], &frame)?;
+                }
+                made.push((first + i, packed(&shown)));
             }
-        })?;
-        for (i, (made, name)) in made.into_iter().flatten().zip(names).enumerate() {
+        }
+        let made = ranks.items_of_all(made)?;
+        done += made.len();
+        for (n, shown) in made.iter().filter(|_| ranks.is_first()) {
+            let (name, mut shown) = (&outputs.names[*n], unpacked(shown).into_iter());
+            let Some(picture) = shown.next() else {
+                continue;
+            };
             if !outputs.overwrite {
                 // Another process may have made it meanwhile.
                 refuse_to_replace(name)?;
             }
-            made.write_png(name)?;
-            written += 1;
+            let record = maker.record(&plan.requests[*n]);
+            write_png(name, &picture, &record.texts())?;
             if outputs.animate {
-                let mut frames = film.frames(i, &maker);
+                let mut frames: Vec<Picture> = shown.collect();
                 if frames.is_empty() {
-                    frames.push(made.picture.clone());
+                    frames.push(picture.clone());
                 }
                 write_gif(&name.with_extension("gif"), &frames, DELAY)?;
             }
-            if let (Some(folder), Some(stem)) = (&outputs.trace, name.file_stem()) {
-                let mut step = || progress.step("tracing");
-                let states = film.states(i);
-                let trace = Trace::new(&maker, &requests[i], states, &mut step)?;
-                let frame = |step: usize| maker.unfinished(&states[step]);
-                trace.write(&folder.join(stem), &made.picture, &frame)?;
-            }
             announce(name);
             if outputs.grid.is_some() {
-                pictures.push(made.picture);
+                pictures.push(picture);
             }
         }
-        if stopped() && written < plan.requests.len() {
+        if ranks.any(stopped())? && done < plan.requests.len() {
             progress.finish();
-            say(format_args!(
-                "stopped by a signal: {written} of {} pictures were made",
-                plan.requests.len()
-            ));
+            if ranks.is_first() {
+                say(format_args!(
+                    "stopped by a signal: {done} of {} pictures were made",
+                    plan.requests.len()
+                ));
+            }
             return Ok(ExitCode::from(STOPPED));
         }
     }
     progress.finish();
-    if let Some(path) = &outputs.grid {
+    if let Some(path) = outputs.grid.as_ref().filter(|_| ranks.is_first()) {
         if let Some(sheet) = labelled(&plan.requests, plan.options.count, &pictures, pipeline) {
             write_png(path, &sheet, &[])?;
             announce(path);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Pictures as bytes: width, height and colours of each.
+fn packed(pictures: &[Picture]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for picture in pictures {
+        bytes.extend(picture.width.to_le_bytes());
+        bytes.extend(picture.height.to_le_bytes());
+        bytes.extend(&picture.rgb);
+    }
+    bytes
+}
+
+/// What [`packed`] made of pictures.
+fn unpacked(mut bytes: &[u8]) -> Vec<Picture> {
+    let mut pictures = Vec::new();
+    while let Some((header, rest)) = bytes.split_first_chunk::<8>() {
+        let [a, b, c, d, e, f, g, h] = *header;
+        let [width, height] = [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes);
+        let (rgb, rest) = rest.split_at(rest.len().min((width * height * 3) as usize));
+        let rgb = rgb.to_vec();
+        pictures.push(Picture { width, height, rgb });
+        bytes = rest;
+    }
+    pictures
 }
 
 /// All pictures with what they were to show: a row for each subject, or where there is but
@@ -155,10 +208,10 @@ fn labelled(
     sheet(&rows, columns)
 }
 
-/// Steps of all the work: those of the batches, and those of traces.
-fn steps(plan: &SamplePlan, outputs: &Outputs, maker: &Maker) -> u64 {
+/// Steps of the first process, who has most work: those of the batches, and those of traces.
+fn steps(plan: &SamplePlan, outputs: &Outputs, maker: &Maker, processes: usize) -> u64 {
     let pictures = plan.requests.len();
-    let batches = pictures.div_ceil(maker.batch());
+    let batches = pictures.div_ceil(maker.batch()).div_ceil(processes);
     let traces = outputs.trace.as_ref().map_or(0, |_| pictures);
     ((batches + traces) * maker.plan().steps().len()) as u64
 }

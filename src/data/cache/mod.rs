@@ -11,7 +11,7 @@ mod read;
 mod write;
 
 pub use read::TokenCache;
-pub use write::{write, Codec, Summary};
+pub use write::{CacheWriter, Codec, ShardReport, Summary};
 
 use serde::{Deserialize, Serialize};
 
@@ -108,4 +108,12 @@ pub fn codec_identity(weights: &str, codec: &ImageCodec) -> Result<String, tch::
 /// Name of shard `n`.
 fn shard_name(n: usize) -> String {
     format!("tokens-{n:05}.safetensors")
+}
+
+/// Whether a file is called like a shard.
+fn is_shard_name(name: &str) -> bool {
+    let number = name
+        .strip_prefix("tokens-")
+        .and_then(|rest| rest.strip_suffix(".safetensors"));
+    number.is_some_and(|n| n.len() >= 5 && n.bytes().all(|digit| digit.is_ascii_digit()))
 }

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::{
-    shard_name, CacheHeader, CacheRecipe, CodeChoice, ShardEntry, ShardHeader, TokenCache, ENTRY,
-    HEADER, SHARD, TOKENS, VERSION,
+    is_shard_name, shard_name, CacheHeader, CacheRecipe, CodeChoice, ShardEntry, ShardHeader,
+    TokenCache, ENTRY, HEADER, SHARD, TOKENS, VERSION,
 };
 use crate::codec::ImageCodec;
 use crate::data::dataset::Dataset;
@@ -18,7 +20,7 @@ use crate::data::error::{DataError, Skipped};
 use crate::data::fingerprint::Fingerprint;
 use crate::data::pictures::{load, stack};
 use crate::data::prefetch::prefetch;
-use crate::files::{self, sha256, sha256_of_file, FolderLock};
+use crate::files::{self, sha256, sha256_of_file};
 use crate::picture::Picture;
 use crate::random::{training_uniform, TrainingDraw};
 use crate::torch::host::values;
@@ -46,125 +48,238 @@ pub struct Summary {
     pub stopped: bool,
 }
 
-/// Writes the tokens of `dataset` to the locked folder; shards of an interrupted run with
-/// the same codec, recipe and items are kept. `batch` pictures are encoded together;
-/// `observe` is told how many of the items are done, and may end the work: the shards that
-/// are whole stay for the next run.
-///
-/// # Errors
-///
-/// A folder that holds another cache or other files, a picture that cannot be read if
-/// `strict`, and no readable picture at all.
-pub fn write(
-    folder: &FolderLock,
-    dataset: Dataset,
-    codec: &Codec,
-    recipe: &CacheRecipe,
+/// A shard that was made or kept, as [`CacheWriter::finish`] wants it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardReport {
+    items: usize,
+    /// Whether a former run had written it.
+    kept: bool,
+    skipped: Vec<Skipped>,
+    /// How often each code below K occurs.
+    usage: Vec<u64>,
+    sha256: String,
+}
+
+/// The tokens of a data set in the making. Several processes may each write some of the
+/// shards; the bytes do not depend on which.
+pub struct CacheWriter<'a> {
+    out: &'a Path,
+    dataset: Arc<Dataset>,
+    codec: &'a Codec<'a>,
+    recipe: &'a CacheRecipe,
+    /// Pictures that are encoded together.
     batch: usize,
     strict: bool,
-    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Summary, DataError> {
-    let out = folder.folder();
-    let side = i64::from(recipe.transform.size) / codec.codec.config().factor();
-    let mut header = CacheHeader {
-        format_version: VERSION,
-        codec: codec.fingerprint.to_string(),
-        codes: codec.codes,
-        grid: [side, side],
-        recipe: recipe.clone(),
-        layout: dataset.layout,
-        epoch: dataset.epoch,
-        dataset: Fingerprint::of_items(&dataset.items).sha256,
-        shards: Vec::new(),
-        skipped: dataset.skipped.clone(),
-    };
-    let finished = header.check_folder(out)?;
-    let cache = header.identity(out)?;
+    /// Without its shards.
+    header: CacheHeader,
+    /// Identity of the cache.
+    cache: String,
+    /// That of the finished cache in the folder, if there is one.
+    finished: Option<CacheHeader>,
+}
 
-    let mut summary = Summary {
-        usage: vec![0; codec.codes as usize],
-        ..Summary::default()
-    };
-    let dataset = std::sync::Arc::new(dataset);
-    for (n, first) in (0..dataset.items.len()).step_by(SHARD).enumerate() {
-        let range = first..dataset.items.len().min(first + SHARD);
-        let path = out.join(shard_name(n));
-        let former = super::read::finished_shard(&path, &cache, finished.as_ref())?;
-        let former = match former {
-            Some((shard, _)) if mended(&dataset, recipe, &range, &shard, strict)? => None,
-            former => former,
+impl<'a> CacheWriter<'a> {
+    /// For the folder `out`, which this process has locked, or another one for it. `batch`
+    /// pictures are encoded together; if `strict`, each must be readable.
+    ///
+    /// # Errors
+    ///
+    /// A folder that holds another cache or other files.
+    pub fn new(
+        out: &'a Path,
+        dataset: Dataset,
+        codec: &'a Codec,
+        recipe: &'a CacheRecipe,
+        batch: usize,
+        strict: bool,
+    ) -> Result<Self, DataError> {
+        let side = i64::from(recipe.transform.size) / codec.codec.config().factor();
+        let header = CacheHeader {
+            format_version: VERSION,
+            codec: codec.fingerprint.to_string(),
+            codes: codec.codes,
+            grid: [side, side],
+            recipe: recipe.clone(),
+            layout: dataset.layout,
+            epoch: dataset.epoch,
+            dataset: Fingerprint::of_items(&dataset.items).sha256,
+            shards: Vec::new(),
+            skipped: dataset.skipped.clone(),
         };
-        let (shard, tokens) = match former {
-            Some(kept) => {
-                summary.kept += kept.0.items.len();
-                if observe(range.end).is_break() {
-                    summary.stopped = true;
-                    return Ok(summary);
+        Ok(CacheWriter {
+            finished: header.check_folder(out)?,
+            cache: header.identity(out)?,
+            out,
+            dataset: Arc::new(dataset),
+            codec,
+            recipe,
+            batch,
+            strict,
+            header,
+        })
+    }
+
+    /// Writes those shards that this process `does`; those of an interrupted run with the same
+    /// codec, recipe and items are kept. `observe` is told how many of the items are done, as
+    /// if the others were done alike, and may end the work: the shards that are whole stay for
+    /// the next run. Returns them by number, and whether the work was ended.
+    ///
+    /// # Errors
+    ///
+    /// A picture that cannot be read, if `strict`; shards that cannot be written.
+    pub fn write_shards(
+        &self,
+        does: impl Fn(usize) -> bool,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<(Vec<(usize, ShardReport)>, bool), DataError> {
+        let all = self.dataset.items.len();
+        let mut done = Vec::new();
+        for n in (0..all.div_ceil(SHARD)).filter(|&n| does(n)) {
+            let range = n * SHARD..all.min((n + 1) * SHARD);
+            let path = self.out.join(shard_name(n));
+            let former = super::read::finished_shard(&path, &self.cache, self.finished.as_ref())?;
+            let former = match former {
+                Some((shard, _)) if self.mended(&range, &shard)? => None,
+                former => former,
+            };
+            let kept = former.is_some();
+            let (shard, tokens) = match former {
+                Some(former) => {
+                    if observe(range.end).is_break() {
+                        return Ok((done, true));
+                    }
+                    former
                 }
-                kept
-            }
-            None => {
-                let made = tokens(
-                    &dataset,
-                    codec,
-                    recipe,
-                    range.clone(),
-                    batch,
-                    strict,
-                    observe,
-                )?;
-                let Some(made) = made else {
-                    summary.stopped = true;
-                    return Ok(summary);
-                };
-                let shard = ShardHeader {
-                    format_version: VERSION,
-                    cache: cache.clone(),
-                    items: made
-                        .items
-                        .iter()
-                        .map(|&i| dataset.items[i].clone())
-                        .collect(),
-                    skipped: made.skipped,
-                };
-                write_shard(
-                    &path,
-                    &shard,
-                    &made.tokens,
-                    [recipe.views.into(), side * side],
-                )?;
-                (shard, made.tokens)
-            }
-        };
-        for &token in &tokens {
-            match summary.usage.get_mut(usize::from(token)) {
-                Some(count) => *count += 1,
-                None => {
-                    let problem = format!("token {token}, expected below {}", codec.codes);
-                    return Err(DataError::format(&path, problem));
+                None => match self.make(&path, range, observe)? {
+                    Some(made) => made,
+                    None => return Ok((done, true)),
+                },
+            };
+            let mut usage = vec![0; self.codec.codes as usize];
+            for &token in &tokens {
+                match usage.get_mut(usize::from(token)) {
+                    Some(count) => *count += 1,
+                    None => {
+                        let problem = format!("token {token}, expected below {}", self.codec.codes);
+                        return Err(DataError::format(&path, problem));
+                    }
                 }
             }
+            let report = ShardReport {
+                items: shard.items.len(),
+                kept,
+                skipped: shard.skipped,
+                usage,
+                sha256: sha256_of_file(&path)?,
+            };
+            done.push((n, report));
         }
-        header.shards.push(ShardEntry {
-            file: shard_name(n),
-            items: shard.items.len(),
-            sha256: sha256_of_file(&path)?,
-        });
-        summary.items += shard.items.len();
-        header.skipped.extend(shard.skipped);
+        Ok((done, false))
     }
-    if summary.items == 0 {
-        let first = header.skipped.first().map(Skipped::to_string);
-        return Err(DataError::Unusable {
-            path: dataset.root.clone(),
-            problem: format!("no picture could be read; {}", first.unwrap_or_default()),
-        });
+
+    /// Makes the shard `path` of the items of `range`; nothing if `observe` ends the work.
+    fn make(
+        &self,
+        path: &Path,
+        range: Range<usize>,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<(ShardHeader, Vec<u16>)>, DataError> {
+        let (dataset, codec, recipe) = (&self.dataset, self.codec, self.recipe);
+        let made = tokens(
+            dataset,
+            codec,
+            recipe,
+            range,
+            self.batch,
+            self.strict,
+            observe,
+        )?;
+        let Some(made) = made else {
+            return Ok(None);
+        };
+        let items = made.items.iter().map(|&i| dataset.items[i].clone());
+        let shard = ShardHeader {
+            format_version: VERSION,
+            cache: self.cache.clone(),
+            items: items.collect(),
+            skipped: made.skipped,
+        };
+        let [rows, columns] = self.header.grid;
+        let shape = [recipe.views.into(), rows * columns];
+        write_shard(path, &shard, &made.tokens, shape)?;
+        Ok(Some((shard, made.tokens)))
     }
-    let path = out.join(HEADER);
-    let text = serde_json::to_string_pretty(&header).map_err(|e| DataError::format(&path, e))?;
-    files::write(&path, text + "\n")?;
-    summary.skipped = header.skipped;
-    Ok(summary)
+
+    /// Whether any of the items of `range` that a former run left out of `shard` can be read
+    /// now: their files may have been mended since.
+    ///
+    /// # Errors
+    ///
+    /// Those that still cannot be read, if `strict`.
+    fn mended(&self, range: &Range<usize>, shard: &ShardHeader) -> Result<bool, DataError> {
+        let (dataset, recipe) = (&self.dataset, self.recipe);
+        if shard.skipped.is_empty() {
+            return Ok(false);
+        }
+        let left_out: Vec<usize> = range
+            .clone()
+            .filter(|&place| !shard.items.contains(&dataset.items[place]))
+            .collect();
+        let skipped: Vec<Skipped> = left_out
+            .par_iter()
+            .filter_map(|&place| load(dataset, place, &recipe.transform, recipe.seed, 0..0).err())
+            .collect();
+        if self.strict && !skipped.is_empty() {
+            return Err(DataError::Strict { skipped });
+        }
+        Ok(skipped.len() < left_out.len())
+    }
+
+    /// Finishes the cache with its `shards`, of all processes by number; with `stopped` there
+    /// are more to come in the next run, and nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// No readable picture at all, a header that cannot be written.
+    pub fn finish(self, shards: Vec<ShardReport>, stopped: bool) -> Result<Summary, DataError> {
+        let mut header = self.header;
+        let mut summary = Summary {
+            usage: vec![0; self.codec.codes as usize],
+            stopped,
+            ..Summary::default()
+        };
+        for (n, shard) in shards.into_iter().enumerate() {
+            summary.items += shard.items;
+            if shard.kept {
+                summary.kept += shard.items;
+            }
+            for (sum, count) in summary.usage.iter_mut().zip(shard.usage) {
+                *sum += count;
+            }
+            header.skipped.extend(shard.skipped);
+            header.shards.push(ShardEntry {
+                file: shard_name(n),
+                items: shard.items,
+                sha256: shard.sha256,
+            });
+        }
+        if stopped {
+            return Ok(summary);
+        }
+        if summary.items == 0 {
+            let first = header.skipped.first().map(Skipped::to_string);
+            return Err(DataError::Unusable {
+                path: self.dataset.root.clone(),
+                problem: format!("no picture could be read; {}", first.unwrap_or_default()),
+            });
+        }
+        let path = self.out.join(HEADER);
+        let text = serde_json::to_string_pretty(&header);
+        let text = text.map_err(|e| DataError::format(&path, e))?;
+        files::write(&path, text + "\n")?;
+        summary.skipped = header.skipped;
+        Ok(summary)
+    }
 }
 
 impl CacheHeader {
@@ -178,7 +293,7 @@ impl CacheHeader {
     /// of another cache or of other files.
     fn check_folder(&self, out: &Path) -> Result<Option<CacheHeader>, DataError> {
         if !TokenCache::is_at(out) {
-            return only_hidden(out).map(|()| None);
+            return no_others(out).map(|()| None);
         }
         if !out.join(HEADER).exists() {
             return Ok(None);
@@ -201,12 +316,13 @@ impl CacheHeader {
     }
 }
 
-/// Refuses a folder of other files. Hidden ones are what a killed run leaves.
-fn only_hidden(folder: &Path) -> Result<(), DataError> {
+/// Refuses a folder of other files. Hidden ones are what a killed run leaves; it may have
+/// written later shards before the first.
+fn no_others(folder: &Path) -> Result<(), DataError> {
     for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
         let name = entry.map_err(DataError::io(folder))?.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") {
-            let name = name.to_string_lossy();
+        let name = name.to_string_lossy();
+        if !name.starts_with('.') && !is_shard_name(&name) {
             let problem = format!("holds {name} and is no token cache; give another folder");
             return Err(DataError::format(folder, problem));
         }
@@ -221,39 +337,9 @@ struct Made {
     skipped: Vec<Skipped>,
 }
 
-/// Whether any of the items of `range` that a former run left out of `shard` can be read
-/// now: their files may have been mended since.
-///
-/// # Errors
-///
-/// Those that still cannot be read, if `strict`.
-fn mended(
-    dataset: &Dataset,
-    recipe: &CacheRecipe,
-    range: &Range<usize>,
-    shard: &ShardHeader,
-    strict: bool,
-) -> Result<bool, DataError> {
-    if shard.skipped.is_empty() {
-        return Ok(false);
-    }
-    let left_out: Vec<usize> = range
-        .clone()
-        .filter(|&place| !shard.items.contains(&dataset.items[place]))
-        .collect();
-    let skipped: Vec<Skipped> = left_out
-        .par_iter()
-        .filter_map(|&place| load(dataset, place, &recipe.transform, recipe.seed, 0..0).err())
-        .collect();
-    if strict && !skipped.is_empty() {
-        return Err(DataError::Strict { skipped });
-    }
-    Ok(skipped.len() < left_out.len())
-}
-
 /// Decodes ahead on other threads and encodes here; nothing if `observe` ends the work.
 fn tokens(
-    dataset: &std::sync::Arc<Dataset>,
+    dataset: &Arc<Dataset>,
     codec: &Codec,
     recipe: &CacheRecipe,
     range: Range<usize>,

@@ -17,7 +17,7 @@ use crate::codec::CodecConfig;
 use crate::train::engine::log::JSON_LINES;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
-use crate::train::engine::{Ranks, Run, RunFolder, RunState, Task};
+use crate::train::engine::{Ranks, Run, RunFolder, RunState, Share, Task};
 use crate::train::TrainError;
 
 /// A run that is ready to train.
@@ -80,7 +80,7 @@ pub fn open(
     ranks: Ranks,
 ) -> Result<CodecTraining, TrainError> {
     let path = &config.folder;
-    ranks.share(&config.settings(false))?;
+    Share::of(&config.settings(false), ranks.count())?;
     let folder = match ranks.is_first() {
         true => RunFolder::open(path, CodecTask::MEASURE)?,
         false => RunFolder::of_another(path, CodecTask::MEASURE),

@@ -10,7 +10,9 @@ use crate::clip::TextEncoder;
 use crate::data::Batch;
 use crate::model::ModelConfig;
 use crate::pipeline::learned_null;
-use crate::torch::Params;
+use crate::torch::params::Placeholders;
+use crate::torch::{Params, WeightSource};
+use crate::train::engine::{Parameters, TrainableWeights};
 use crate::train::TrainError;
 use crate::transformer::{Conditioning, Denoiser};
 
@@ -143,4 +145,34 @@ impl TrainingModel {
         let condition = self.denoiser.condition(y);
         self.denoiser.forward(x_t, t, &condition, None)
     }
+}
+
+/// The parts of the condition and the trained weights of `config`, from `source`.
+pub fn build(
+    config: &ModelConfig,
+    text: TextTraining,
+    source: &dyn WeightSource,
+    device: Device,
+) -> (ConditionParts, Parameters) {
+    let root = Params::new(source, device, Kind::Float);
+    let tower = match (&config.text, text) {
+        (Some(text), TextTraining::Frozen) => Some(TextEncoder::new(&root.at(TEXT), &text.tower)),
+        _ => None,
+    };
+    let parts = ConditionParts::new(config, tower, device);
+    let trainable = TrainableWeights::new(source, device);
+    let params = Params::new(&trainable, device, Kind::Float);
+    let _ = TrainingModel::new(&params, &parts, config);
+    (parts, trainable.into_parameters())
+}
+
+/// Values that training changes in a model of this shape, and those of a frozen text tower.
+pub fn sizes(config: &ModelConfig, text: TextTraining) -> (u64, u64) {
+    let (_, trained) = build(config, text, &Placeholders, Device::Cpu);
+    let frozen = TrainableWeights::new(&Placeholders, Device::Cpu);
+    if let (Some(tower), TextTraining::Frozen) = (&config.text, text) {
+        let params = Params::new(&frozen, Device::Cpu, Kind::Float);
+        let _ = TextEncoder::new(&params.at(TEXT), &tower.tower);
+    }
+    (trained.numel(), frozen.into_parameters().numel())
 }

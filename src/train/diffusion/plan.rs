@@ -11,6 +11,7 @@ use crate::model::ModelConfig;
 use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
 use crate::train::engine::learning_rate::Course;
+use crate::train::engine::{GradientFormat, Share};
 use crate::train::error::MemoryError;
 
 /// What a run will do and need.
@@ -23,11 +24,35 @@ pub struct DiffusionPlan<'a> {
     pub trained: u64,
     /// Values in frozen parts of the condition.
     pub frozen: u64,
-    /// Samples per epoch.
-    pub samples: u64,
+    /// Samples per epoch, where the data were opened.
+    pub samples: Option<u64>,
     /// What they are, in words.
     pub data: String,
+    /// Processes that train together.
+    pub processes: usize,
+    /// What each of them does of a step.
+    pub share: Share,
 }
+
+/// A link between processes.
+struct Link {
+    name: &'static str,
+    /// Bytes a second, each way.
+    rate: f64,
+}
+
+/// What a step's reduction is estimated for: between the GPUs of one machine, and between
+/// machines.
+const LINKS: [Link; 2] = [
+    Link {
+        name: "NVLink",
+        rate: 350e9,
+    },
+    Link {
+        name: "100 Gbit/s network",
+        rate: 12.5e9,
+    },
+];
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -47,13 +72,42 @@ impl DiffusionPlan<'_> {
         3.0 * self.model.denoiser.flops() + tower_passes * tower
     }
 
-    /// Bytes that weights, gradients, moments and averages take.
+    /// Bytes that weights, gradients, moments and averages take in each process.
     pub fn state_bytes(&self) -> f64 {
         let copy = match self.config.precision {
             Precision::F32 => 0.0,
             _ => 2.0,
         };
-        self.trained as f64 * (5.0 * 4.0 + copy) + self.frozen as f64 * 4.0
+        // Gradients lie in the buckets that are reduced; those of the parts before the last
+        // lie beside them, and so do rounded ones.
+        let together = self.processes > 1;
+        let beside = match together && self.share.accumulation > 1 {
+            true => 4.0,
+            false => 0.0,
+        };
+        let rounded = match self.config.gradients {
+            GradientFormat::Bf16 if together => 2.0,
+            _ => 0.0,
+        };
+        self.trained as f64 * (5.0 * 4.0 + copy + beside + rounded) + self.frozen as f64 * 4.0
+    }
+
+    /// Bytes of gradients that the processes add up in a step.
+    pub fn reduced_bytes(&self) -> f64 {
+        let each = match self.config.gradients {
+            GradientFormat::F32 => 4.0,
+            GradientFormat::Bf16 => 2.0,
+        };
+        match self.processes {
+            1 => 0.0,
+            _ => self.trained as f64 * each,
+        }
+    }
+
+    /// Bytes that each process sends for it, and receives, in a ring of all.
+    pub fn sent_bytes(&self) -> f64 {
+        let n = self.processes as f64;
+        2.0 * (n - 1.0) / n * self.reduced_bytes()
     }
 
     /// Bytes that one batch needs besides: what the backward pass reads again, about. With
@@ -73,7 +127,7 @@ impl DiffusionPlan<'_> {
         let blocks = kept * l * d * value;
         // Logits, their log-softmax, the posterior's mixture and their gradients, in f32.
         let loss = l * k * 4.0 * 7.0;
-        self.config.batch_size as f64 * (blocks + loss)
+        self.share.batch_size as f64 * (blocks + loss)
     }
 
     /// Whether the device has the memory that the plan needs, before any of it is taken;
@@ -96,7 +150,7 @@ impl DiffusionPlan<'_> {
             return Ok(());
         }
         let mut remedies = Vec::new();
-        if self.config.batch_size > 1 {
+        if self.share.batch_size > 1 {
             remedies.push("a smaller train.batch_size with a larger train.accumulation");
         }
         if !self.config.activation_checkpointing {
@@ -139,12 +193,31 @@ impl fmt::Display for DiffusionPlan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let c = self.config;
         let batch = c.effective_batch();
-        let epochs = (c.steps * batch) as f64 / self.samples as f64;
-        writeln!(
-            f,
-            "steps        {} of {batch} samples ({} x {} accumulated): {epochs:.1} epochs of {} samples",
-            c.steps, c.batch_size, c.accumulation, self.samples
-        )?;
+        let made = format!(
+            "{batch} samples ({} x {} accumulated)",
+            c.batch_size, c.accumulation
+        );
+        match (self.samples, c.epochs) {
+            (Some(samples), _) => {
+                let epochs = (c.steps * batch) as f64 / samples as f64;
+                let of = format!("{epochs:.1} epochs of {samples} samples");
+                writeln!(f, "steps        {} of {made}: {of}", c.steps)?;
+            }
+            (None, Some(epochs)) => {
+                writeln!(f, "steps        those of {epochs} epochs, of {made}")?;
+            }
+            (None, None) => writeln!(f, "steps        {} of {made}", c.steps)?,
+        }
+        if self.processes > 1 {
+            writeln!(
+                f,
+                "processes    {}, each with {} samples of a step ({} x {} accumulated)",
+                self.processes,
+                batch / self.processes as u64,
+                self.share.batch_size,
+                self.share.accumulation
+            )?;
+        }
         writeln!(f, "data         {}", self.data)?;
         let rate = &c.learning_rate.over(c.steps);
         let course = match &rate.course {
@@ -180,10 +253,52 @@ impl fmt::Display for DiffusionPlan<'_> {
         )?;
         write!(
             f,
-            "memory       about {:.2} GiB: {:.2} for weights, gradients, moments and average, {:.2} for a batch",
+            "memory       about {:.2} GiB{}: {:.2} for weights, gradients, moments and average, {:.2} for a batch",
             (self.state_bytes() + self.batch_bytes()) / GIB,
+            match self.processes {
+                1 => "",
+                _ => " in each process",
+            },
             self.state_bytes() / GIB,
             self.batch_bytes() / GIB
-        )
+        )?;
+        if self.processes > 1 {
+            let costs = LINKS.map(|link| {
+                let seconds = Seconds(self.sent_bytes() / link.rate);
+                format!("{seconds} at {} GB/s ({})", link.rate / 1e9, link.name)
+            });
+            write!(
+                f,
+                "\nreduction    {} of gradients a step, of which each process sends {}: {}",
+                Bytes(self.reduced_bytes()),
+                Bytes(self.sent_bytes()),
+                costs.join(", ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// As `9.51 GB`, or `27.20 MB`.
+struct Bytes(f64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n >= 1e9 => write!(f, "{:.2} GB", n / 1e9),
+            n => write!(f, "{:.2} MB", n / 1e6),
+        }
+    }
+}
+
+/// As `0.76 s`, or `27.18 ms`.
+struct Seconds(f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            s if s >= 0.1 => write!(f, "{s:.2} s"),
+            s => write!(f, "{:.2} ms", s * 1e3),
+        }
     }
 }

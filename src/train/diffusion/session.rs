@@ -16,7 +16,7 @@ use crate::data::Split;
 use crate::model::ModelConfig;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
-use crate::train::engine::{Ranks, Run, RunFolder, Task};
+use crate::train::engine::{Ranks, Run, RunFolder, Share, Task};
 use crate::train::TrainError;
 
 /// Everything that a run needs, opened and checked; the weights are not read yet.
@@ -27,6 +27,7 @@ pub struct Session {
     data: RunData,
     folder: RunFolder,
     ranks: Ranks,
+    share: Share,
     /// The checkpoint that it goes on from.
     resumed: Option<PathBuf>,
     /// Trained values, and values in frozen parts of the condition.
@@ -87,7 +88,7 @@ impl Session {
                 expected: "1 on a GPU: several processes train on the CPU alone".into(),
             });
         }
-        ranks.share(&config.settings())?;
+        let share = Share::of(&config.settings(), ranks.count())?;
         let folder = match ranks.is_first() {
             true => RunFolder::open(&config.folder, DiffusionTask::MEASURE)?,
             false => RunFolder::of_another(&config.folder, DiffusionTask::MEASURE),
@@ -126,6 +127,7 @@ impl Session {
             data,
             folder,
             ranks,
+            share,
             resumed,
             sizes,
         })
@@ -150,8 +152,10 @@ impl Session {
             device: self.device,
             trained,
             frozen,
-            samples: self.data.train.len(),
+            samples: Some(self.data.train.len()),
             data: self.data.train.describe(),
+            processes: self.ranks.count(),
+            share: self.share,
         }
     }
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::config::TrainConfig;
-use super::model::{ConditionParts, TextTraining, TrainingModel};
+use super::model::{build, TextTraining};
 use super::task::Frozen;
 use crate::checkpoint::clip::tower::read_text_tower;
 use crate::checkpoint::config_file::differences;
@@ -15,12 +15,11 @@ use crate::checkpoint::vocabulary::{self, MERGES};
 use crate::checkpoint::{
     Checkpoint, CodecFile, Layout, LoadError, Loader, OpenOptions, StateDict, WeightSet,
 };
-use crate::clip::TextEncoder;
 use crate::model::{ModelConfig, NullText};
 use crate::pipeline::LoadedCodec;
 use crate::torch::params::{is_placeholder, placeholder, Placeholders, RandomWeights};
-use crate::torch::{Init, Params, WeightSource};
-use crate::train::engine::{Parameters, RunState, TrainableWeights};
+use crate::torch::{Init, WeightSource};
+use crate::train::engine::RunState;
 use crate::train::TrainError;
 use crate::transformer::config::IndexEmbedding;
 use crate::transformer::{Conditioning, NullClass};
@@ -249,7 +248,7 @@ impl InitialModel {
             drawn: &Placeholders,
             start: self,
         };
-        let (_, parameters) = self.build(&source, config, Device::Cpu);
+        let (_, parameters) = build(self.model(), config.text, &source, Device::Cpu);
         finish(loader)?;
         let text = self.checkpoint.state.iter().filter(|(name, _)| {
             let frozen = name.starts_with(TEXT) && !parameters.tensors.contains_key(*name);
@@ -257,28 +256,6 @@ impl InitialModel {
         });
         let frozen = text.map(|(_, entry)| entry.numel() as u64).sum();
         Ok((parameters.numel(), frozen))
-    }
-
-    /// The parts of the condition and the trained weights, from `source`.
-    fn build(
-        &self,
-        source: &dyn WeightSource,
-        config: &TrainConfig,
-        device: Device,
-    ) -> (ConditionParts, Parameters) {
-        let model = self.model();
-        let root = Params::new(source, device, Kind::Float);
-        let tower = match (&model.text, config.text) {
-            (Some(text), TextTraining::Frozen) => {
-                Some(TextEncoder::new(&root.at(TEXT), &text.tower))
-            }
-            _ => None,
-        };
-        let parts = ConditionParts::new(model, tower, device);
-        let trainable = TrainableWeights::new(source, device);
-        let params = Params::new(&trainable, device, Kind::Float);
-        let _ = TrainingModel::new(&params, &parts, model);
-        (parts, trainable.into_parameters())
     }
 
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's
@@ -300,7 +277,7 @@ impl InitialModel {
             start: self,
         };
         tch::manual_seed(config.seed as i64);
-        let (parts, parameters) = self.build(&source, config, device);
+        let (parts, parameters) = build(self.model(), config.text, &source, device);
 
         let trained = |name: &str| parameters.tensors.contains_key(name);
         let mut tensors = StateDict::default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 
 use super::parameters::Parameters;
-use super::settings::{GradientFormat, Settings};
+use super::settings::GradientFormat;
 use crate::torch::c10d::{C10dError, Group, Reducer, Store};
 use crate::torch::host::values;
 use crate::train::TrainError;
@@ -30,13 +30,6 @@ struct Joined {
     reducer: Option<Reducer>,
     group: Group,
     store: Store,
-}
-
-/// What one process does of every step: batches of `batch_size` samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    pub batch_size: usize,
-    pub accumulation: usize,
 }
 
 /// A number that the environment gives.
@@ -139,28 +132,6 @@ impl Ranks {
 
     pub fn is_alone(&self) -> bool {
         self.count == 1
-    }
-
-    /// What each process does of a step: accumulation shrinks first, then the batch.
-    ///
-    /// # Errors
-    ///
-    /// Steps that cannot be divided, with the nearest that can.
-    pub fn share(&self, settings: &Settings) -> Result<Share, TrainError> {
-        let Settings {
-            batch_size,
-            accumulation,
-            ..
-        } = *settings;
-        let common = greatest_common_divisor(accumulation, self.count);
-        let rest = self.count / common;
-        if !batch_size.is_multiple_of(rest) {
-            return Err(indivisible(settings, self.count as u64));
-        }
-        Ok(Share {
-            batch_size: batch_size / rest,
-            accumulation: accumulation / common,
-        })
     }
 
     /// This process's part of the samples of a step, which can be divided.
@@ -325,40 +296,5 @@ impl Ranks {
             Some(reducer) => call(reducer).map_err(TrainError::Ranks),
             None => Ok(()),
         }
-    }
-}
-
-/// `count` processes cannot have equal parts of a step: says which numbers can, of processes
-/// and of samples.
-fn indivisible(settings: &Settings, count: u64) -> TrainError {
-    let samples = settings.effective_batch();
-    let either = |below: Option<u64>, above: Option<u64>| {
-        let found = below.into_iter().chain(above).map(|n| n.to_string());
-        found.collect::<Vec<_>>().join(" or ")
-    };
-    let whole = samples / count * count;
-    let fitting = either(Some(whole).filter(|&n| n > 0), Some(whole + count));
-    let divides = |n: &u64| samples.is_multiple_of(*n);
-    let others = either(
-        (1..count).rev().find(divides),
-        (count + 1..=samples).find(divides),
-    );
-    TrainError::Value {
-        key: "train.batch_size",
-        found: format!(
-            "{} with accumulation {}, {samples} samples a step",
-            settings.batch_size, settings.accumulation
-        ),
-        expected: format!(
-            "a step that the {count} processes can divide into equal parts: {fitting} samples, or \
-             {others} processes"
-        ),
-    }
-}
-
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    match b {
-        0 => a,
-        b => greatest_common_divisor(b, a % b),
     }
 }

@@ -11,6 +11,7 @@ use vqdiffusion::torch::Params;
 use vqdiffusion::train::diffusion::plan::DiffusionPlan;
 use vqdiffusion::train::diffusion::step::{accumulate, Shown};
 use vqdiffusion::train::diffusion::{InitialModel, WeightsConfig};
+use vqdiffusion::train::engine::Share;
 use vqdiffusion::train::{Parameters, TextTraining, TrainConfig, TrainingModel};
 
 use crate::train::place::{model, text_model, Workplace};
@@ -121,8 +122,10 @@ fn a_run_without_room_is_refused_with_what_would_help() {
             device: Device::Cuda(1),
             trained: 1_359_274_624,
             frozen: 0,
-            samples: 1,
+            samples: Some(1),
             data: String::new(),
+            processes: 1,
+            share: Share::of(&config.settings(), 1).expect("a share"),
         };
         let refusal = plan.check_against(16e9).expect_err("too little memory");
         let refusal = refusal.to_string();

@@ -16,7 +16,7 @@ use vqdiffusion::train::diffusion::model::TextTraining;
 use vqdiffusion::train::diffusion::start::{InitialModel, WeightsConfig};
 use vqdiffusion::train::diffusion::task::{DiffusionTask, RunData};
 use vqdiffusion::train::engine::{
-    GradientFormat, Parameters, Ranks, Run, RunFolder, Settings, Task,
+    GradientFormat, Parameters, Ranks, Run, RunFolder, Settings, Share, Task,
 };
 
 use crate::train::place::{text_model, write_model, write_tokens};
@@ -228,10 +228,7 @@ fn steps_that_do_not_divide_name_those_that_do() {
             accumulation,
             ..config().settings()
         };
-        let answers = together(count, |ranks| {
-            ranks.share(&settings).map_err(|e| e.to_string())
-        });
-        answers[0].clone()
+        Share::of(&settings, count).map_err(|error| error.to_string())
     };
     let share = |batch_size, accumulation, count| {
         let share = refused(batch_size, accumulation, count).expect("a share");

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::checkpoint::{self, Contents};
 use super::folder::{saved_steps, RunFolder, SavedStep};
 use super::log::{sheet_name, Interval, Log};
-use super::ranks::{Ranks, Share};
+use super::ranks::Ranks;
 use super::settings::Settings;
+use super::share::Share;
 use super::state::RunState;
 use super::task::Task;
 use crate::data::Fingerprint;
@@ -90,7 +91,7 @@ impl<T: Task> Run<T> {
     ) -> Result<Self, TrainError> {
         Ok(Run {
             interval: Interval::new(state.samples),
-            share: ranks.share(&settings)?,
+            share: Share::of(&settings, ranks.count())?,
             settings,
             folder,
             ranks,

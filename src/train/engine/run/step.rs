@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use tch::Tensor;
 
-use super::super::ranks::Share;
+use super::super::share::Share;
 use super::super::state::RunState;
 use super::super::task::Task;
 use super::{Run, Step};
