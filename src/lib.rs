@@ -29,10 +29,12 @@
 //! | How is a model trained? | [`experiment`] (its YAML), [`train`], [`data`] |
 //! | Which files are read and written? | [`checkpoint`], [`picture`], [`files`] |
 //! | How good is it? | [`evaluate`] |
+//! | How is it served? | `server` (feature `serve`) |
 //! | What does libtorch need? | [`torch`] |
 //!
 //! The command line is `cli`, behind the feature of that name, which is on by default;
-//! `default-features = false` leaves it and the terminal's crates out.
+//! `default-features = false` leaves it and the terminal's crates out, and so the HTTP
+//! server with its own (feature `serve`).
 //!
 //! Errors are types of their rooms that keep their source; [`Error`] is the front door's.
 //! All are `Send + Sync + 'static`. Messages go to the [`log`] crate.

@@ -114,6 +114,35 @@ impl Edit {
         &self.record
     }
 
+    /// The same edit with no more pixels than `model` has use for: the picture covers the
+    /// model's size, the mask has a pixel for each token. (Margins are laid around the
+    /// picture as it is.)
+    ///
+    /// # Errors
+    ///
+    /// As [`canvas`](Self::canvas).
+    pub fn fitted(self, model: &ModelConfig) -> Result<Self, EditError> {
+        if self.record.outpaint.is_some() {
+            return Ok(self);
+        }
+        let canvas = self.canvas(model)?;
+        let [rows, columns] = model.denoiser.grid;
+        let name = self.mask.map(|(_, name)| name).unwrap_or_default();
+        let mask = canvas.redrawn.map(|selected| Mask {
+            width: columns as u32,
+            height: rows as u32,
+            selected,
+        });
+        // Tokens are those of the pixels as they were.
+        let tokens = self.tokens.filter(|_| self.picture == canvas.picture);
+        Ok(Edit {
+            picture: canvas.picture,
+            mask: mask.map(|mask| (mask, name)),
+            tokens,
+            record: self.record,
+        })
+    }
+
     /// The picture's tokens, if its file holds them, of `pipeline`'s model.
     pub(super) fn tokens(&self, pipeline: &Pipeline) -> Option<&[i64]> {
         let KeptTokens {

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::jobs::Place;
 use super::model::needed;
 use super::settings::{BODY_TIMEOUT, MOST_BODY};
-use super::Shared;
+use super::state::Shared;
 
 /// A place in the queue, taken before the body is read.
 pub struct Admitted(pub Place);
@@ -86,14 +86,35 @@ pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     if !value.is_object() {
         return Err(ApiError::bad_request("the body is not a JSON object"));
     }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.inner().to_string();
-        // What is read together has no path of its own.
-        match path.as_str() {
-            "." | "" => ApiError::bad_request(inner),
-            path => ApiError::field(path, format!("{path}: {inner}")),
+    let mut value = value;
+    let error = match serde_path_to_error::deserialize(&value) {
+        Ok(fields) => return Ok(fields),
+        Err(error) => error,
+    };
+    let inner = error.inner().to_string();
+    let path = error.path().to_string();
+    let named = Some(path).filter(|path| !["", "."].contains(&path.as_str()));
+    // Fields of a part that is read together have no path: the wrong one is that without
+    // which all is well.
+    let alone = named.or_else(|| wrong_field::<T>(&mut value));
+    Err(match alone {
+        Some(param) => ApiError::field(&param, format!("{param}: {inner}")),
+        None => ApiError::bad_request(inner),
+    })
+}
+
+fn wrong_field<T: DeserializeOwned>(value: &mut Value) -> Option<String> {
+    let fields = value.as_object_mut()?;
+    let names: Vec<String> = fields.keys().take(100).cloned().collect();
+    names.into_iter().find(|name| {
+        let Some(taken) = value.as_object_mut().and_then(|fields| fields.remove(name)) else {
+            return false;
+        };
+        let well = T::deserialize(&*value).is_ok();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert(name.clone(), taken);
         }
+        well
     })
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::model::Phase;
 use super::settings::{Settings, HEAD_TIMEOUT, MOST_CONNECTIONS};
-use super::Server;
+use super::state::Server;
 
 /// How often it is looked whether the server should end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -152,10 +152,9 @@ async fn end(connections: GracefulShutdown, server: &Server, grace: Duration) ->
     model.queue.close();
     let mut closed = std::pin::pin!(connections.shutdown());
     let mut all_closed = false;
-    let mut phase = model.phase.subscribe();
+    let phase = model.phase.subscribe();
     while Instant::now() < until {
-        let jobs_done = *phase.borrow_and_update() == Phase::Ended
-            || (model.queue.depth() == (0, 0) && model.is_ready());
+        let jobs_done = *phase.borrow() == Phase::Ended || model.queue.is_idle();
         if jobs_done && all_closed {
             return 0;
         }

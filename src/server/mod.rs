@@ -13,10 +13,12 @@
 
 mod access;
 mod api;
+mod blocking;
 mod body;
 mod error;
 mod history;
 mod id;
+mod interruptible;
 mod jobs;
 mod listen;
 mod loose;
@@ -26,9 +28,11 @@ mod openai;
 mod page;
 mod parameters;
 mod routes;
+mod runs;
 mod sdapi;
 mod settings;
 mod shown;
+mod state;
 mod streams;
 mod wish;
 
@@ -38,28 +42,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
-use self::api::runs::Runs;
 use self::jobs::{Made, Sampler, SamplerEnd};
 use self::listen::ListenError;
 use self::metrics::Metrics;
 use self::model::{palette, Model, Phase};
+use self::runs::Runs;
 pub use self::settings::{ServedModel, Settings};
+use self::state::Server;
 use crate::pipeline::Pipeline;
-
-/// What all routes share.
-pub struct Server {
-    /// None where only runs are shown.
-    model: Option<Arc<Model>>,
-    runs: Runs,
-    metrics: Arc<Metrics>,
-    sdapi: sdapi::Interruptible,
-    /// Whether the server is ending, for streams that would not end by themselves.
-    ending: watch::Sender<bool>,
-}
-
-type Shared = Arc<Server>;
 
 /// Why a server could not run.
 #[derive(Debug, thiserror::Error)]
@@ -101,13 +91,8 @@ pub fn serve(
     let served = model
         .as_ref()
         .map(|served| Arc::new(Model::new(served, settings)));
-    let server = Arc::new(Server {
-        model: served.clone(),
-        runs: Runs::new(settings.runs.clone()),
-        metrics: metrics.clone(),
-        sdapi: sdapi::Interruptible::default(),
-        ending: watch::Sender::new(false),
-    });
+    let runs = Runs::new(settings.runs.clone());
+    let server = Arc::new(Server::new(served.clone(), runs, metrics.clone()));
     let router = access::guarded(routes::router(server.clone()), settings)?;
     let listener = listen::Listener::bind(settings)?;
     listening(listener.address());

@@ -1,6 +1,7 @@
 //! All routes, and their description.
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state, Next};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +16,8 @@ use utoipa_axum::routes;
 use super::error::{ApiError, Failures};
 use super::model::Phase;
 use super::settings::MOST_BODY;
-use super::{api, metrics, openai, page, sdapi, Shared};
+use super::state::Shared;
+use super::{api, openai, page, sdapi};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -30,7 +32,7 @@ pub fn router(server: Shared) -> Router {
     let (router, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health))
         .routes(routes!(ready))
-        .routes(routes!(metrics::show))
+        .routes(routes!(metrics))
         .merge(openai::router())
         .merge(sdapi::router())
         .merge(api::router())
@@ -47,7 +49,7 @@ pub fn router(server: Shared) -> Router {
         .fallback(|| async { ApiError::not_found("route") })
         .layer(from_fn(options))
         .layer(DefaultBodyLimit::max(MOST_BODY))
-        .route_layer(from_fn_with_state(server.clone(), metrics::count))
+        .route_layer(from_fn_with_state(server.clone(), count))
         .with_state(server)
 }
 
@@ -88,4 +90,30 @@ async fn ready(State(server): State<Shared>) -> Result<Json<Health>, ApiError> {
         Some(Phase::Ended) => Err(ApiError::unavailable("the model's thread has ended")),
         Some(Phase::Ready) | None => Ok(Json(Health { status: "ready" })),
     }
+}
+
+/// Counters and gauges of the server.
+#[utoipa::path(get, path = "/metrics", tag = "process",
+    responses((status = 200, description = "Prometheus text", body = String,
+        content_type = "text/plain"), Failures))]
+async fn metrics(State(server): State<Shared>) -> Response {
+    let text = server.metrics.text(server.model.as_deref());
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Counts a request by its route.
+async fn count(State(server): State<Shared>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("other", MatchedPath::as_str).to_string();
+    let method = match request.method().as_str() {
+        method @ ("GET" | "HEAD" | "POST" | "DELETE" | "OPTIONS" | "PUT" | "PATCH") => method,
+        _ => "other",
+    };
+    let method = method.to_string();
+    let response = next.run(request).await;
+    server
+        .metrics
+        .request(method, route, response.status().as_u16());
+    response
 }

@@ -25,7 +25,7 @@ pub const MOST_KEPT: usize = 500;
 /// Pictures of the folder that are listed, at most: the newest.
 pub const MOST_LISTED: usize = 1_000;
 /// Jobs whose events are kept after their end, at most.
-pub const MOST_ENDED: usize = 64;
+pub const MOST_ENDED: usize = 16;
 /// Time that a client has to send a request's head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a client has to send a request's body.

@@ -18,6 +18,9 @@ use crate::picture::{dimensions, PictureError};
 use crate::pipeline::{class_named, ConditionError, Edit, EditError, OptionsError, Subject};
 use crate::transformer::Conditioning;
 
+/// How much is redrawn where other servers' clients do not say it and there is no mask.
+pub const USUAL_STRENGTH: f64 = 0.75;
+
 /// The options of `vqdiffusion sample`, by the same names, in every API.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub struct OwnOptions {
@@ -113,14 +116,17 @@ impl Wish {
             let strength = self.own.strength.unwrap_or(1.0);
             let edit = Edit::of_bytes(image, "image").map_err(|e| picture(e, "image"))?;
             let edit = edit.strength(strength);
-            options.edit = Some(match &self.mask {
+            let edit = match &self.mask {
                 Some(mask) => {
                     check_size(mask, "mask")?;
                     edit.mask_bytes(mask, "mask")
                         .map_err(|e| picture(e, "mask"))?
                 }
                 None => edit,
-            });
+            };
+            // Only that is kept, with the job and in the history.
+            let fitted = edit.fitted(&model.config);
+            options.edit = Some(fitted.map_err(|e| fault(e.into()))?);
         } else if self.mask.is_some() {
             return Err(ApiError::field("mask", "a mask needs an image"));
         }
@@ -141,9 +147,6 @@ impl Wish {
                 }
                 Err(error) => return Err(fault(error)),
             }
-        }
-        if let Some(edit) = &options.edit {
-            edit.canvas(&model.config).map_err(|e| fault(e.into()))?;
         }
         Ok(Order {
             requests,

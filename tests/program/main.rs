@@ -21,6 +21,8 @@ mod model_files;
 mod official_options;
 mod released;
 mod running;
+#[cfg(feature = "serve")]
+mod serve;
 mod surroundings;
 mod token_cache;
 mod train;

@@ -8,15 +8,15 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use crate::server::blocking::blocking;
 use crate::server::body::{Admitted, Sent};
 use crate::server::error::{ApiError, Failures};
 use crate::server::jobs::{CancelOnDrop, Job};
 use crate::server::loose;
 use crate::server::model::needed;
-use crate::server::openai::blocking;
 use crate::server::shown::{size_of, Format, Shown};
+use crate::server::state::Shared;
 use crate::server::wish::{Manner, OwnOptions, Wish};
-use crate::server::Shared;
 
 /// A picture to make.
 #[derive(Debug, Deserialize, ToSchema)]

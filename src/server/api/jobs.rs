@@ -13,17 +13,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::picture::{png_bytes, Mask};
+use crate::server::blocking::blocking;
 use crate::server::body::{Admitted, Sent};
 use crate::server::error::{ApiError, Failures};
 use crate::server::history::Kept;
 use crate::server::jobs::{Event, Job, Preview};
 use crate::server::loose;
 use crate::server::model::{needed, Model};
-use crate::server::openai::blocking;
 use crate::server::shown::{Format, Shown};
+use crate::server::state::Shared;
 use crate::server::streams;
 use crate::server::wish::{base64_file, Manner, OwnOptions, Wish};
-use crate::server::Shared;
 
 /// Pictures to make. Fields that are not here are refused, and so is what the model cannot
 /// do.
@@ -52,7 +52,7 @@ pub struct JobRequest {
     #[serde(default, deserialize_with = "loose::flag")]
     #[schema(value_type = Option<bool>)]
     pub entropy: Option<bool>,
-    /// Unfinished pictures of each, 0 to 8.
+    /// Unfinished pictures of each, 0 to 3.
     #[serde(default, deserialize_with = "loose::whole")]
     #[schema(value_type = Option<i64>)]
     pub previews: Option<i64>,
@@ -139,8 +139,8 @@ fn wish(request: JobRequest, model: &Model) -> Result<Wish, ApiError> {
         ));
     }
     let previews = request.previews.unwrap_or(0);
-    if !(0..=8).contains(&previews) {
-        let message = format!("previews is {previews}, expected 0 to 8");
+    if !(0..=3).contains(&previews) {
+        let message = format!("previews is {previews}, expected 0 to 3");
         return Err(ApiError::field("previews", message));
     }
     let image = match (&request.picture, &request.image) {

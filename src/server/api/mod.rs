@@ -4,14 +4,14 @@ mod hf;
 mod jobs;
 mod model;
 mod pictures;
-pub mod runs;
+mod runs;
 mod settings;
 mod trace;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Shared;
+use super::state::Shared;
 
 pub fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

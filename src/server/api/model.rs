@@ -12,7 +12,7 @@ use crate::server::model::needed;
 use crate::server::settings::{
     LARGEST_SIDE, MOST_BODY, MOST_JOBS, MOST_PICTURES, MOST_PIXELS, MOST_PROMPT,
 };
-use crate::server::Shared;
+use crate::server::state::Shared;
 use crate::transformer::Conditioning;
 
 /// What is served.

@@ -14,13 +14,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::settings::told;
 use crate::pipeline::label;
+use crate::server::blocking::blocking;
 use crate::server::error::{ApiError, Failures};
 use crate::server::history::{Filed, Kept};
 use crate::server::jobs::Made;
 use crate::server::model::{needed, Model};
-use crate::server::openai::blocking;
 use crate::server::shown::{size_of, Format, Shown};
-use crate::server::Shared;
+use crate::server::state::Shared;
 
 /// A picture, and what made it.
 #[derive(Serialize, ToSchema)]

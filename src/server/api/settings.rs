@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 use crate::diffusion::truncation::Truncation;
 use crate::picture::{decode, png_texts, PARAMETERS};
 use crate::pipeline::{KeptTokens, Record, Subject};
+use crate::server::blocking::blocking;
 use crate::server::body::{bytes, Admitted};
 use crate::server::error::{ApiError, Failures};
 use crate::server::model::{needed, Model};
-use crate::server::openai::blocking;
 use crate::server::parameters::read_parameters;
+use crate::server::state::Shared;
 use crate::server::wish::check_size;
-use crate::server::Shared;
 
 /// What makes a picture again, by the names of the options, and whether this model made it.
 pub fn told(record: &Record, model: &Model) -> Value {

@@ -12,14 +12,14 @@ use tch::Tensor;
 use super::pictures::find;
 use crate::picture::Picture;
 use crate::pipeline::{PictureOptions, Pipeline, Record, Request, Trace};
+use crate::server::blocking::blocking;
 use crate::server::body::Admitted;
 use crate::server::error::{ApiError, Failures};
 use crate::server::history::Kept;
 use crate::server::jobs::Made;
 use crate::server::model::needed;
-use crate::server::openai::blocking;
 use crate::server::shown::{Format, Shown};
-use crate::server::Shared;
+use crate::server::state::Shared;
 
 /// A picture whose way is known, or can be gone again.
 enum Way {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::events::Event;
 use super::made::Made;
-use super::queue::Place;
+use super::place::Place;
 use crate::codec::Rounding;
 use crate::diffusion::SamplerConfig;
 use crate::pipeline::{EditRecord, PictureOptions, Request};

@@ -4,11 +4,13 @@
 mod events;
 mod job;
 mod made;
+mod place;
 mod queue;
 mod sampler;
 
 pub use events::{Event, Preview};
 pub use job::{CancelOnDrop, Job, Order};
 pub use made::Made;
-pub use queue::{Place, Queue};
+pub use place::Place;
+pub use queue::Queue;
 pub use sampler::{Heard, Sampler, SamplerEnd};

@@ -4,16 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{oneshot, Semaphore};
 
 use super::events::Event;
 use super::job::Job;
+use super::place::Place;
 use crate::pipeline::Pipeline;
 use crate::server::error::ApiError;
 use crate::server::settings::MOST_JOBS;
-
-/// A place in the queue: taken before any work for a request, given back at its end.
-pub struct Place(#[allow(dead_code)] OwnedSemaphorePermit);
 
 /// A question to the model that is no job, and where the answer goes.
 pub type Task = Box<dyn FnOnce(&Pipeline) + Send>;
@@ -39,6 +37,8 @@ struct State {
     /// Jobs of the work that was handed out last.
     at_work: Vec<Arc<Job>>,
     tasks: VecDeque<Task>,
+    /// Whether a question is being answered.
+    asked: bool,
     closed: bool,
     /// Seconds that a picture takes, about.
     pace: f64,
@@ -76,7 +76,7 @@ impl Queue {
             return Err(ApiError::unavailable("the server is ending"));
         }
         match self.places.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Place(permit)),
+            Ok(permit) => Ok(Place::new(permit)),
             Err(_) => Err(ApiError::busy(self.wait())),
         }
     }
@@ -97,6 +97,13 @@ impl Queue {
         let state = self.state();
         let at_work = state.at_work.iter().filter(|job| !job.has_ended());
         (state.waiting.len(), at_work.count())
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        let working = state.at_work.iter().any(|job| !job.has_ended());
+        state.waiting.is_empty() && state.tasks.is_empty() && !state.asked && !working
     }
 
     /// Adds `job` at the end.
@@ -146,8 +153,10 @@ impl Queue {
     pub fn next(&self, batch: usize) -> Option<Work> {
         let mut state = self.state();
         state.at_work.clear();
+        state.asked = false;
         loop {
             if let Some(task) = state.tasks.pop_front() {
+                state.asked = true;
                 return Some(Work::Task(task));
             }
             state.drop_cancelled();

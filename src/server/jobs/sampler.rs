@@ -254,3 +254,63 @@ impl Course {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::StatusCode;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Faults(AtomicUsize);
+
+    impl Heard for Faults {
+        fn made(&self, _: &Arc<Made>, _: f64) {}
+        fn step(&self) {}
+        fn fault(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_500_for_its_own_work_alone() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/emoji.safetensors");
+        let (queue, heard) = (Queue::default(), Faults::default());
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let cpu = "cpu".parse().expect("a device");
+                let pipeline = Pipeline::builder().device(cpu).threads(1).open(model);
+                let sampler = Sampler {
+                    pipeline: &pipeline.expect("a model"),
+                    queue: &queue,
+                    batch: 1,
+                    name: "emoji",
+                    heard: &heard,
+                };
+                sampler.run()
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let (bad, good) = runtime.expect("a runtime").block_on(async {
+                let place = || queue.place().expect("a place");
+                let bad = queue.ask(place(), |_| -> i32 { panic!("a fault") });
+                // An operator of libtorch that fails.
+                let torch = queue.ask(place(), |_| {
+                    let wrong = Tensor::zeros([2], (Kind::Float, Device::Cpu)).view([3]);
+                    wrong.size()
+                });
+                let good = queue.ask(place(), |pipeline| pipeline.config().denoiser.codes);
+                let (bad, torch) = (bad.await.err(), torch.await.err());
+                assert!(torch.is_some());
+                (bad, good.await)
+            });
+            assert_eq!(
+                bad.map(|e| e.status),
+                Some(StatusCode::INTERNAL_SERVER_ERROR)
+            );
+            assert_eq!(good.ok(), Some(256));
+            queue.close();
+            assert_eq!(thread.join().expect("no panic"), SamplerEnd::Closed);
+        });
+        assert_eq!(heard.0.load(Ordering::Relaxed), 2);
+    }
+}

@@ -8,16 +8,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::answer::{AnswerOptions, ImagesAnswer};
-use super::generations::{answered, blocking};
+use super::generations::answered;
 use crate::picture::{png_bytes, transparent};
+use crate::server::blocking::blocking;
 use crate::server::body::{from_value, Admitted, Form};
 use crate::server::error::{ApiError, Failures};
 use crate::server::loose;
-use crate::server::wish::{check_size, OwnOptions, Wish};
-use crate::server::Shared;
-
-/// How much is redrawn where nothing says it and there is no mask.
-pub const USUAL_STRENGTH: f64 = 0.75;
+use crate::server::state::Shared;
+use crate::server::wish::{check_size, OwnOptions, Wish, USUAL_STRENGTH};
 
 /// A picture to start from. Any `model` is accepted; fields that are not here are ignored.
 #[derive(ToSchema)]

@@ -10,13 +10,14 @@ use utoipa::ToSchema;
 
 use super::answer::{AnswerOptions, ImagesAnswer};
 use super::stream;
+use crate::server::blocking::blocking;
 use crate::server::body::{Admitted, Sent};
 use crate::server::error::{ApiError, Failures};
 use crate::server::jobs::{CancelOnDrop, Job, Place};
 use crate::server::loose;
 use crate::server::model::needed;
+use crate::server::state::Shared;
 use crate::server::wish::{Manner, OwnOptions, Wish};
-use crate::server::Shared;
 
 /// Pictures to make. Any `model` is accepted; fields that are not here are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -84,12 +85,4 @@ pub async fn answered(
     let own = model.size();
     let answer = blocking(move || ImagesAnswer::new(&made, shown, own)).await?;
     Ok(Json(answer).into_response())
-}
-
-/// What `work`, which may take milliseconds of computing, gives.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(ApiError::internal()))
 }

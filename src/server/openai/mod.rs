@@ -9,9 +9,7 @@ mod stream;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Shared;
-pub use edits::USUAL_STRENGTH;
-pub use generations::blocking;
+use super::state::Shared;
 
 pub fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

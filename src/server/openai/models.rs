@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::server::error::{ApiError, Failures};
 use crate::server::model::Model;
-use crate::server::Shared;
+use crate::server::state::Shared;
 
 /// A model that can be named in requests; any name is accepted there.
 #[derive(Serialize, ToSchema)]

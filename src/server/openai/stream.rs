@@ -10,7 +10,7 @@ use futures_util::stream;
 use serde_json::{json, Value};
 
 use super::answer::Usage;
-use super::generations::blocking;
+use crate::server::blocking::blocking;
 use crate::server::error::ApiError;
 use crate::server::jobs::{CancelOnDrop, Event, Made, Preview};
 use crate::server::shown::{base64, Shown};

@@ -6,7 +6,7 @@ use serde_json::{json, Value};
 
 use crate::server::body::Sent;
 use crate::server::error::Failures;
-use crate::server::Shared;
+use crate::server::state::Shared;
 
 /// What the client may change: nothing.
 #[utoipa::path(get, path = "/sdapi/v1/options", tag = "sdapi",

@@ -11,15 +11,15 @@ use utoipa::ToSchema;
 use super::lists::SAMPLER;
 use crate::diffusion::Times;
 use crate::picture::{decode_mask, png_bytes, Mask};
+use crate::server::blocking::blocking;
 use crate::server::body::{Admitted, Sent};
 use crate::server::error::{ApiError, Failures};
 use crate::server::jobs::{CancelOnDrop, Job, Made, Place};
 use crate::server::loose;
 use crate::server::model::{needed, Model};
-use crate::server::openai::{blocking, USUAL_STRENGTH};
 use crate::server::shown::{base64, size_of, Format, Shown};
-use crate::server::wish::{base64_file, check_size, Manner, OwnOptions, Wish};
-use crate::server::Shared;
+use crate::server::state::Shared;
+use crate::server::wish::{base64_file, check_size, Manner, OwnOptions, Wish, USUAL_STRENGTH};
 
 /// Pictures to make. Fields that are not here are ignored, those of the high-resolution pass
 /// among them.

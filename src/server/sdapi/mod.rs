@@ -5,12 +5,10 @@ mod lists;
 mod make;
 mod progress;
 
-pub use progress::Interruptible;
-
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Shared;
+use super::state::Shared;
 
 pub fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

@@ -1,32 +1,12 @@
 //! `progress` and `interrupt`, which know of this API's jobs alone.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
 use axum::extract::State;
 use axum::Json;
 use serde_json::{json, Value};
 
 use crate::server::error::Failures;
-use crate::server::jobs::{Event, Job};
-use crate::server::Shared;
-
-/// The jobs of this API that have not ended.
-#[derive(Default)]
-pub struct Interruptible(Mutex<Vec<Weak<Job>>>);
-
-impl Interruptible {
-    pub fn add(&self, job: &Arc<Job>) {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.retain(|job| job.upgrade().is_some_and(|job| !job.has_ended()));
-        jobs.push(Arc::downgrade(job));
-    }
-
-    fn jobs(&self) -> Vec<Arc<Job>> {
-        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = jobs.iter().filter_map(Weak::upgrade);
-        open.filter(|job| !job.has_ended()).collect()
-    }
-}
+use crate::server::jobs::Event;
+use crate::server::state::Shared;
 
 /// How far the first job of this API is.
 #[utoipa::path(get, path = "/sdapi/v1/progress", tag = "sdapi",
