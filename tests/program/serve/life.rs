@@ -161,8 +161,9 @@ fn the_end_waits_for_jobs_and_no_longer() {
     let own = server.send("GET", &path, &[], b"");
     let first = server.send("POST", "/v1/images/generations", &JSON, streamed.as_bytes());
     let second = server.send("POST", "/v1/images/generations", &JSON, long().as_bytes());
+    // The first job has more pictures and waits again.
     server.until("jobs that wait", |server| {
-        server.metric("jobs_waiting") == 2.0
+        server.metric("jobs_waiting") == 3.0
     });
     server.signal(libc::SIGTERM);
     for stream in [own, first] {
