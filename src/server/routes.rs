@@ -13,18 +13,21 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::{ApiError, Failures};
+use super::error::{ApiError, ErrorBody, ErrorObject, Failures};
 use super::model::Phase;
 use super::settings::MOST_BODY;
 use super::state::Shared;
 use super::{api, openai, page, sdapi};
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "vqdiffusion",
-    description = "Pictures from text by VQ-Diffusion: OpenAI's image API, a part of \
+#[openapi(
+    info(
+        title = "vqdiffusion",
+        description = "Pictures from text by VQ-Diffusion: OpenAI's image API, a part of \
         AUTOMATIC1111's, and this program's own.",
-))]
+    ),
+    components(schemas(ErrorBody, ErrorObject))
+)]
 struct Description;
 
 /// Everything that is served, without the guards.

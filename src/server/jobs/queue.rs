@@ -248,3 +248,68 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, OpenOptions};
+    use crate::pipeline::PictureOptions;
+    use crate::server::jobs::job::Order;
+
+    /// A job of so many pictures with so many steps.
+    fn job(queue: &Queue, pictures: usize, steps: usize) -> Arc<Job> {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/emoji.safetensors");
+        let model = Checkpoint::open(model.as_ref(), &OpenOptions::default());
+        let options = PictureOptions::usual(&model.expect("a model").config);
+        let options = options.steps(steps).count(pictures);
+        let order = Order {
+            requests: options.requests(&["red heart"]).expect("requests"),
+            options,
+            previews: 0,
+            steps: false,
+            entropy: false,
+        };
+        let job = Arc::new(Job::new(order, queue.place().expect("a place")));
+        queue.add(job.clone());
+        job
+    }
+
+    #[test]
+    fn alike_jobs_share_batches_and_take_turns() {
+        let queue = Queue::default();
+        let (a, b, c) = (job(&queue, 3, 5), job(&queue, 2, 9), job(&queue, 4, 5));
+        let batch = || match queue.next(4) {
+            Some(Work::Pictures(pictures)) => {
+                let name = |job: &Arc<Job>| {
+                    let named = [("a", &a), ("b", &b), ("c", &c)];
+                    named
+                        .into_iter()
+                        .find(|(_, one)| Arc::ptr_eq(one, job))
+                        .map(|(n, _)| n)
+                };
+                let place = |(job, place): &(Arc<Job>, usize)| (name(job).expect("a job"), *place);
+                pictures.iter().map(place).collect::<Vec<_>>()
+            }
+            _ => panic!("no pictures"),
+        };
+        // c is like a and fills its batch; what is left of it comes after b.
+        assert_eq!(batch(), [("a", 0), ("a", 1), ("a", 2), ("c", 0)]);
+        assert_eq!(batch(), [("b", 0), ("b", 1)]);
+        assert_eq!(batch(), [("c", 1), ("c", 2), ("c", 3)]);
+        queue.close();
+        assert!(queue.next(4).is_none());
+        assert!(queue.place().is_err());
+    }
+
+    #[test]
+    fn a_place_is_free_when_its_job_ends() {
+        let queue = Queue::default();
+        let jobs: Vec<_> = (0..MOST_JOBS).map(|_| job(&queue, 1, 5)).collect();
+        let full = queue.place().err().expect("a full queue");
+        assert!(full.retry_after.is_some());
+        jobs[7].cancel();
+        assert!(queue.place().is_ok());
+        assert_eq!(queue.give_up(), MOST_JOBS - 1);
+        assert!(jobs.iter().all(|job| job.has_ended()));
+    }
+}

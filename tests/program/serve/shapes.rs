@@ -132,4 +132,11 @@ fn known_clients_are_understood() {
     ] {
         assert!(paths.contains_key(path), "{path}");
     }
+    // And whatever it refers to.
+    let text = described.to_string();
+    let schemas = &described["components"]["schemas"];
+    for name in text.split("#/components/schemas/").skip(1) {
+        let name = name.split('"').next().expect("a name");
+        assert!(schemas[name].is_object(), "{name}");
+    }
 }
