@@ -38,6 +38,15 @@ function ticks(from, to, count) {
   return found;
 }
 
+/** Round values between two powers of ten: each decade's 1, 2 and 5, or its 1 alone. */
+function decades(from, to) {
+  const parts = to - from > 4 ? [1] : [1, 2, 5];
+  const found = [];
+  for (let d = Math.floor(from); d <= to; d += 1) found.push(...parts.map((p) => p * 10 ** d));
+  const inside = found.filter((v) => Math.log10(v) >= from && Math.log10(v) <= to);
+  return inside.length > 1 ? inside : ticks(10 ** from, 10 ** to, 5);
+}
+
 const short = (value) => (Math.abs(value) >= 1e4 || (value !== 0 && Math.abs(value) < 1e-3)
   ? value.toExponential(1)
   : String(Number(value.toPrecision(4))));
@@ -73,8 +82,7 @@ export function draw(canvas, curves, logarithmic) {
   pen.strokeStyle = text;
   pen.textAlign = 'right';
   pen.textBaseline = 'middle';
-  for (const tick of ticks(y0, y1, 5)) {
-    const value = logarithmic ? 10 ** tick : tick;
+  for (const value of logarithmic ? decades(y0, y1) : ticks(y0, y1, 5)) {
     pen.globalAlpha = 0.25;
     pen.beginPath();
     pen.moveTo(left, py(value));

@@ -57,7 +57,6 @@ export class Redraw {
     const wish = { ...making.wish(), picture: this.info.id, strength: Number(byId('strength').value) };
     const chosen = [...making.grid.chosen].sort((a, b) => a - b);
     if (chosen.length > 0) wish.redraw = chosen;
-    delete wish.tokens_per_step;
     this.paint(false);
     making.grid.choose([]);
     making.make(wish);

@@ -31,6 +31,7 @@ impl ComputeArgs {
     }
 
     /// The number of threads that is asked for, else `usual`.
+    #[cfg(feature = "serve")]
     pub fn threads(&self, usual: impl FnOnce() -> i32) -> i32 {
         self.threads.map_or_else(usual, i32::from)
     }

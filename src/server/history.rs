@@ -72,9 +72,11 @@ impl History {
         let written = self.folder.as_ref().and_then(|folder| {
             let name = made.picture.record.request.file_name();
             let path = folder.join(format!("{}-{name}", made.id));
+            // Not by its name, which has words of the prompt.
             let png = made.png().map_err(|e| e.to_string());
-            let done = png.and_then(|png| files::write(&path, png).map_err(|e| e.to_string()));
-            done.inspect_err(|problem| log::warn!("a picture was not kept: {problem}"))
+            let done =
+                png.and_then(|png| files::write(&path, png).map_err(|e| e.source.to_string()));
+            done.inspect_err(|problem| log::warn!("picture {} was not kept: {problem}", made.id))
                 .ok()
                 .map(|()| path)
         });
@@ -160,7 +162,7 @@ impl History {
         if let Some(path) = &path {
             state.filed.remove(path);
             if let Err(error) = std::fs::remove_file(path) {
-                log::warn!("{}: could not be removed: {error}", path.display());
+                log::warn!("the file of picture {id} could not be removed: {error}");
             }
         }
         removed.is_some() || path.is_some()

@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::client::Server;
-use crate::running::{native_model, refuse, s};
+use crate::running::{command, native_model, refuse, s};
 
 #[test]
 fn only_own_names_and_sites_are_served() {
@@ -182,4 +182,41 @@ fn other_addresses_need_a_token_or_a_word() {
         said.contains("WARNING") && said.contains("everybody"),
         "{said}"
     );
+}
+
+#[test]
+fn nothing_of_a_request_is_logged() {
+    let (folder, model) = native_model();
+    let folder = folder.path();
+    let log = std::fs::File::create(folder.join("log")).expect("a file");
+    let args = [
+        "serve",
+        "--port",
+        "0",
+        "--checkpoint",
+        s(&model),
+        "--out",
+        "kept",
+    ];
+    let mut command = command(folder, &args);
+    let server = Server::spawn(command.env("RUST_LOG", "trace").stderr(log));
+    server.ready();
+    // Longer than the model reads, which it warns of elsewhere; a field and a file that are
+    // wrong; a picture that cannot be kept.
+    let secret = "xyzzy ".repeat(300);
+    let wish = json!({"prompt": secret, "steps": 1, "auth": "plugh:xyzzy"});
+    server.post("/sdapi/v1/txt2img", &wish).ok();
+    server.post("/v1/images/generations", &wish).ok();
+    server
+        .post("/v1/images/generations", &json!({"prompt": ["xyzzy"]}))
+        .refused(400, Some("prompt"));
+    std::fs::remove_dir_all(folder.join("kept")).expect("a folder");
+    std::fs::write(folder.join("kept"), "").expect("a file");
+    server.post("/v1/images/generations", &wish).ok();
+    server.get("/xyzzy?xyzzy=plugh").refused(404, None);
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.end().0.code(), Some(0));
+    let said = std::fs::read_to_string(folder.join("log")).expect("a log");
+    assert!(said.contains("was not kept"), "{said}");
+    assert!(!said.contains("xyzzy") && !said.contains("plugh"), "{said}");
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{Engine, BASE64_STANDARD};
@@ -73,19 +73,21 @@ impl Server {
     /// Starts `vqdiffusion serve` in `folder` on a port of the system's choice.
     pub fn start(folder: &Path, args: &[&str]) -> Self {
         let mut command = command(folder, &["serve", "--port", "0"]);
-        let mut child = command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        Self::spawn(command.args(args).stderr(Stdio::piped()))
+    }
+
+    /// Starts what `command` says.
+    pub fn spawn(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("the binary starts");
         let mut line = String::new();
         let out = child.stdout.take().expect("a pipe");
         BufReader::new(out).read_line(&mut line).expect("a line");
         let Some(address) = line.trim().strip_prefix("http://") else {
             let mut said = String::new();
-            let mut err = child.stderr.take().expect("a pipe");
-            let _ = err.read_to_string(&mut said);
+            if let Some(mut err) = child.stderr.take() {
+                let _ = err.read_to_string(&mut said);
+            }
             panic!("no address but {line:?}: {said}");
         };
         let address = address.to_string();
@@ -230,8 +232,9 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         };
         let mut said = String::new();
-        let mut err = self.child.stderr.take().expect("a pipe");
-        err.read_to_string(&mut said).expect("text");
+        if let Some(mut err) = self.child.stderr.take() {
+            err.read_to_string(&mut said).expect("text");
+        }
         (status, said)
     }
 }
