@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
-use crate::running::{changed, files, fixture, native_model, refuse, s, succeed, text};
+use crate::running::{changed, files, fixture, native_model, refuse, s, sample, succeed, text};
 
 #[test]
 fn official_checkpoint_to_pictures() {
@@ -155,17 +155,10 @@ fn a_png_repeats_itself() {
         succeed(folder.path(), &args);
         let name = "3-naïve-quotes-newline.png";
         let png = folder.path().join(&out).join(name);
-        succeed(
+        sample(
             folder.path(),
-            &[
-                "sample",
-                "--checkpoint",
-                s(&model),
-                "--from-image",
-                s(&png),
-                "--out",
-                &again,
-            ],
+            &model,
+            &["--from-image", s(&png), "--out", &again],
         );
         let repeated = folder.path().join(&again).join(name);
         assert_eq!(
@@ -281,19 +274,7 @@ fn times_and_spans_are_refused_by_name() {
 #[test]
 fn a_png_is_not_repeated_with_another_model() {
     let (folder, model) = native_model();
-    succeed(
-        folder.path(),
-        &[
-            "sample",
-            "--checkpoint",
-            s(&model),
-            "--steps",
-            "2",
-            "--out",
-            "a",
-            "x",
-        ],
-    );
+    sample(folder.path(), &model, &["--steps", "2", "--out", "a", "x"]);
     let case = fixture("text_tiny");
     refuse(
         folder.path(),
@@ -318,20 +299,10 @@ fn a_png_is_not_repeated_with_another_model() {
 #[test]
 fn a_png_holds_no_path_and_no_batch_size() {
     let (folder, model) = native_model();
-    succeed(
+    sample(
         folder.path(),
-        &[
-            "sample",
-            "--checkpoint",
-            s(&model),
-            "--steps",
-            "2",
-            "--batch-size",
-            "77",
-            "--out",
-            "a",
-            "x",
-        ],
+        &model,
+        &["--steps", "2", "--batch-size", "77", "--out", "a", "x"],
     );
     let png = folder.path().join("a/0-x.png");
     let texts = vqdiffusion::picture::read_png_texts(&png).unwrap();
@@ -348,17 +319,10 @@ fn a_png_holds_no_path_and_no_batch_size() {
 fn prompts_come_from_a_file_too() {
     let (folder, model) = native_model();
     std::fs::write(folder.path().join("prompts.txt"), "a cat\n\n  \na bird\n").unwrap();
-    let out = succeed(
+    let out = sample(
         folder.path(),
-        &[
-            "sample",
-            "--checkpoint",
-            s(&model),
-            "--steps",
-            "2",
-            "--prompts",
-            "prompts.txt",
-        ],
+        &model,
+        &["--steps", "2", "--prompts", "prompts.txt"],
     );
     let lines: Vec<_> = out.lines().collect();
     assert_eq!(lines, ["outputs/0-a-cat.png", "outputs/1-a-bird.png"]);
@@ -401,19 +365,7 @@ fn conversion_keeps_every_number() {
             "x",
         ],
     );
-    succeed(
-        folder.path(),
-        &[
-            "sample",
-            "--checkpoint",
-            s(&model),
-            "--steps",
-            "5",
-            "--out",
-            "b",
-            "x",
-        ],
-    );
+    sample(folder.path(), &model, &["--steps", "5", "--out", "b", "x"]);
     let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
     // Text chunks hold the hash of the weights: equal bytes mean equal weights.
     assert_eq!(read("a/0-x.png"), read("b/0-x.png"));

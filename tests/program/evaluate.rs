@@ -94,6 +94,13 @@ fn report(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap()
 }
 
+/// The report of `measure` about the pictures in `made`, written to `out`.
+fn evaluated(folder: &Path, measure: &str) -> Value {
+    let sets = ["--pictures", "made", "--gallery", "real", "--out", "out"];
+    succeed(folder, &[&["evaluate", measure][..], &sets].concat());
+    report(&folder.join("out"))
+}
+
 #[test]
 fn retrieval_counts_what_was_confused_with_what() {
     let folder = TempDir::new().unwrap();
@@ -105,16 +112,8 @@ fn retrieval_counts_what_was_confused_with_what() {
     made.add(&shape("frame", "dotted", green), "green", "frame", "flat"); // the other style
     made.add(&shape("wedge", "flat", blue), "red", "wedge", "flat"); // the other colour
     made.add(&shape("disc", "dotted", red), "green", "bar", "flat"); // nothing right
-    let args = [
-        "evaluate",
-        "retrieval",
-        "--pictures",
-        "made",
-        "--gallery",
-        "real",
-        "--out",
-        "out",
-    ];
+    let mut args = vec!["evaluate", "retrieval", "--pictures", "made"];
+    args.extend(["--gallery", "real", "--out", "out"]);
     let out = succeed(folder.path(), &args);
     assert!(
         out.contains("made all styles: 5 pictures, top-1 40.0 %"),
@@ -168,20 +167,7 @@ fn one_picture_of_two_names_answers_to_both() {
     for thing in ["disc", "ball"] {
         made.add(&shape("disc", "flat", red), "red", thing, "flat");
     }
-    succeed(
-        folder.path(),
-        &[
-            "evaluate",
-            "retrieval",
-            "--pictures",
-            "made",
-            "--gallery",
-            "real",
-            "--out",
-            "out",
-        ],
-    );
-    let report = report(&folder.path().join("out"));
+    let report = evaluated(folder.path(), "retrieval");
     assert_eq!(report["splits"][0]["all"]["top1"]["hits"], 2);
 }
 
@@ -233,20 +219,7 @@ fn colours_tell_hue_from_shape() {
     made.add(&shape("bar", "flat", blue), "purple", "bar", "flat"); // the shape alone
     made.add(&shape("frame", "dotted", green), "green", "disc", "dotted"); // the hue alone
     made.add(&shape("wedge", "flat", [90; 3]), "blue", "disc", "flat"); // neither
-    succeed(
-        folder.path(),
-        &[
-            "evaluate",
-            "colours",
-            "--pictures",
-            "made",
-            "--gallery",
-            "real",
-            "--out",
-            "out",
-        ],
-    );
-    let report = report(&folder.path().join("out"));
+    let report = evaluated(folder.path(), "colours");
     let all = &report["splits"][0]["all"];
     assert_eq!(all["hue"]["hits"], 2);
     assert_eq!(all["shape"]["hits"], 2);

@@ -25,6 +25,7 @@ mod running;
 mod serve;
 mod surroundings;
 mod token_cache;
+mod torch_file;
 mod train;
 mod variants;
 mod vocabulary;

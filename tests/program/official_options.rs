@@ -10,7 +10,6 @@ use serde_yaml::Value;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::official::{self, OfficialConfig, DENOISER};
-use vqdiffusion::checkpoint::pytorch::{Saved, SavedTensor, TorchWriter};
 use vqdiffusion::checkpoint::{Checkpoint, Entry, OpenOptions, WeightSet};
 use vqdiffusion::torch::{Init, Params, WeightSource};
 use vqdiffusion::transformer::config::{
@@ -19,6 +18,7 @@ use vqdiffusion::transformer::config::{
 use vqdiffusion::transformer::{Conditioning, Denoiser, NullClass};
 
 use crate::running::{changed, fixture, refuse, s, succeed};
+use crate::torch_file::save;
 
 /// The weights of a recorded network; notes which are asked for.
 struct Recorded {
@@ -118,21 +118,7 @@ fn rewritten(case: &str, path: &Path, change: impl Fn(&str, &Entry) -> Option<(S
         .iter()
         .filter_map(|(name, entry)| change(name, entry))
         .collect();
-    let tensors = entries.iter().enumerate().map(|(storage, (name, entry))| {
-        let tensor = SavedTensor {
-            storage,
-            dtype: entry.dtype,
-            shape: entry.shape.clone(),
-        };
-        (name.clone(), Saved::Tensor(tensor))
-    });
-    let value = Saved::Dict(vec![("model".into(), Saved::Dict(tensors.collect()))]);
-    let file = std::fs::File::create(path).unwrap();
-    let mut writer = TorchWriter::new(file, &value).unwrap();
-    for (storage, (_, entry)) in entries.iter().enumerate() {
-        writer.storage(storage, &entry.bytes().unwrap()).unwrap();
-    }
-    writer.finish().unwrap();
+    save(path, &["model"], &entries);
 }
 
 /// The fixture's position tables as parameters.

@@ -52,6 +52,12 @@ pub fn succeeded(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
+/// Samples `model` with these further arguments; returns standard output.
+pub fn sample(folder: &Path, model: &Path, args: &[&str]) -> String {
+    let fixed = ["sample", "--checkpoint", s(model)];
+    succeed(folder, &[&fixed[..], args].concat())
+}
+
 /// Runs and expects an error (exit code 2, no panic) whose message holds every one
 /// of `words`.
 pub fn refuse(folder: &Path, args: &[&str], words: &[&str]) {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use vqdiffusion::checkpoint::config_file::ConfigFile;
 use vqdiffusion::checkpoint::infer;
 use vqdiffusion::checkpoint::official::{self, CODEC, DENOISER};
-use vqdiffusion::checkpoint::pytorch::{DType, Saved, SavedTensor, TorchWriter};
+use vqdiffusion::checkpoint::pytorch::DType;
 use vqdiffusion::checkpoint::state_dict::Source;
 use vqdiffusion::checkpoint::{Entry, StateDict, WeightSet};
 use vqdiffusion::clip::ClipTokenizer;
@@ -23,6 +23,7 @@ use vqdiffusion::transformer::{Denoiser, NullClass};
 
 use crate::released;
 use crate::running::changed;
+use crate::torch_file::save;
 
 /// Tensors by name, in the order of a file.
 type Named = [(String, Entry)];
@@ -268,7 +269,7 @@ fn without_null_row(folder: &TempDir) -> Result<String, Box<dyn std::error::Erro
         };
         entries.push((name.to_string(), entry));
     }
-    save(&path, &["model"], &entries)?;
+    save(&path, &["model"], &entries);
     Ok(path.display().to_string())
 }
 
@@ -286,30 +287,6 @@ fn without_row_config(folder: &TempDir) -> Result<String, Box<dyn std::error::Er
     Ok(path.display().to_string())
 }
 
-/// Writes tensors below the keys `keys` of nested dicts.
-fn save(path: &Path, keys: &[&str], entries: &Named) -> Outcome {
-    let tensors = entries.iter().enumerate().map(|(storage, (name, entry))| {
-        let tensor = SavedTensor {
-            storage,
-            dtype: entry.dtype,
-            shape: entry.shape.clone(),
-        };
-        (name.clone(), Saved::Tensor(tensor))
-    });
-    let inner = Saved::Dict(tensors.collect());
-    let value = keys.iter().rev().fold(inner, |value, key| {
-        Saved::Dict(vec![
-            ("epoch".into(), Saved::Int(3)),
-            (key.to_string(), value),
-        ])
-    });
-    let mut writer = TorchWriter::new(std::fs::File::create(path)?, &value)?;
-    for (storage, (_, entry)) in entries.iter().enumerate() {
-        writer.storage(storage, &entry.bytes()?)?;
-    }
-    Ok(writer.finish()?)
-}
-
 #[test]
 fn codec_files_of_every_layout() -> Outcome {
     let folder = TempDir::new()?;
@@ -324,7 +301,7 @@ fn codec_files_of_every_layout() -> Outcome {
         .map(|(name, entry)| (name.replacen("content_codec.", "", 1), entry))
         .collect();
     let without = folder.path().join("without_codec.pth");
-    save(&without, &["model"], &rest)?;
+    save(&without, &["model"], &rest);
     let without = without.display().to_string();
 
     succeed(&folder, &model.sample(&["--steps", "4", "--out", "whole"]));
@@ -351,7 +328,7 @@ fn codec_files_of_every_layout() -> Outcome {
     ];
     for (name, keys, entries) in layouts {
         let path = folder.path().join(name);
-        save(&path, keys, entries)?;
+        save(&path, keys, entries);
         let args = [
             "--steps",
             "4",

@@ -7,37 +7,14 @@ use std::process::{Command, Output};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::official::{self, CODEC, TEXT};
-use vqdiffusion::checkpoint::pytorch::{Saved, SavedTensor, TorchWriter};
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::checkpoint::{Entry, WeightSet};
 
 use crate::running::changed;
+use crate::torch_file::save;
 
 const CODEC_FILE: &str = "OUTPUT/pretrained_model/taming_dvae";
 const CLIP_FILE: &str = "OUTPUT/pretrained_model/ViT-B-32.pt";
-
-fn write_dict(path: &Path, keys: &[&str], entries: &[(String, Entry)]) {
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    let tensors = entries.iter().enumerate().map(|(storage, (name, entry))| {
-        let tensor = SavedTensor {
-            storage,
-            dtype: entry.dtype,
-            shape: entry.shape.clone(),
-        };
-        (name.clone(), Saved::Tensor(tensor))
-    });
-    let inner = Saved::Dict(tensors.collect());
-    let value = keys.iter().fold(inner, |value, key| {
-        Saved::Dict(vec![(key.to_string(), value)])
-    });
-    let file = std::fs::File::create(path).expect("a file");
-    let mut writer = TorchWriter::new(file, &value).expect("a PyTorch file");
-    for (storage, (_, entry)) in entries.iter().enumerate() {
-        let bytes = entry.bytes().expect("bytes");
-        writer.storage(storage, &bytes).expect("a storage");
-    }
-    writer.finish().expect("a PyTorch file");
-}
 
 /// A folder as the original's repository is: `configs/`, the codec, CLIP and mapping files
 /// of a fixture where its configuration names them, and `data.safetensors` of 9 samples.
@@ -61,10 +38,10 @@ impl Repository {
             named.collect()
         };
         let file = format!("{CODEC_FILE}/{codec}");
-        write_dict(&repository.path(&file), &["state_dict"], &below(CODEC));
+        repository.save(&file, &["state_dict"], &below(CODEC));
         let tower = below(TEXT);
         if !tower.is_empty() {
-            write_dict(&repository.path(CLIP_FILE), &[], &tower);
+            repository.save(CLIP_FILE, &[], &tower);
         }
         let yaml = std::fs::read_to_string(fixture.join("config.yaml")).expect("a file");
         std::fs::create_dir(repository.path("configs")).expect("a folder");
@@ -90,6 +67,13 @@ impl Repository {
         ];
         Tensor::write_safetensors(&tensors, repository.path("data.safetensors")).expect("a file");
         repository
+    }
+
+    /// Puts a PyTorch file into it.
+    fn save(&self, file: &str, keys: &[&str], entries: &[(String, Entry)]) {
+        let path = self.path(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        save(&path, keys, entries);
     }
 
     fn path(&self, name: &str) -> PathBuf {
