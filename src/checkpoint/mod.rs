@@ -1,6 +1,7 @@
 //! Files of models: PyTorch pickles and safetensors, the layouts in them (our own, the
 //! official one, diffusers', CLIP's), and the model shapes that follow from the tensors.
 
+mod beside;
 pub mod clip;
 pub mod codec;
 pub mod config_file;

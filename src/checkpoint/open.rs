@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::beside;
 use super::clip::tower::read_text_tower;
 use super::config_file::ConfigFile;
 use super::diffusers;
@@ -9,9 +10,8 @@ use super::error::LoadError;
 use super::hub::HubName;
 use super::infer::{self, Unshown};
 use super::native;
-use super::official::export::mapping_name;
 use super::official::resolve;
-use super::official::{self, OfficialKind, WeightSet, CODEC, CODE_MAPPING, DENOISER, TEXT};
+use super::official::{self, OfficialKind, WeightSet, CODEC, DENOISER, TEXT};
 use super::pytorch::PartsReader;
 use super::safetensors_file::is_safetensors;
 use super::state_dict::{read_safetensors, StateDict};
@@ -207,7 +207,7 @@ impl Checkpoint {
         }
         match state.has_prefix(&format!("{CODEC}.")) {
             true => unused("OpenOptions::codec", &options.codec, path, HOLDS_CODEC)?,
-            false => add_codec(&mut state, path, options, config)?,
+            false => beside::add_codec(&mut state, path, options.codec.as_deref(), config)?,
         }
         let text = format!("{TEXT}.token_embedding.");
         if state.has_prefix(&text) {
@@ -287,7 +287,8 @@ impl Checkpoint {
             source,
         })?;
         if model.needs_code_mapping() {
-            add_mapping(&mut state, &model, path, options, config)?;
+            let given = options.mapping.as_deref();
+            beside::add_mapping(&mut state, &model, path, given, config)?;
         } else {
             let reason = "uses all codes of its codec";
             unused("OpenOptions::mapping", &options.mapping, path, reason)?;
@@ -307,103 +308,4 @@ impl Checkpoint {
             notice: None,
         })
     }
-}
-
-fn add_codec(
-    state: &mut StateDict,
-    path: &Path,
-    options: &OpenOptions,
-    config: Option<&ConfigFile>,
-) -> Result<(), LoadError> {
-    let named = match config {
-        Some(config) => config.codec_path()?,
-        None => None,
-    };
-    let found = options
-        .codec
-        .clone()
-        .or_else(|| named.and_then(|name| resolve(name, config.map(ConfigFile::path), path)));
-    let Some(codec) = found else {
-        return Err(LoadError::Missing {
-            path: path.to_path_buf(),
-            what: "holds no image codec (no tensor 'content_codec.*')".into(),
-            remedy: format!(
-                "give its file with OpenOptions::codec (the original keeps it at {})",
-                named.map_or_else(|| usual_codec(state), String::from)
-            ),
-        });
-    };
-    let (tensors, kind) = official::read(&codec, WeightSet::Model)?;
-    if kind != OfficialKind::Codec {
-        return Err(LoadError::Format {
-            path: codec,
-            problem: "not an image codec alone: expected 'encoder.*', may be under 'state_dict'"
-                .into(),
-        });
-    }
-    for (name, entry) in tensors.iter() {
-        state.insert(name, entry.clone());
-    }
-    Ok(())
-}
-
-/// Where the original keeps the codec of a denoiser such as that in `state`.
-fn usual_codec(state: &StateDict) -> String {
-    let has = |part: &str| state.has_prefix(&format!("{DENOISER}.blocks.0.{part}."));
-    let name = match (has("attn2"), has("ln2.emb")) {
-        (true, _) => "taming_f8_8192_openimages_last.pth",
-        (false, true) => "vqgan_imagenet_f16_16384.pth",
-        (false, false) => "vqgan_ffhq_f16_1024.pth",
-    };
-    format!("OUTPUT/pretrained_model/taming_dvae/{name}")
-}
-
-fn add_mapping(
-    state: &mut StateDict,
-    model: &ModelConfig,
-    path: &Path,
-    options: &OpenOptions,
-    config: Option<&ConfigFile>,
-) -> Result<(), LoadError> {
-    let usual = format!(
-        "help_folder/statistics/taming_vqvae_{}.pt",
-        model.denoiser.codes
-    );
-    let named = match config {
-        Some(config) => config.mapping_path()?,
-        None => None,
-    };
-    let named = named.unwrap_or(&usual);
-    let found = options
-        .mapping
-        .clone()
-        .or_else(|| resolve(named, config.map(ConfigFile::path), path))
-        // Where converting leaves it.
-        .or_else(|| Some(path.with_file_name(mapping_name(model))).filter(|file| file.is_file()));
-    let Some(mapping) = found else {
-        return Err(LoadError::Missing {
-            path: path.to_path_buf(),
-            what: format!(
-                "uses {} of the codec's {} codes, and which ones is not stored in it",
-                model.denoiser.codes, model.codec.codebook
-            ),
-            remedy: format!(
-                "give the mapping with OpenOptions::mapping (in the original repository: {named})"
-            ),
-        });
-    };
-    let entry = official::read_mapping(&mapping)?;
-    if entry.shape != [model.codec.codebook] || entry.dtype != super::pytorch::DType::I64 {
-        return Err(LoadError::Format {
-            path: mapping,
-            problem: format!(
-                "{} tensor of shape {:?}, expected int64 of shape [{}] (the codec's codebook)",
-                entry.dtype.name(),
-                entry.shape,
-                model.codec.codebook
-            ),
-        });
-    }
-    state.insert(CODE_MAPPING, entry);
-    Ok(())
 }

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::formats::{
-    command, copy_folder, pipeline, refuse, refuse_with, succeed, succeed_with,
-};
+use crate::formats::{command, copy_folder, pipeline, refuse, refuse_with, succeed, succeed_with};
 use crate::running::{refused, s, succeeded};
 
 /// Puts the pipeline into a cache of hub models, with links to blobs as there.

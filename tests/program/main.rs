@@ -24,6 +24,7 @@ mod released;
 mod repeating;
 mod running;
 mod sampling;
+#[cfg(feature = "serve")]
 mod serve;
 mod surroundings;
 mod token_cache;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-
 use crate::running::{fixture, native_model, refuse, s, sample, succeed};
 
 #[test]

@@ -1,6 +1,5 @@
 //! Pictures of prompts through the real binary.
 
-
 use tempfile::TempDir;
 
 use crate::running::{files, fixture, native_model, refuse, s, sample, succeed};

@@ -8,6 +8,7 @@ pub mod plan;
 pub mod preview;
 pub mod session;
 pub mod start;
+mod start_weights;
 pub mod step;
 pub mod task;
 pub mod validation;

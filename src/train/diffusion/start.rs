@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::config::TrainConfig;
 use super::model::{build, TextTraining};
+use super::start_weights::StartWeights;
 use super::task::Frozen;
 use crate::checkpoint::clip::tower::read_text_tower;
 use crate::checkpoint::config_file::differences;
@@ -17,8 +18,8 @@ use crate::checkpoint::{
 };
 use crate::model::{ModelConfig, NullText};
 use crate::pipeline::LoadedCodec;
-use crate::torch::params::{is_placeholder, placeholder, Placeholders, RandomWeights};
-use crate::torch::{Init, WeightSource};
+use crate::torch::params::{Placeholders, RandomWeights};
+use crate::torch::WeightSource;
 use crate::train::engine::RunState;
 use crate::train::TrainError;
 use crate::transformer::config::IndexEmbedding;
@@ -243,11 +244,7 @@ impl InitialModel {
     pub fn sizes(&self, config: &TrainConfig) -> Result<(u64, u64), TrainError> {
         let Checkpoint { state, path, .. } = &self.checkpoint;
         let loader = Loader::without_reading(state, path);
-        let source = StartWeights {
-            loader: &loader,
-            drawn: &Placeholders,
-            start: self,
-        };
+        let source = self.weights(&loader, &Placeholders);
         let (_, parameters) = build(self.model(), config.text, &source, Device::Cpu);
         finish(loader)?;
         let text = self.checkpoint.state.iter().filter(|(name, _)| {
@@ -256,6 +253,17 @@ impl InitialModel {
         });
         let frozen = text.map(|(_, entry)| entry.numel() as u64).sum();
         Ok((parameters.numel(), frozen))
+    }
+
+    fn weights<'a>(&self, loader: &'a Loader<'a>, drawn: &'a dyn WeightSource) -> StartWeights<'a> {
+        StartWeights {
+            loader,
+            drawn,
+            drawn_denoiser: self.random_denoiser,
+            drawn_text: self.random_text,
+            drawn_null: !self.checkpoint.state.contains(NULL_TEXT),
+            added_null_class: self.added_null_class,
+        }
     }
 
     /// Reads the weights to `device`; drawn ones follow `config.seed`. Returns the run's
@@ -271,11 +279,7 @@ impl InitialModel {
     ) -> Result<(RunState, Frozen), TrainError> {
         let Checkpoint { state, path, .. } = &self.checkpoint;
         let loader = Loader::new(state, path);
-        let source = StartWeights {
-            loader: &loader,
-            drawn: &RandomWeights,
-            start: self,
-        };
+        let source = self.weights(&loader, &RandomWeights);
         tch::manual_seed(config.seed as i64);
         let (parts, parameters) = build(self.model(), config.text, &source, device);
 
@@ -353,66 +357,5 @@ fn learn_null(config: &mut ModelConfig) -> bool {
             std::mem::replace(null, NullClass::Learned) != NullClass::Learned
         }
         _ => false,
-    }
-}
-
-/// How the weights are drawn that meet a text tower which is drawn too. Its features have
-/// unit norm, so that the usual N(0, 0.02²) would leave the text √C times weaker in the
-/// beginning than what else enters an attention. (The originals never draw a tower.)
-fn beside_drawn_text(name: &str, shape: &[i64], init: Init) -> Init {
-    let width = |dimension: usize| (shape[dimension] as f64).sqrt();
-    let meets_text = [".attn2.key.weight", ".attn2.value.weight"];
-    match init {
-        Init::Normal(std) if meets_text.iter().any(|end| name.ends_with(end)) => {
-            Init::Normal(std * width(1))
-        }
-        // As long as the features that it stands for.
-        Init::Normal(std) if name == NULL_TEXT => Init::Normal(std / width(1)),
-        other => other,
-    }
-}
-
-/// End of the name of a block's table of classes.
-const CLASS_TABLE: &str = ".ln2.emb.weight";
-
-/// Weights of the files where they are wanted from there, else drawn ones.
-struct StartWeights<'a> {
-    loader: &'a Loader<'a>,
-    /// Where the drawn ones come from.
-    drawn: &'a dyn WeightSource,
-    start: &'a InitialModel,
-}
-
-impl WeightSource for StartWeights<'_> {
-    fn weight(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
-        let random = if name.starts_with(CODEC) {
-            false
-        } else if name.starts_with(TEXT) {
-            self.start.random_text
-        } else {
-            let added = name == NULL_TEXT && !self.start.checkpoint.state.contains(NULL_TEXT);
-            self.start.random_denoiser || added
-        };
-        if self.start.added_null_class && name.ends_with(CLASS_TABLE) {
-            // Starts as the mean of the classes, which stood for "no class" before.
-            let rows = self.loader.weight(name, &[shape[0] - 1, shape[1]], init);
-            if is_placeholder(&rows) {
-                return placeholder(shape);
-            }
-            let mean = rows.mean_dim(0, true, rows.kind()); // [1, D]
-            return Tensor::cat(&[rows, mean], 0);
-        }
-        let InitialModel {
-            random_denoiser,
-            random_text,
-            ..
-        } = self.start;
-        match (random, *random_denoiser && *random_text) {
-            (false, _) => self.loader.weight(name, shape, init),
-            (true, false) => self.drawn.weight(name, shape, init),
-            (true, true) => self
-                .drawn
-                .weight(name, shape, beside_drawn_text(name, shape, init)),
-        }
     }
 }
