@@ -8,7 +8,10 @@
 #include <torch/csrc/distributed/c10d/logger.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include <c10/util/Logging.h>
+
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 
@@ -61,6 +64,8 @@ extern "C" {
 char* vqd_store_new(const char* host, uint16_t port, bool hosts, int64_t timeout_ms,
                     intrusive_ptr<Store>** out, uint16_t* taken) {
   return guarded([&] {
+    // Exceptions say what libtorch's warnings of broken connections say, without a C++ stack.
+    if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 2;
     TCPStoreOptions options;
     options.port = port;
     options.isServer = hosts;
@@ -92,6 +97,31 @@ char* vqd_store_get(intrusive_ptr<Store>* store, const char* key, char** value, 
     std::copy(bytes.begin(), bytes.end(), *value);
     *length = bytes.size();
   });
+}
+
+char* vqd_store_has(intrusive_ptr<Store>* store, const char* key, bool* has) {
+  return guarded([&] { *has = (*store)->check({std::string(key)}); });
+}
+
+char* vqd_store_add(intrusive_ptr<Store>* store, const char* key, int64_t more, int64_t* sum) {
+  return guarded([&] { *sum = (*store)->add(key, more); });
+}
+
+// Sets what has no value yet; the answer is the value that it has then, for vqd_free.
+char* vqd_store_set_first(intrusive_ptr<Store>* store, const char* key, const uint8_t* value,
+                          size_t length, char** out, size_t* out_length) {
+  return guarded([&] {
+    const std::vector<uint8_t> wanted(value, value + length);
+    const auto bytes = (*store)->compareSet(key, std::vector<uint8_t>{}, wanted);
+    *out = static_cast<char*>(malloc(bytes.size() + 1));
+    std::copy(bytes.begin(), bytes.end(), *out);
+    *out_length = bytes.size();
+  });
+}
+
+// A connection of its own to the same store.
+char* vqd_store_clone(intrusive_ptr<Store>* store, intrusive_ptr<Store>** out) {
+  return guarded([&] { *out = new intrusive_ptr<Store>((*store)->clone()); });
 }
 
 void vqd_store_free(intrusive_ptr<Store>* store) { delete store; }

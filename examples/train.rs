@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use vqdiffusion::experiment::Experiment;
+use vqdiffusion::ranks::Ranks;
 use vqdiffusion::torch::runtime;
 use vqdiffusion::train::diffusion::session::Session;
-use vqdiffusion::train::engine::{Event, Ranks, Resume};
+use vqdiffusion::train::engine::{Event, Resume};
 use vqdiffusion::{DeviceChoice, Pipeline};
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -57,6 +57,7 @@ pub mod model;
 pub mod picture;
 pub mod pipeline;
 pub mod random;
+pub mod ranks;
 #[cfg(feature = "serve")]
 pub mod server;
 pub mod size;

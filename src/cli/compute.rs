@@ -5,6 +5,7 @@ use tch::Device;
 
 use crate::model::ModelConfig;
 use crate::pipeline::useful_threads;
+use crate::ranks;
 use crate::torch::device::{DeviceChoice, DeviceError};
 
 /// More than any machine has cores; the system may refuse to start as many.
@@ -22,12 +23,18 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// Sets the number of threads and returns the device, which is there.
+    /// Sets the number of threads and returns the device, which is there. Without a GPU's
+    /// number, one of several processes takes the GPU with its own number on this machine, or
+    /// the only one.
     pub fn set_up(&self) -> Result<Device, DeviceError> {
         if let Some(threads) = self.threads {
             tch::set_num_threads(threads.into());
         }
-        self.device.unwrap_or_else(DeviceChoice::best).available()
+        let device = self.device.unwrap_or_else(DeviceChoice::best).available()?;
+        match (device, ranks::local_rank()) {
+            (Device::Cuda(0), Some(rank)) => DeviceChoice::of_local_rank(rank)?.available(),
+            _ => Ok(device),
+        }
     }
 
     /// The number of threads that is asked for, else `usual`.

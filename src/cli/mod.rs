@@ -44,6 +44,7 @@ pub use failure::ReportingAllocator;
 
 use self::progress::say;
 use self::words::in_words;
+use crate::ranks;
 use crate::torch::cuda::CudaLibrary;
 use crate::torch::runtime;
 use crate::torch::terminate::on_terminate;
@@ -150,7 +151,7 @@ pub fn run() -> ExitCode {
             ExitCode::from(2)
         }
         Err(panic) => {
-            say(format_args!("error: {}", failure::of_panic(panic.as_ref())));
+            fail(&failure::of_panic(panic.as_ref()));
             ExitCode::from(2)
         }
     }
@@ -169,6 +170,13 @@ fn log_to_stderr(#[cfg_attr(not(feature = "serve"), allow(unused))] command: &Co
     logger.init();
 }
 
+/// Prints the error that the command ends with; one of several processes tells the others.
+fn fail(message: &str) {
+    if let Some(message) = ranks::fail(message) {
+        say(format_args!("error: {message}"));
+    }
+}
+
 /// Prints `error` and its causes, each once, with the fields that they name as `named`.
 fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
     let plain = |error: &dyn Error| named(&in_words(&failure::plain(&error.to_string())));
@@ -177,15 +185,16 @@ fn report(error: &(dyn Error + 'static), named: fn(&str) -> String) {
     if error.is::<std::io::Error>() {
         said = format!("standard output: {said}");
     }
-    say(format_args!("error: {said}"));
+    let mut lines = said.clone();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let text = plain(inner);
         if !said.contains(&text) {
-            say(format_args!("  caused by: {text}"));
+            lines += &format!("\n  caused by: {text}");
         }
         (said, cause) = (text, inner.source());
     }
+    fail(&lines);
 }
 
 fn dispatch(command: Command, cuda: &CudaLibrary) -> CliResult {

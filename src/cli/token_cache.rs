@@ -16,7 +16,7 @@ use super::CliResult;
 use crate::data::cache::{self, codec_identity, CacheRecipe, CacheWriter, CodeChoice, ShardReport};
 use crate::data::{CropRule, Dataset, Split, Transform};
 use crate::files::FolderLock;
-use crate::train::engine::Ranks;
+use crate::ranks::Ranks;
 
 #[derive(Args)]
 pub struct CacheArgs {

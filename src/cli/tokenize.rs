@@ -8,12 +8,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::codec_run::CodecArgs;
-use super::launch::LaunchArgs;
+use super::launch::{join, LaunchArgs};
 use super::token_cache::{self, CacheArgs};
 use super::CliResult;
 use crate::data::Dataset;
 use crate::files;
-use crate::train::engine::Ranks;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -57,7 +56,7 @@ pub fn run(args: &TokenizeArgs) -> CliResult {
     if let Some(code) = args.launch.run()? {
         return Ok(code);
     }
-    let ranks = Ranks::from_environment()?;
+    let ranks = join()?;
     if let [source] = args.codec.images.as_slice() {
         if Dataset::is_at(source) {
             let out = args.out.as_deref();

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
-use super::launch::LaunchArgs;
+use super::launch::{join, LaunchArgs};
 use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
@@ -17,7 +17,7 @@ use crate::train::diffusion::model::sizes;
 use crate::train::diffusion::plan::DiffusionPlan;
 use crate::train::diffusion::session::{open_start, DiffusionTraining, Session};
 use crate::train::diffusion::{LogLine, MODEL};
-use crate::train::engine::{Ended, Event, Ranks, Resume, Share};
+use crate::train::engine::{Ended, Event, Resume, Share};
 
 const HELP: &str = "\
 Examples:
@@ -62,11 +62,17 @@ pub fn run(args: &TrainArgs) -> CliResult {
     if let Some(path) = &args.init_from {
         experiment.weights.init_from = Some(path.clone());
     }
-    let resume = args.resume.clone().unwrap_or_default();
-    if !wanted.print_config && !args.print_plan {
-        if let Some(code) = args.launch.run()? {
-            return Ok(code);
-        }
+    let mut resume = args.resume.clone().unwrap_or_default();
+    if wanted.print_config || args.print_plan {
+        return print(experiment, &resume, args);
+    }
+    if let Some(code) = args.launch.run()? {
+        return Ok(code);
+    }
+    let ranks = join()?;
+    let device = args.compute.set_up()?;
+    if ranks.is_restart()? {
+        resume = resume.again(&experiment.train.folder, MODEL)?;
     }
     let resumed = match &resume {
         Resume::No => None,
@@ -75,26 +81,12 @@ pub fn run(args: &TrainArgs) -> CliResult {
     if resumed.is_none() {
         experiment.complete()?;
     }
-    if args.print_plan {
-        return print_plan(&experiment, resumed.as_deref(), args);
-    }
-    if wanted.print_config {
-        if resumed.is_some() || experiment.model.is_none() {
-            let (model, weights) = (experiment.model.as_ref(), &experiment.weights);
-            let text = experiment.train.text;
-            let start = open_start(model, weights, text, resumed.as_deref())?;
-            experiment.model = Some(start.model().clone());
-        }
-        return print_config(&experiment);
-    }
-    let device = args.compute.set_up()?;
     let Experiment {
         model,
         weights,
         data,
         train,
     } = &experiment;
-    let ranks = Ranks::from_environment()?;
     // Of several processes one speaks.
     let speaks = ranks.is_first();
     let session = Session::open(model.as_ref(), weights, data, train, &resume, device, ranks)?;
@@ -147,6 +139,27 @@ pub fn run(args: &TrainArgs) -> CliResult {
     }
 }
 
+/// What `--print-plan` and `--print-config` do.
+fn print(mut experiment: Experiment, resume: &Resume, args: &TrainArgs) -> CliResult {
+    let resumed = match resume {
+        Resume::No => None,
+        resume => resume.checkpoint(&experiment.train.folder, MODEL)?,
+    };
+    if resumed.is_none() {
+        experiment.complete()?;
+    }
+    if args.print_plan {
+        return print_plan(&experiment, resumed.as_deref(), args);
+    }
+    if resumed.is_some() || experiment.model.is_none() {
+        let (model, weights) = (experiment.model.as_ref(), &experiment.weights);
+        let text = experiment.train.text;
+        let start = open_start(model, weights, text, resumed.as_deref())?;
+        experiment.model = Some(start.model().clone());
+    }
+    print_config(&experiment)
+}
+
 /// What `--print-plan` does.
 fn print_plan(experiment: &Experiment, resumed: Option<&Path>, args: &TrainArgs) -> CliResult {
     let config = &experiment.train;
@@ -159,7 +172,7 @@ fn print_plan(experiment: &Experiment, resumed: Option<&Path>, args: &TrainArgs)
             of_file.model()
         }
     };
-    let processes = args.launch.processes();
+    let processes = args.launch.processes()?;
     let (trained, frozen) = sizes(model, config.text);
     let plan = DiffusionPlan {
         config,

@@ -8,14 +8,15 @@ use clap::Args;
 
 use super::compute::ComputeArgs;
 use super::experiment_args::{print_config, ExperimentArgs};
-use super::launch::LaunchArgs;
+use super::launch::{join, LaunchArgs};
 use super::progress::{say, ProgressDisplay};
 use super::signals::{stop_on_signals, STOPPED};
 use super::CliResult;
 use crate::experiment::codec::CodecExperiment;
+use crate::ranks::Ranks;
 use crate::train::codec::session::{open, CodecTraining};
 use crate::train::codec::{CodecLine, MODEL};
-use crate::train::engine::{Ended, Event, Ranks, Resume};
+use crate::train::engine::{Ended, Event, Resume};
 
 const HELP: &str = "\
 Examples:
@@ -70,9 +71,12 @@ pub fn run(args: &TrainCodecArgs) -> CliResult {
     if let Some(code) = args.launch.run()? {
         return Ok(code);
     }
+    let ranks = join()?;
     let device = args.compute.set_up()?;
+    if ranks.is_restart()? {
+        resume = resume.again(&experiment.train.folder, MODEL)?;
+    }
     let CodecExperiment { codec, data, train } = &experiment;
-    let ranks = Ranks::from_environment()?;
     // Of several processes one speaks.
     let speaks = ranks.is_first();
     let stop = stop_on_signals()?;

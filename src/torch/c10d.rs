@@ -1,7 +1,8 @@
 //! PyTorch's c10d: the store that processes meet in, collective operations over Gloo, and the
 //! Reducer, the engine of DistributedDataParallel.
 
-use std::ffi::{c_char, c_int, c_void, CString};
+use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tch::Tensor;
@@ -34,6 +35,17 @@ extern "C" {
         value: *mut *mut c_char,
         length: *mut usize,
     ) -> *mut c_char;
+    fn vqd_store_has(store: Handle, key: *const c_char, has: *mut bool) -> *mut c_char;
+    fn vqd_store_add(store: Handle, key: *const c_char, more: i64, sum: *mut i64) -> *mut c_char;
+    fn vqd_store_set_first(
+        store: Handle,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+        out: *mut *mut c_char,
+        out_length: *mut usize,
+    ) -> *mut c_char;
+    fn vqd_store_clone(store: Handle, out: *mut Handle) -> *mut c_char;
     fn vqd_store_free(store: Handle);
     fn vqd_group_new(store: Handle, rank: c_int, count: c_int, out: *mut Handle) -> *mut c_char;
     fn vqd_group_name(group: Handle, name: *const c_char) -> *mut c_char;
@@ -42,6 +54,8 @@ extern "C" {
         store: Handle,
         rank: c_int,
         count: c_int,
+        interfaces: *const c_char,
+        address: *const c_char,
         timeout_ms: i64,
     ) -> *mut c_char;
     fn vqd_group_free(group: Handle);
@@ -97,14 +111,29 @@ fn pointers(tensors: &[&Tensor]) -> Vec<*mut C_tensor> {
 /// Values by name that all processes see, over TCP.
 pub struct Store(Handle);
 
+// SAFETY: a store has no ties to the thread that made it; one thread at a time uses it.
+unsafe impl Send for Store {}
+
 impl Store {
-    /// A store in this process, at a free port, which is returned.
+    /// A store in this process at `port`, or at a free one for 0; with the port that it has.
     ///
     /// # Errors
     ///
     /// No port to be had.
-    pub fn host(timeout: Duration) -> Result<(Self, u16), C10dError> {
-        Self::new("127.0.0.1", 0, true, timeout)
+    pub fn host(port: u16, timeout: Duration) -> Result<(Self, u16), C10dError> {
+        Self::new("127.0.0.1", port, true, timeout)
+    }
+
+    /// A connection of its own to the same store, for another thread.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer.
+    pub fn again(&self) -> Result<Self, C10dError> {
+        let mut out = std::ptr::null_mut();
+        // SAFETY: the handle is the store's own, the answer goes to a place that lives.
+        checked(unsafe { vqd_store_clone(self.0, &mut out) })?;
+        Ok(Store(out))
     }
 
     /// The store at this place, or one in this process if it `hosts` it.
@@ -131,7 +160,7 @@ impl Store {
         Ok((Store(out), taken))
     }
 
-    /// The same store with `prefix` before every name.
+    /// The same store with `prefix` and a slash before every name.
     pub fn below(&self, prefix: &str) -> Result<Self, C10dError> {
         let (prefix, mut out) = (text(prefix)?, std::ptr::null_mut());
         // SAFETY: the handle is the store's own, the name ends with a zero.
@@ -150,11 +179,51 @@ impl Store {
         let (name, mut value, mut length) = (text(name)?, std::ptr::null_mut(), 0);
         // SAFETY: the handle is the store's own, the answers go to places that live.
         checked(unsafe { vqd_store_get(self.0, name.as_ptr(), &mut value, &mut length) })?;
-        // SAFETY: on success there are that many bytes, which are ours to free.
-        let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), length) }.to_vec();
-        // SAFETY: the shim allocated it, and nothing reads it behind this.
-        unsafe { vqd_free(value) };
-        Ok(bytes)
+        // SAFETY: on success there are that many bytes of the shim's.
+        Ok(unsafe { taken(value, length) })
+    }
+
+    /// The value of `name` if it has one.
+    pub fn try_get(&self, name: &str) -> Result<Option<Vec<u8>>, C10dError> {
+        let (c_name, mut has) = (text(name)?, false);
+        // SAFETY: the handle is the store's own, the answer goes to a place that lives.
+        checked(unsafe { vqd_store_has(self.0, c_name.as_ptr(), &mut has) })?;
+        has.then(|| self.get(name)).transpose()
+    }
+
+    /// Gives `name` this value if it has none, and returns the one that it has then.
+    pub fn set_first(&self, name: &str, value: &[u8]) -> Result<Vec<u8>, C10dError> {
+        let (name, mut out, mut length) = (text(name)?, std::ptr::null_mut(), 0);
+        // SAFETY: the handle is the store's own, the value has that many bytes, the answers go
+        // to places that live.
+        checked(unsafe {
+            let (name, bytes) = (name.as_ptr(), value.as_ptr());
+            vqd_store_set_first(self.0, name, bytes, value.len(), &mut out, &mut length)
+        })?;
+        // SAFETY: on success there are that many bytes of the shim's.
+        Ok(unsafe { taken(out, length) })
+    }
+
+    /// Adds to the number `name`, which begins with 0, and returns the sum.
+    pub fn add(&self, name: &str, more: i64) -> Result<i64, C10dError> {
+        let (name, mut sum) = (text(name)?, 0);
+        // SAFETY: the handle is the store's own, the answer goes to a place that lives.
+        checked(unsafe { vqd_store_add(self.0, name.as_ptr(), more, &mut sum) })?;
+        Ok(sum)
+    }
+}
+
+/// The bytes that the shim allocated, which are freed.
+///
+/// # Safety
+///
+/// There are `length` bytes at `value`, and nothing reads them behind this.
+unsafe fn taken(value: *mut c_char, length: usize) -> Vec<u8> {
+    // SAFETY: the caller vouches for them.
+    unsafe {
+        let bytes = std::slice::from_raw_parts(value.cast::<u8>(), length).to_vec();
+        vqd_free(value);
+        bytes
     }
 }
 
@@ -174,7 +243,8 @@ pub struct Group {
 
 impl Group {
     /// The group of `count` processes that meet in `store`. An operation that some of them do
-    /// not come to fails after `timeout`.
+    /// not come to fails after `timeout`. They connect over the network interfaces that
+    /// `GLOO_SOCKET_IFNAME` names, or the one that has `address`.
     ///
     /// # Errors
     ///
@@ -183,6 +253,7 @@ impl Group {
         store: &Store,
         rank: usize,
         count: usize,
+        address: IpAddr,
         timeout: Duration,
     ) -> Result<Self, C10dError> {
         let (ours, all) = (rank as c_int, count as c_int);
@@ -194,10 +265,18 @@ impl Group {
             rank,
             count,
         };
-        let below = store.below("cpu/")?;
+        let below = store.below("cpu")?;
         let timeout = milliseconds(timeout);
-        // SAFETY: both handles live.
-        checked(unsafe { vqd_gloo_attach(handle, below.0, ours, all, timeout) })?;
+        let interfaces = std::env::var("GLOO_SOCKET_IFNAME").ok();
+        let interfaces = interfaces.filter(|names| !names.is_empty());
+        let interfaces = interfaces.as_deref().map(text).transpose()?;
+        let interfaces = interfaces.as_deref().map_or(std::ptr::null(), CStr::as_ptr);
+        let address = text(&address.to_string())?;
+        let address = address.as_ptr();
+        // SAFETY: both handles live, and so do the names, which end with a zero.
+        checked(unsafe {
+            vqd_gloo_attach(handle, below.0, ours, all, interfaces, address, timeout)
+        })?;
         let name = text("training")?;
         // SAFETY: the handle lives, the name ends with a zero.
         checked(unsafe { vqd_group_name(handle, name.as_ptr()) })?;

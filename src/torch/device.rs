@@ -20,6 +20,11 @@ pub enum DeviceError {
     NoCuda(String),
     #[error("device 'cuda:{index}' does not exist: {count} CUDA device(s) are visible")]
     OutOfRange { index: usize, count: i64 },
+    #[error(
+        "the process {local_rank} of this machine (LOCAL_RANK) has no CUDA device: {count} are \
+         visible"
+    )]
+    TooFew { local_rank: usize, count: i64 },
     #[error("number format '{0}' is not known (expected f32, bf16 or f16)")]
     Precision(String),
 }
@@ -53,6 +58,20 @@ impl DeviceChoice {
     /// CUDA when there is one, else the CPU.
     pub fn best() -> Self {
         DeviceChoice(Device::cuda_if_available())
+    }
+
+    /// The CUDA device of the process with this number on its machine.
+    ///
+    /// # Errors
+    ///
+    /// Fewer devices than processes, but for one: a launcher may show each process its own.
+    pub fn of_local_rank(local_rank: usize) -> Result<Self, DeviceError> {
+        let count = tch::Cuda::device_count();
+        match count {
+            1 => Ok(DeviceChoice(Device::Cuda(0))),
+            _ if (local_rank as i64) < count => Ok(DeviceChoice(Device::Cuda(local_rank))),
+            _ => Err(DeviceError::TooFew { local_rank, count }),
+        }
     }
 
     /// Checks that the device is really there.

@@ -10,7 +10,7 @@ use crate::clip::TokenizerError;
 use crate::config_error::ConfigError;
 use crate::data::DataError;
 use crate::files::FileError;
-use crate::torch::c10d::C10dError;
+use crate::ranks::RanksError;
 use crate::torch::device::{DeviceChoice, DeviceError};
 use crate::train::engine::manifest::ManifestError;
 
@@ -121,9 +121,8 @@ pub enum TrainError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
 
-    /// Of the processes that train together, one is gone or does not answer.
-    #[error("the processes of this run cannot go on together: {0}")]
-    Ranks(#[source] C10dError),
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
 
     #[error(transparent)]
     Device(#[from] DeviceError),

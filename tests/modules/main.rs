@@ -11,6 +11,7 @@ mod drawn;
 mod files;
 mod moments;
 mod numbers;
+mod places;
 mod preprocessing;
 mod random;
 mod recipe;

@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicBool;
 use tch::Tensor;
 use tempfile::TempDir;
 use vqdiffusion::experiment::codec::CodecExperiment;
+use vqdiffusion::ranks::Ranks;
 use vqdiffusion::torch::host::values;
 use vqdiffusion::train::codec::session;
 use vqdiffusion::train::codec::CodecTask;
-use vqdiffusion::train::engine::{Ranks, Resume, Run, Task};
+use vqdiffusion::train::engine::{Resume, Run, Task};
 
 use crate::codec_training::prepared;
 use crate::running::succeed;

@@ -11,15 +11,15 @@ use self::pictures::{make_pictures, Outputs};
 use self::plan::{planned, repeated};
 use super::out_folder;
 use super::CliResult;
+use crate::cli::launch::join;
 use crate::pipeline::Pipeline;
 use crate::torch::device::use_deterministic_operators;
-use crate::train::engine::Ranks;
 
 pub fn run(args: &SampleArgs) -> CliResult {
     if let Some(code) = args.launch.run()? {
         return Ok(code);
     }
-    let ranks = Ranks::from_environment()?;
+    let ranks = join()?;
     if args.trace.is_some() && !ranks.is_alone() {
         let problem = format!(
             "--trace is for one process, but there are {}",

@@ -15,7 +15,7 @@ use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
 use crate::pipeline::{label, Film, Maker, Pipeline, Request, Subject, Trace};
-use crate::train::engine::Ranks;
+use crate::ranks::Ranks;
 
 /// Shown for this long, a frame of an animation.
 const DELAY: Duration = Duration::from_millis(120);

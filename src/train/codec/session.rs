@@ -14,10 +14,11 @@ use super::weights::CodecWeights;
 use super::MODEL;
 use crate::checkpoint::{CodecFile, OpenOptions};
 use crate::codec::CodecConfig;
+use crate::ranks::Ranks;
 use crate::train::engine::log::JSON_LINES;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
-use crate::train::engine::{Ranks, Run, RunFolder, RunState, Share, Task};
+use crate::train::engine::{Run, RunFolder, RunState, Share, Task};
 use crate::train::TrainError;
 
 /// A run that is ready to train.

@@ -25,9 +25,10 @@ use crate::codec::Rounding;
 use crate::data::{Fingerprint, PictureLoader};
 use crate::files::{self, FileError, NewFile};
 use crate::picture::{psnr, Picture};
+use crate::ranks::Ranks;
 use crate::torch::host::values;
 use crate::train::engine::checkpoint::{fill_from, read};
-use crate::train::engine::{Better, Measure, Ranks, RunState, Task};
+use crate::train::engine::{Better, Measure, RunState, Task};
 use crate::train::TrainError;
 
 /// The pictures of a run.

@@ -13,9 +13,10 @@ use crate::checkpoint::{Entry, LoadError, StateDict};
 use crate::codec::codebook::EmaCodebook;
 use crate::codec::{CodecConfig, ImageCodec};
 use crate::random::{sample_generator, unit, TrainingDraw};
+use crate::ranks::Ranks;
 use crate::torch::params::RandomWeights;
 use crate::torch::{Init, Params, WeightSource};
-use crate::train::engine::{Parameters, Ranks, TrainableWeights};
+use crate::train::engine::{Parameters, TrainableWeights};
 use crate::train::TrainError;
 
 /// Vectors per entry that k-means is given.
@@ -277,7 +278,7 @@ impl CodecWeights {
     /// Gives all processes the codebook of the first.
     pub(super) fn share_codebook(&self, ranks: &Ranks) -> Result<(), TrainError> {
         let tensors = self.codebook_tensors().map(|(_, tensor)| tensor);
-        ranks.share_of_first(&tensors)
+        Ok(ranks.share_of_first(&tensors)?)
     }
 
     /// The codebook's tensors, as they are called below `quantize`.

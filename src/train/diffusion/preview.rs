@@ -12,9 +12,9 @@ use crate::checkpoint::{Checkpoint, OpenOptions};
 use crate::config_error::ConfigError;
 use crate::picture::{sheet, Picture, Row};
 use crate::pipeline::{label, Pipeline, Request, SamplingStep, Subject};
+use crate::ranks::Ranks;
 use crate::torch::device::Precision;
 use crate::train::engine::range::{check_counts, check_most, MOST_STEPS, MOST_TOGETHER};
-use crate::train::engine::Ranks;
 use crate::train::TrainError;
 use crate::transformer::Conditioning;
 

@@ -14,9 +14,10 @@ use super::task::{DiffusionTask, RunData};
 use super::MODEL;
 use crate::data::Split;
 use crate::model::ModelConfig;
+use crate::ranks::Ranks;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
-use crate::train::engine::{Ranks, Run, RunFolder, Share, Task};
+use crate::train::engine::{Run, RunFolder, Share, Task};
 use crate::train::TrainError;
 
 /// Everything that a run needs, opened and checked; the weights are not read yet.

@@ -21,11 +21,12 @@ use crate::diffusion::{Objective, Schedule};
 use crate::model::ModelConfig;
 use crate::picture::Picture;
 use crate::random::{training_uniform, TrainingDraw};
+use crate::ranks::Ranks;
 use crate::torch::device::Precision;
 use crate::torch::host::values;
 use crate::torch::Params;
 use crate::train::engine::checkpoint::numbers;
-use crate::train::engine::{Better, Measure, Ranks, RunState, Task};
+use crate::train::engine::{Better, Measure, RunState, Task};
 use crate::train::TrainError;
 
 /// The frozen parts of a model in training.

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use crate::data::Batch;
 use crate::diffusion::objective::Terms;
-use crate::train::engine::Ranks;
+use crate::ranks::Ranks;
 use crate::train::TrainError;
 
 /// Estimate of Σ_t L_t in nats per token, without the constant L_T: what `best` is chosen by.

@@ -7,18 +7,15 @@
 //! on from a checkpoint as if it had never ended.
 
 pub mod checkpoint;
-pub mod division;
 pub mod ema;
 pub mod folder;
 pub mod growing;
-pub mod launch;
 pub mod learning_rate;
 pub mod log;
 pub mod manifest;
 pub mod optimizer;
 pub mod parameters;
 pub mod range;
-pub mod ranks;
 pub mod recipe;
 pub mod resume;
 pub mod rules;
@@ -32,7 +29,6 @@ pub mod tensorboard;
 
 pub use folder::{RunFolder, SavedStep};
 pub use parameters::{Parameters, TrainableWeights};
-pub use ranks::Ranks;
 pub use recipe::Recipe;
 pub use resume::Resume;
 pub use rules::Rules;

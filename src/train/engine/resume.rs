@@ -34,6 +34,19 @@ impl FromStr for Resume {
 }
 
 impl Resume {
+    /// What a run in `folder` goes on from that its launcher has started anew: its newest
+    /// checkpoint, or what it began with where it has none yet.
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be read.
+    pub fn again(self, folder: &Path, model: &str) -> Result<Self, TrainError> {
+        Ok(match newest(folder, model)? {
+            Some(_) => Resume::Auto,
+            None => self,
+        })
+    }
+
     /// The checkpoint that the run in `folder`, whose model files have the name `model`, goes
     /// on from.
     ///

@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 use tch::Tensor;
 
-use super::ranks::Ranks;
 use super::state::RunState;
 use crate::checkpoint::{StateDict, WriteError};
 use crate::data::Fingerprint;
 use crate::picture::Picture;
+use crate::ranks::Ranks;
 use crate::train::TrainError;
 
 /// Whether a larger or a smaller value is better.

@@ -10,9 +10,10 @@ use vqdiffusion::checkpoint::native;
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::experiment::Experiment;
+use vqdiffusion::ranks::Ranks;
 use vqdiffusion::train::diffusion::line::Speed;
 use vqdiffusion::train::diffusion::{DiffusionTask, InitialModel, RunData, WeightsConfig};
-use vqdiffusion::train::engine::{Ranks, Run, RunFolder, Task};
+use vqdiffusion::train::engine::{Run, RunFolder, Task};
 use vqdiffusion::train::{TextTraining, TrainConfig};
 
 use crate::train::place::{model, text_model, write_model, write_tokens, Workplace};

@@ -9,12 +9,13 @@ use tempfile::TempDir;
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::data::{Samples, TokenLoader};
 use vqdiffusion::pipeline::Pipeline;
+use vqdiffusion::ranks::Ranks;
 use vqdiffusion::torch::device::Precision;
 use vqdiffusion::train::diffusion::line::Speed;
 use vqdiffusion::train::diffusion::{DiffusionTask, InitialModel, RunData, WeightsConfig, MODEL};
 use vqdiffusion::train::engine::checkpoint::newest;
 use vqdiffusion::train::engine::folder::saved_steps;
-use vqdiffusion::train::engine::{CheckpointConfig, Ranks, Run, RunFolder, SavedStep, Task};
+use vqdiffusion::train::engine::{CheckpointConfig, Run, RunFolder, SavedStep, Task};
 use vqdiffusion::train::{TextTraining, TrainConfig, TrainError};
 
 use crate::train::place::{

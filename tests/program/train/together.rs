@@ -8,6 +8,7 @@ use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::data::{Samples, TokenLoader};
+use vqdiffusion::ranks::Ranks;
 use vqdiffusion::torch::c10d::Store;
 use vqdiffusion::torch::device::Precision;
 use vqdiffusion::train::diffusion::config::TrainConfig;
@@ -16,7 +17,7 @@ use vqdiffusion::train::diffusion::model::TextTraining;
 use vqdiffusion::train::diffusion::start::{InitialModel, WeightsConfig};
 use vqdiffusion::train::diffusion::task::{DiffusionTask, RunData};
 use vqdiffusion::train::engine::{
-    GradientFormat, Parameters, Ranks, Run, RunFolder, Settings, Share, Task,
+    GradientFormat, Parameters, Run, RunFolder, Settings, Share, Task,
 };
 
 use crate::train::place::{text_model, write_model, write_tokens};
@@ -24,7 +25,7 @@ use crate::train::place::{text_model, write_model, write_tokens};
 /// What `work` gives in each of `count` processes, by rank.
 pub fn together<R: Send>(count: usize, work: impl Fn(Ranks) -> R + Sync) -> Vec<R> {
     const PATIENCE: Duration = Duration::from_secs(60);
-    let (_store, port) = Store::host(PATIENCE).expect("a store");
+    let (_store, port) = Store::host(0, PATIENCE).expect("a store");
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count)

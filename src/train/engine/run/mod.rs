@@ -3,17 +3,17 @@
 mod step;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::{self, Contents};
 use super::folder::{saved_steps, RunFolder, SavedStep};
 use super::log::{sheet_name, Interval, Log};
-use super::ranks::Ranks;
 use super::settings::Settings;
 use super::share::Share;
 use super::state::RunState;
 use super::task::Task;
 use crate::data::Fingerprint;
+use crate::ranks::Ranks;
 use crate::train::TrainError;
 
 /// What the run tells while it goes on.
@@ -162,9 +162,14 @@ impl<T: Task> Run<T> {
             true => Log::open(&self.folder.path, self.state.step)?,
             false => Log::of_another(),
         };
+        self.ranks.begun()?;
         let ended = self.train_with(&mut log, stop, observe);
         log.finish();
-        ended
+        let ended = ended?;
+        if ended == Ended::Stopped {
+            self.ranks.check_store()?;
+        }
+        Ok(ended)
     }
 
     fn train_with(
@@ -245,7 +250,7 @@ impl<T: Task> Run<T> {
 
     /// Whether any process was asked to stop.
     fn is_asked(&self, stop: &AtomicBool) -> Result<bool, TrainError> {
-        self.ranks.any(stop.load(Ordering::Relaxed))
+        Ok(self.ranks.any_stops(stop)?)
     }
 
     /// Whether this is so in the first process, which alone writes.
@@ -319,7 +324,7 @@ impl<T: Task> Run<T> {
     }
 
     /// Writes the checkpoint of the state at hand into the run's folder; of several processes
-    /// the first does.
+    /// the first does, and the others wait for it, as they may end then.
     ///
     /// # Errors
     ///
@@ -329,7 +334,10 @@ impl<T: Task> Run<T> {
         validation: Option<f64>,
         validation_due: bool,
     ) -> Result<SavedStep, TrainError> {
+        let weights = self.state.parameters.tensors.values();
+        self.ranks.check_same(weights, self.state.step)?;
         if !self.ranks.is_first() {
+            self.ranks.wait_for_all()?;
             self.saved = Some(self.state.step);
             return Ok(self.folder.at_step(self.state.step));
         }
@@ -349,6 +357,7 @@ impl<T: Task> Run<T> {
             })?;
         self.saved = Some(saved.step);
         self.task.publish(&self.folder.path, &saved.path)?;
+        self.ranks.wait_for_all()?;
         Ok(saved)
     }
 }

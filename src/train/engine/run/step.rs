@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use tch::Tensor;
 
+use super::super::settings::GradientFormat;
 use super::super::share::Share;
 use super::super::state::RunState;
 use super::super::task::Task;
@@ -26,7 +27,7 @@ impl<T: Task> Run<T> {
             accumulation: parts,
         } = self.share;
         let size = batch_size as u64;
-        if !self.ranks.has_begun() {
+        if !self.ranks.averages_gradients() {
             let part = own.start..own.start + size;
             if self.begin_together(samples.clone(), part, stop)?.is_break() {
                 return Ok(None);
@@ -106,7 +107,9 @@ impl<T: Task> Run<T> {
         let RunState {
             parameters, ema, ..
         } = &self.state;
-        self.ranks.begin(parameters, self.settings.gradients)?;
+        let weights: Vec<&Tensor> = parameters.tensors.values().collect();
+        let bf16 = self.settings.gradients == GradientFormat::Bf16;
+        self.ranks.average_gradients(&weights, bf16)?;
         if let Some(ema) = ema {
             let averages: Vec<&Tensor> = ema.tensors.values().collect();
             self.ranks.share_of_first(&averages)?;

@@ -4,9 +4,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::ranks::Ranks;
+use super::{Ranks, RanksError};
 use crate::torch::host::values;
-use crate::train::TrainError;
 
 /// Bytes before those of an item: its number and its length.
 const HEADER: usize = 16;
@@ -23,7 +22,7 @@ impl Ranks {
     /// # Errors
     ///
     /// A process that is gone.
-    pub fn numbers_of_all(&self, own: &[f64]) -> Result<Vec<f64>, TrainError> {
+    pub fn numbers_of_all(&self, own: &[f64]) -> Result<Vec<f64>, RanksError> {
         let own = Tensor::from_slice(own).to_kind(Kind::Double);
         Ok(values(&self.summed(&own)?))
     }
@@ -37,7 +36,7 @@ impl Ranks {
     pub fn items_of_all(
         &self,
         mut own: Vec<(usize, Vec<u8>)>,
-    ) -> Result<Vec<(usize, Vec<u8>)>, TrainError> {
+    ) -> Result<Vec<(usize, Vec<u8>)>, RanksError> {
         if self.is_alone() {
             own.sort_by_key(|(number, _)| *number);
             return Ok(own);
