@@ -43,7 +43,18 @@ fn main() {
         .file("csrc/vqd_ops.cpp")
         .file("csrc/terminate.cpp")
         .file("csrc/vqd_c10d.cpp")
+        .file("csrc/vqd_attention.cpp")
         .compile("vqd_ops");
+    // Free of libtorch's headers, and worth optimising in every profile.
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .opt_level(3)
+        .debug(false)
+        .file("csrc/attention_forward.cpp")
+        .file("csrc/attention_backward.cpp")
+        .compile("vqd_attention_kernel");
     // Only this file sees the stand-ins for gloo's headers.
     shim()
         .flag("-isystem")

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::config::DenoiserConfig;
 use super::embedding::gather_positions;
-use crate::torch::attention::{attend, mean_weights, thirds, Mask};
+use crate::torch::attention::{attend, attend_joined, mean_weights, thirds, Mask};
 use crate::torch::{Linear, Params};
 
 /// Self-attention over the image tokens.
@@ -55,20 +55,28 @@ impl SelfAttention {
             Some(positions) => gather_positions(x, positions),
             None => x.shallow_clone(),
         };
-        let [q, k, v] = match &self.projections {
-            Projections::Separate(layers) if positions.is_none() && !layers[0].is_packed() => {
-                thirds(&Linear::joined(&layers.each_ref()).forward(x))
-            }
-            Projections::Separate([query, key, value]) => {
-                [query.forward(&at(x)), key.forward(x), value.forward(x)]
-            }
-            Projections::Joined(joined) => {
+        let h = match (&self.projections, positions) {
+            (Projections::Joined(joined), None) => self.attend_joined(&joined.forward(x)),
+            (Projections::Joined(joined), Some(_)) => {
                 let [q, k, v] = thirds(&joined.forward(x));
-                [at(&q), k, v]
+                self.attend(&at(&q), &k, &v)
+            }
+            (Projections::Separate(layers), None) if !layers[0].is_packed() => {
+                self.attend_joined(&Linear::joined(&layers.each_ref()).forward(x))
+            }
+            (Projections::Separate([query, key, value]), _) => {
+                self.attend(&query.forward(&at(x)), &key.forward(x), &value.forward(x))
             }
         };
-        let h = attend(&q, &k, &v, self.heads, Mask::Nothing);
         self.proj.forward_add(&h, &at(residual))
+    }
+
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        attend(q, k, v, self.heads, Mask::Nothing)
+    }
+
+    fn attend_joined(&self, qkv: &Tensor) -> Tensor {
+        attend_joined(qkv, self.heads, Mask::Nothing)
     }
 }
 

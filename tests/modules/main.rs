@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bound;
+mod attention;
 mod checkpoint_hostile;
 mod checkpoint_values;
 mod codebook;
