@@ -1,5 +1,5 @@
 //! Attention at the shapes of a guided step, one picture, with its backward pass, against
-//! libtorch's `scaled_dot_product_attention` and the rate of a matrix product in the same run:
+//! libtorch's `scaled_dot_product_attention` and the rate of a linear layer in the same run:
 //! `cargo bench --bench attention -- --threads 2`.
 //!
 //! Prints a line of JSON a shape and number format: milliseconds, the best of alternating
@@ -12,6 +12,7 @@ use std::time::Instant;
 use clap::Parser;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::torch::attention::{attend, Mask};
+use vqdiffusion::torch::Linear;
 
 #[derive(Parser)]
 struct Args {
@@ -97,11 +98,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let randn = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
         let dtype = if kind == Kind::Float { "f32" } else { "bf16" };
 
-        let (x, w) = (randn(&[2048, 1024]), randn(&[4096, 1024]));
+        let bias = Tensor::zeros([4096], (kind, Device::Cpu));
+        let mut layer = Linear::from_tensors(randn(&[4096, 1024]), bias);
+        layer.pack();
+        let x = randn(&[2048, 1024]);
         let product = (0..args.repeats.max(1))
             .map(|_| {
                 let began = Instant::now();
-                let _ = x.linear(&w, None::<&Tensor>);
+                let _ = tch::no_grad(|| layer.forward(&x));
                 began.elapsed().as_secs_f64()
             })
             .fold(f64::INFINITY, f64::min);

@@ -68,6 +68,9 @@ struct Args {
     /// Also time the decoding of one batch by the f8 codec.
     #[arg(long)]
     decode: bool,
+    /// Number format of that.
+    #[arg(long, default_value = "f32")]
+    decode_dtype: Precision,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -161,7 +164,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let times: Vec<f64> = (0..4)
             .map(|_| {
                 let began = Instant::now();
-                let _ = codec.decode(&tokens, config.grid);
+                let _ = codec.decode_in(&tokens, config.grid, args.decode_dtype);
                 synchronize(device);
                 began.elapsed().as_secs_f64()
             })

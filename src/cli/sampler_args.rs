@@ -63,6 +63,10 @@ pub struct SamplerArgs {
     /// Number format of the network [default: bf16 where the device computes in it natively, else f32].
     #[arg(long, value_parser = choices::precision())]
     dtype: Option<Precision>,
+
+    /// Number format of the codec's decoder [default: f32].
+    #[arg(long, value_parser = choices::precision())]
+    decode_dtype: Option<Precision>,
 }
 
 /// Two shares.
@@ -129,6 +133,9 @@ impl SamplerArgs {
                 purity: self.purity,
                 tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
             });
+        }
+        if let Some(precision) = self.decode_dtype {
+            options.decoding = precision;
         }
         options
     }

@@ -9,6 +9,7 @@ use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::layers::Conv;
 use super::quantizer::Quantizer;
+use crate::torch::device::Precision;
 use crate::torch::Params;
 
 /// How a channel value in 0…255 becomes 8 bits.
@@ -193,22 +194,51 @@ impl ImageCodec {
     /// Decoder output, about −1…1, not clamped: `tokens` `[B, L]` int64 below K,
     /// row-major over a grid of `grid` rows and columns → `[B, 3, H, W]`.
     pub fn decode_raw(&self, tokens: &Tensor, grid: [i64; 2]) -> Tensor {
+        // A channels-last map would take all layers to another, less exact group norm.
+        self.decoded(&self.embedded(tokens, grid).contiguous())
+    }
+
+    /// As [`decode_raw`](Self::decode_raw) with the decoder in `precision`, f32 → f32.
+    pub fn decode_raw_in(&self, tokens: &Tensor, grid: [i64; 2], precision: Precision) -> Tensor {
+        match precision {
+            Precision::F32 => self.decode_raw(tokens, grid),
+            // Channels last, which convolutions in 16 bits are fastest with.
+            _ => {
+                let z = self.embedded(tokens, grid).to_kind(precision.kind());
+                self.decoded(&z).to_kind(Kind::Float).contiguous()
+            }
+        }
+    }
+
+    /// Codebook rows of `tokens` `[B, L]` as a map `[B, E, h, w]` with its channels last.
+    fn embedded(&self, tokens: &Tensor, grid: [i64; 2]) -> Tensor {
         let full = match &self.mapping {
             Some(mapping) => mapping.reduced_to_full.take(tokens),
             None => tokens.shallow_clone(),
         };
-        let z = self.quantizer.embed(&full).transpose(1, 2); // [B, E, L]
-        let z = z.reshape([tokens.size()[0], -1, grid[0], grid[1]]); // [B, E, h, w]
+        let rows = self.quantizer.embed(&full); // [B, L, E]
+        rows.view([tokens.size()[0], grid[0], grid[1], -1])
+            .permute([0, 3, 1, 2])
+    }
 
-        // A channels-last map would take all layers to another, less exact group norm.
-        let z = z.contiguous();
-        self.decoder.forward(&self.post_quant_conv.forward(&z))
+    fn decoded(&self, z: &Tensor) -> Tensor {
+        self.decoder.forward(&self.post_quant_conv.forward(z))
     }
 
     /// Pictures as floats in 0…255: `[B, L]` → `[B, 3, H, W]`.
     pub fn decode(&self, tokens: &Tensor, grid: [i64; 2]) -> Tensor {
-        (self.decode_raw(tokens, grid).clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0
+        to_picture(&self.decode_raw(tokens, grid))
     }
+
+    /// As [`decode`](Self::decode) with the decoder in `precision`.
+    pub fn decode_in(&self, tokens: &Tensor, grid: [i64; 2], precision: Precision) -> Tensor {
+        to_picture(&self.decode_raw_in(tokens, grid, precision))
+    }
+}
+
+/// −1…1 to 0…255, what lies outside cut off.
+fn to_picture(x: &Tensor) -> Tensor {
+    (x.clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0
 }
 
 /// Floats in 0…255 to bytes: same shape, kind `Uint8`.

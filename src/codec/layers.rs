@@ -36,10 +36,11 @@ impl Conv {
         Conv::new(p, inputs, outputs, 1, 1, 0)
     }
 
-    /// `[B, in, H, W]` → `[B, out, H', W']`.
+    /// `[B, in, H, W]` → `[B, out, H', W']`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+        let [weight, bias] = [&self.weight, &self.bias].map(|w| w.to_kind(x.kind()));
+        x.conv2d(&weight, Some(&bias), stride, padding, [1, 1], 1)
     }
 }
 

@@ -33,7 +33,8 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Reads the weights of `checkpoint` to `device`; the denoiser computes in
-    /// `precision`, text tower and codec in f32.
+    /// `precision`, text tower and codec in f32 (the decoder where
+    /// [`PictureOptions::decoding`](super::PictureOptions) says nothing else).
     ///
     /// # Errors
     ///
@@ -149,6 +150,11 @@ impl Pipeline {
     /// Pictures as floats in 0…255: `tokens` `[B, L]` → `[B, 3, H, W]` on the CPU.
     /// On the CPU one after the other, so that a picture does not depend on its batch.
     pub fn decode(&self, tokens: &Tensor) -> Tensor {
+        self.decode_in(tokens, Precision::F32)
+    }
+
+    /// As [`decode`](Self::decode) with the decoder in `precision`.
+    pub fn decode_in(&self, tokens: &Tensor, precision: Precision) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         let grid = self.config.denoiser.grid;
         let group = match self.device {
@@ -158,16 +164,17 @@ impl Pipeline {
         let pictures: Vec<Tensor> = tokens
             .split(group, 0)
             .iter()
-            .map(|tokens| self.codec.decode(tokens, grid).to_device(Device::Cpu))
+            .map(|tokens| self.codec.decode_in(tokens, grid, precision))
+            .map(|picture| picture.to_device(Device::Cpu))
             .collect();
         Tensor::cat(&pictures, 0)
     }
 
-    /// Pictures of unfinished states: as [`decode`](Self::decode), with the cells of
+    /// Pictures of unfinished states: as [`decode_in`](Self::decode_in), with the cells of
     /// masked tokens in mid grey.
-    pub fn decode_partial(&self, tokens: &Tensor) -> Tensor {
+    pub fn decode_partial(&self, tokens: &Tensor, precision: Precision) -> Tensor {
         let masked = tokens.eq(self.config.denoiser.mask_token()); // [B, L]
-        let pictures = self.decode(&tokens.masked_fill(&masked, 0)); // [B, 3, H, W]
+        let pictures = self.decode_in(&tokens.masked_fill(&masked, 0), precision); // [B, 3, H, W]
         let [rows, columns] = self.config.denoiser.grid;
         let factor = self.config.codec.factor();
         let cells = masked

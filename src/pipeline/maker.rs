@@ -271,7 +271,8 @@ impl Maker<'_> {
         let Ok(tokens) = tokens else {
             return Ok(None); // stopped
         };
-        let decoded = to_bytes(&pipeline.decode(&tokens), self.settings.rounding); // [B, 3, H, W]
+        let decoded = pipeline.decode_in(&tokens, self.settings.decoding); // [B, 3, H, W]
+        let decoded = to_bytes(&decoded, self.settings.rounding);
         let made = (0..).zip(requests).map(|(i, request)| MadePicture {
             picture: self.composited(Picture::from_tensor(&decoded.get(i))),
             tokens: values(&tokens.get(i)),
@@ -283,7 +284,7 @@ impl Maker<'_> {
     /// The picture of an unfinished state `[1, L]`, with masked tokens in grey.
     pub fn unfinished(&self, tokens: &Tensor) -> Picture {
         let decoded = to_bytes(
-            &self.pipeline.decode_partial(tokens),
+            &self.pipeline.decode_partial(tokens, self.settings.decoding),
             self.settings.rounding,
         );
         self.composited(Picture::from_tensor(&decoded.get(0)))

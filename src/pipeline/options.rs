@@ -41,6 +41,8 @@ pub struct PictureOptions {
     pub rule: ReverseRule,
     /// How channel values become 8 bits.
     pub rounding: Rounding,
+    /// Number format of the codec's decoder.
+    pub decoding: Precision,
     /// What the pictures should not show: its text takes the place of the null text in
     /// guidance.
     pub negative_prompt: Option<String>,
@@ -59,10 +61,21 @@ pub struct PictureSettings {
     pub sampler: SamplerConfig,
     pub rounding: Rounding,
     pub dtype: Precision,
+    /// Number format of the codec's decoder.
+    #[serde(default = "usual_decoding", skip_serializing_if = "is_usual_decoding")]
+    pub decoding: Precision,
     /// The times that were visited, falling: the plan itself, where the rule does not say
     /// it. Pictures of earlier versions have none; their plan follows from the options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<i64>>,
+}
+
+fn usual_decoding() -> Precision {
+    Precision::F32
+}
+
+fn is_usual_decoding(precision: &Precision) -> bool {
+    *precision == usual_decoding()
 }
 
 /// Why pictures cannot be made with some options.
@@ -100,6 +113,7 @@ impl PictureOptions {
             revealing: None,
             rule: ReverseRule::Exact,
             rounding: Rounding::Nearest,
+            decoding: usual_decoding(),
             negative_prompt: None,
             edit: None,
             usual_truncation: [model.usual_truncation(1.0), model.usual_truncation(2.0)],
@@ -130,6 +144,7 @@ impl PictureOptions {
             revealing,
             rule,
             rounding: settings.rounding,
+            decoding: settings.decoding,
             negative_prompt: None,
             edit: None,
             usual_truncation: [1.0; 2],
@@ -208,6 +223,13 @@ impl PictureOptions {
         self
     }
 
+    /// Number format of the codec's decoder: bf16 takes half the time of f32 on CPUs that
+    /// multiply it.
+    pub fn decoding(mut self, precision: Precision) -> Self {
+        self.decoding = precision;
+        self
+    }
+
     /// What the pictures should not show.
     pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
@@ -245,6 +267,7 @@ impl PictureOptions {
         PictureSettings {
             sampler: self.sampler(),
             rounding: self.rounding,
+            decoding: self.decoding,
             dtype,
             plan: None,
         }

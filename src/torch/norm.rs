@@ -60,9 +60,9 @@ impl GroupNorm {
         }
     }
 
-    /// `[B, C, …]` → `[B, C, …]`.
+    /// `[B, C, …]` → `[B, C, …]`, in the kind of `x`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let affine = (Some(&self.weight), Some(&self.bias));
-        x.group_norm(self.groups, affine.0, affine.1, self.epsilon, true)
+        let [weight, bias] = [&self.weight, &self.bias].map(|w| w.to_kind(x.kind()));
+        x.group_norm(self.groups, Some(&weight), Some(&bias), self.epsilon, true)
     }
 }

@@ -287,3 +287,39 @@ fn tokens_come_back_as_the_picture_they_are_of() {
     assert_eq!(tokens.len() as i64, rows);
     assert!(tokens.iter().all(|token| (0..codes).contains(token)));
 }
+
+/// A decoder in bf16 gives nearly the same picture, which says so and is repeated.
+#[test]
+fn pictures_are_decoded_in_the_number_format_asked_for() {
+    let folder = TempDir::new().expect("a folder");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/emoji.safetensors");
+    let pipeline = open(&model);
+    let usual = pipeline.usual().seed(3).steps(4);
+    let exact = &pipeline.pictures(&["red heart"], &usual).expect("pictures")[0];
+    let options = usual.decoding(Precision::Bf16);
+    let coarse = &pipeline
+        .pictures(&["red heart"], &options)
+        .expect("pictures")[0];
+    assert_eq!(exact.tokens, coarse.tokens);
+    assert_ne!(exact.picture, coarse.picture);
+    let psnr = vqdiffusion::picture::psnr(&exact.picture, &coarse.picture);
+    assert!(psnr > 35.0, "{psnr} dB");
+
+    let file = folder.path().join("coarse.png");
+    coarse.write_png(&file).expect("a file");
+    let record = Record::read(&file).expect("a record");
+    let again = pipeline.repeat(&record, None).expect("a picture");
+    assert_eq!(again.picture, coarse.picture);
+
+    let asked = [
+        "--seed",
+        "3",
+        "--steps",
+        "4",
+        "--decode-dtype",
+        "bf16",
+        "red heart",
+    ];
+    let bytes = sampled(folder.path(), &model, &asked);
+    assert_eq!(bytes, std::fs::read(&file).expect("a picture"));
+}

@@ -52,7 +52,7 @@ pub struct EmojiArgs {
     /// should show.
     #[arg(long, value_name = "FOLDER", num_args = 1.., conflicts_with_all = ["checkpoint", "prompts",
         "config", "weights", "mapping", "codec", "text_encoder", "steps", "guidance", "truncation",
-        "top_k", "purity", "tokens_per_step", "compat", "dtype", "seed", "batch_size", "device"])]
+        "top_k", "purity", "tokens_per_step", "compat", "dtype", "decode_dtype", "seed", "batch_size", "device"])]
     pictures: Vec<PathBuf>,
 
     /// Folders of real pictures to look among: all there are, those asked for included.

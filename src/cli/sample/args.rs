@@ -40,6 +40,7 @@ pub struct SampleArgs {
     /// Repeat the picture in this PNG: its prompt or class, seed and sampler options.
     #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "class", "count", "seed",
         "steps", "times", "guidance", "guidance_span", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype",
+        "decode_dtype",
         "strength", "outpaint", "negative_prompt"])]
     pub from_image: Option<PathBuf>,
 
