@@ -1,8 +1,8 @@
 //! The library room by room: numbers against closed forms, enumeration and recordings.
 
 mod architecture;
-mod bound;
 mod attention;
+mod bound;
 mod checkpoint_hostile;
 mod checkpoint_values;
 mod codebook;
