@@ -2,11 +2,13 @@
 //! grace.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use futures_util::future::{select, Either};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -86,10 +88,10 @@ impl Listener {
         } = self;
         let given_up = runtime.block_on(async {
             let connections = GracefulShutdown::new();
-            tokio::select! {
-                () = accept(listener, router, &connections) => {}
-                () = ended(server, stop) => {}
-            }
+            {
+                let accepting = pin!(accept(listener, router, &connections));
+                select(accepting, pin!(ended(server, stop))).await;
+            } // no connection is accepted any more
             end(connections, server, grace).await
         });
         runtime.shutdown_timeout(Duration::from_millis(100));
@@ -150,7 +152,7 @@ async fn end(connections: GracefulShutdown, server: &Server, grace: Duration) ->
         return 0;
     };
     model.queue.close();
-    let mut closed = std::pin::pin!(connections.shutdown());
+    let mut closed = pin!(connections.shutdown());
     let mut all_closed = false;
     let phase = model.phase.subscribe();
     while Instant::now() < until {
@@ -163,10 +165,17 @@ async fn end(connections: GracefulShutdown, server: &Server, grace: Duration) ->
             let _ = timeout(LAST_WORDS, closed).await;
             return 0;
         }
-        tokio::select! {
-            () = &mut closed, if !all_closed => all_closed = true,
-            () = sleep(LOOK) => {}
-        }
+        // A future that is done is not asked again.
+        all_closed = match all_closed {
+            true => {
+                sleep(LOOK).await;
+                true
+            }
+            false => matches!(
+                select(&mut closed, pin!(sleep(LOOK))).await,
+                Either::Left(_)
+            ),
+        };
     }
     let given_up = model.queue.give_up();
     if !all_closed {

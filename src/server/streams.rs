@@ -2,16 +2,22 @@
 
 use std::convert::Infallible;
 
-use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::sse::{Event as Sent, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
+use futures_util::{stream, Stream, StreamExt};
+use tokio::time::timeout;
 
 use super::settings::KEEP_ALIVE;
 
 /// An answer of `events`, with comments where nothing happens.
 pub fn answer(events: impl Stream<Item = Result<Sent, Infallible>> + Send + 'static) -> Response {
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("waiting");
-    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+    let kept_alive = stream::unfold(Box::pin(events), |mut events| async move {
+        match timeout(KEEP_ALIVE, events.next()).await {
+            Ok(event) => Some((event?, events)),
+            Err(_) => Some((Ok(Sent::default().comment("waiting")), events)),
+        }
+    });
+    let mut response = Sse::new(kept_alive).into_response();
     // Proxies must not wait for the end.
     let unbuffered = axum::http::HeaderValue::from_static("no");
     response

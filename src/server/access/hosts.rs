@@ -39,7 +39,10 @@ impl Hosts {
     /// Whether a client may call the server `host`, with or without a port.
     pub fn allow(&self, host: &str) -> bool {
         let name = plain(host_of(host));
-        if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        let address = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        if address.unwrap_or(&name).parse::<IpAddr>().is_ok() {
             return true;
         }
         // `.internal` is what containers call their host.
@@ -54,13 +57,10 @@ impl Hosts {
 
 /// `host` without its port.
 fn host_of(host: &str) -> &str {
-    if host.starts_with('[') {
-        return host.find(']').map_or(host, |end| &host[..=end]);
-    }
+    let is_port = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => {
-            name
-        }
+        // The colons of an address of the sixth version are within brackets.
+        Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => name,
         _ => host,
     }
 }
