@@ -36,7 +36,7 @@ impl Filed {
 #[derive(Clone, Debug)]
 pub enum Kept {
     Made(Arc<Made>),
-    Filed(Filed),
+    Filed(Box<Filed>),
 }
 
 #[derive(Default)]
@@ -119,7 +119,10 @@ impl History {
             return Some(Kept::Made(made.clone()));
         }
         let mut filed = state.filed.values().flatten();
-        filed.find(|filed| filed.id == id).cloned().map(Kept::Filed)
+        filed
+            .find(|filed| filed.id == id)
+            .cloned()
+            .map(|filed| Kept::Filed(Box::new(filed)))
     }
 
     /// The pictures of the session, the newest first.
@@ -142,7 +145,7 @@ impl History {
         let mut found: Vec<Filed> = Vec::new();
         for (path, created) in others {
             let known = state.filed.entry(path.clone());
-            let filed = known.or_insert_with(|| Some(read(path, *created)?));
+            let filed = known.or_insert_with(|| read(path, *created));
             found.extend(filed.clone());
         }
         found

@@ -24,7 +24,7 @@ use crate::server::state::Shared;
 /// A picture whose way is known, or can be gone again.
 enum Way {
     Known(Arc<Made>),
-    Again(Record),
+    Again(Box<Record>),
 }
 
 impl Way {
@@ -37,7 +37,7 @@ impl Way {
             Kept::Filed(filed) if Some(&filed.record.model_sha256) != model_sha256 => {
                 Err(ApiError::bad_request("it was made by another model"))
             }
-            Kept::Filed(filed) => Ok(Way::Again(filed.record)),
+            Kept::Filed(filed) => Ok(Way::Again(Box::new(filed.record))),
         }
     }
 

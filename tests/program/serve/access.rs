@@ -6,6 +6,9 @@ use tempfile::TempDir;
 use super::client::Server;
 use crate::running::{command, native_model, refuse, s};
 
+/// Host, Origin, Sec-Fetch-Site; the status of a GET and of a POST.
+type Row<'a> = (&'a str, Option<&'a str>, Option<&'a str>, u16, u16);
+
 #[test]
 fn only_own_names_and_sites_are_served() {
     let (folder, model) = native_model();
@@ -19,8 +22,7 @@ fn only_own_names_and_sites_are_served() {
     let here = server.address().to_string();
     let own = format!("http://{here}");
     let options = json!({}).to_string();
-    // Host, Origin, Sec-Fetch-Site; the status of a GET and of a POST.
-    let table: &[(&str, Option<&str>, Option<&str>, u16, u16)] = &[
+    let table: &[Row] = &[
         (&here, None, None, 200, 200),
         ("localhost", None, None, 200, 200),
         ("pictures.example:80", None, None, 200, 200),
