@@ -2,6 +2,7 @@
 
 use crate::files::FileError;
 use crate::torch::c10d::C10dError;
+use crate::torch::nccl::NcclError;
 
 /// Why processes cannot start or go on together.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,9 @@ pub enum RanksError {
 
     #[error("the store of the processes is gone: {holder}, which held it, has ended or is halted ({cause})")]
     Lost { holder: &'static str, cause: String },
+
+    #[error("several processes on GPUs need NCCL: {0}")]
+    Nccl(#[from] NcclError),
 
     /// Weights that are not the same in all processes, though all made the same steps.
     #[error("the weights of rank {rank} are not those of rank 0 any more at step {step}")]

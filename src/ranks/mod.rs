@@ -24,6 +24,7 @@ pub use place::{Launcher, Place};
 use self::watch::{Member, Watch};
 use crate::torch::c10d::{C10dError, Group, Reducer, Store};
 use crate::torch::host::values;
+use crate::torch::nccl;
 
 /// How long processes wait for each other: one of them may validate or write meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
@@ -159,6 +160,21 @@ impl Ranks {
             count,
             joined: Some(meet().map_err(RanksError::Operation)?),
         })
+    }
+
+    /// Prepares for tensors on `device`: on a GPU they are exchanged over NCCL.
+    ///
+    /// # Errors
+    ///
+    /// No NCCL, and processes that do not come.
+    pub fn use_device(&self, device: Device) -> Result<(), RanksError> {
+        match (&self.joined, device) {
+            (Some(joined), Device::Cuda(index)) => {
+                let nccl = nccl::load()?;
+                joined.together(|group| group.add_nccl(nccl, &joined.store, index, PATIENCE))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The number of this process.
@@ -471,7 +487,8 @@ impl Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        if let Some(watch) = &self.watch {
+        // Who panics has not done its part: `fail` says what became of it.
+        if let Some(watch) = self.watch.as_ref().filter(|_| !std::thread::panicking()) {
             watch.leave();
         }
     }
@@ -571,6 +588,13 @@ pub fn fail(message: &str) -> Option<String> {
     let Some(this) = THIS.get() else {
         return Some(message.into());
     };
+    let says = tell(this, message);
+    // Nothing is asked of the store while the process ends.
+    this.watch.leave();
+    says
+}
+
+fn tell(this: &ThisProcess, message: &str) -> Option<String> {
     let Member {
         number,
         count,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
+use super::nccl::Nccl;
 use super::shim::{outcome, pointer};
 
 /// A handle of the shim's.
@@ -234,7 +235,8 @@ impl Drop for Store {
     }
 }
 
-/// Processes that compute together, of which this is one; tensors on the CPU, over Gloo.
+/// Processes that compute together, of which this is one; tensors on the CPU over Gloo, those
+/// on a GPU over NCCL.
 pub struct Group {
     handle: Handle,
     pub rank: usize,
@@ -277,10 +279,34 @@ impl Group {
         checked(unsafe {
             vqd_gloo_attach(handle, below.0, ours, all, interfaces, address, timeout)
         })?;
+        group.set_name()?;
+        Ok(group)
+    }
+
+    /// From now on tensors on the CUDA device `device` are exchanged too, over NCCL.
+    ///
+    /// # Errors
+    ///
+    /// What NCCL says.
+    pub fn add_nccl(
+        &self,
+        nccl: &Nccl,
+        store: &Store,
+        device: usize,
+        timeout: Duration,
+    ) -> Result<(), C10dError> {
+        let below = store.below("cuda")?;
+        let (rank, count) = (self.rank as c_int, self.count as c_int);
+        let (device, timeout) = (device as c_int, milliseconds(timeout));
+        // SAFETY: both handles live, and the function is what its library says.
+        checked(unsafe { (nccl.attach)(self.handle, below.0, rank, count, device, timeout) })?;
+        self.set_name()
+    }
+
+    fn set_name(&self) -> Result<(), C10dError> {
         let name = text("training")?;
         // SAFETY: the handle lives, the name ends with a zero.
-        checked(unsafe { vqd_group_name(handle, name.as_ptr()) })?;
-        Ok(group)
+        checked(unsafe { vqd_group_name(self.handle, name.as_ptr()) })
     }
 
     /// The tensors of all processes, by rank; they have one shape.

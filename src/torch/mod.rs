@@ -11,6 +11,7 @@ pub mod fault;
 pub mod foreach;
 pub mod host;
 pub mod linear;
+pub mod nccl;
 pub mod norm;
 pub mod params;
 pub mod runtime;

@@ -3,6 +3,7 @@
 use std::ffi::{c_char, CStr};
 
 use super::cuda::CudaLibrary;
+use super::nccl;
 
 extern "C" {
     fn vqd_torch_version() -> *const c_char;
@@ -37,9 +38,10 @@ pub fn c10d(cuda: &CudaLibrary) -> String {
     } else {
         "no gloo"
     };
-    let nccl = match cuda {
-        CudaLibrary::Loaded(_) => "nccl comes with the loaded libtorch_cuda.so",
-        _ => "no nccl (needs a CUDA libtorch)",
+    let nccl = match (cuda, nccl::load()) {
+        (CudaLibrary::Loaded(_), Ok(found)) => format!("nccl (GPUs), {}", found.path.display()),
+        (CudaLibrary::Loaded(_), Err(why)) => format!("no nccl: {why}"),
+        _ => "no nccl (needs a CUDA libtorch)".into(),
     };
     format!("{gloo}; {nccl}")
 }

@@ -81,6 +81,7 @@ pub fn open(
     ranks: Ranks,
 ) -> Result<CodecTraining, TrainError> {
     let path = &config.folder;
+    ranks.use_device(device)?;
     Share::of(&config.settings(false), ranks.count())?;
     let folder = match ranks.is_first() {
         true => RunFolder::open(path, CodecTask::MEASURE)?,

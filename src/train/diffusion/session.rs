@@ -82,13 +82,7 @@ impl Session {
         device: Device,
         ranks: Ranks,
     ) -> Result<Self, TrainError> {
-        if !ranks.is_alone() && device != Device::Cpu {
-            return Err(TrainError::Value {
-                key: "WORLD_SIZE",
-                found: ranks.count().to_string(),
-                expected: "1 on a GPU: several processes train on the CPU alone".into(),
-            });
-        }
+        ranks.use_device(device)?;
         let share = Share::of(&config.settings(), ranks.count())?;
         let folder = match ranks.is_first() {
             true => RunFolder::open(&config.folder, DiffusionTask::MEASURE)?,
