@@ -6,7 +6,7 @@ use crate::checkpoint::pytorch::DType;
 use crate::checkpoint::WeightSet;
 use crate::clip::ClipActivation;
 use crate::data::{CropRule, Split};
-use crate::diffusion::Times;
+use crate::diffusion::{ReverseRule, Times};
 use crate::metrics::networks::dinov2::PositionTable;
 use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
 use crate::picture::Pillow;
@@ -196,6 +196,14 @@ pub fn activation() -> impl TypedValueParser<Value = ClipActivation> {
     parser(&[
         ("quick_gelu", "OpenAI's models", ClipActivation::QuickGelu),
         ("gelu", "open_clip's models", ClipActivation::Gelu),
+    ])
+}
+
+pub fn reverse_rule() -> impl TypedValueParser<Value = ReverseRule> {
+    parser(&[
+        ("exact", "The paper's process", ReverseRule::Exact),
+        ("official", "The official code's", ReverseRule::Official),
+        ("diffusers", "diffusers'", ReverseRule::Diffusers),
     ])
 }
 

@@ -4,7 +4,7 @@
 //! measured pictures are from, [`report`] writes what any measure finds; the measures
 //! themselves are users of these: [`emoji`] (is the picture the one asked for?), [`codec`]
 //! (what does the image codec lose?), [`bound`] (how likely are held-out ones?), [`pictures`] (how near are pictures of any origin
-//! to real ones?), and [`model`] (how near are a model's, made by a protocol?).
+//! to real ones?), [`model`] (how near are a model's, made by a protocol?), and [`sweep`] (at which cost?).
 
 pub mod bound;
 pub mod codec;
@@ -16,5 +16,6 @@ pub mod protocol;
 pub mod rate;
 pub mod report;
 pub mod run;
+pub mod sweep;
 
 pub use error::EvaluateError;

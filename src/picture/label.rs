@@ -93,6 +93,19 @@ fn darken(picture: &mut Picture, x: u32, y: u32, ink: u8) {
     }
 }
 
+/// A line of text, black on white, as wide as it is.
+pub fn text_line(text: &str) -> Picture {
+    let text = drawable(text);
+    let width = text.chars().count().max(1) * get_raster_width(WEIGHT, HEIGHT);
+    let mut line = Picture {
+        width: width as u32,
+        height: LINE,
+        rgb: vec![255; 3 * width * LINE as usize],
+    };
+    draw(&mut line, &[text], 0, 0, width as u32);
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

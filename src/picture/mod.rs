@@ -22,6 +22,7 @@ use tch::{Kind, Tensor};
 
 pub use bicubic::Pillow;
 pub use error::{PictureError, PictureProblem};
+pub use label::text_line;
 pub use limits::MOST_BYTES;
 pub use read::{decode, decode_mask, decode_picture, dimensions, read_picture, transparent, Mask};
 pub use resize::covering;

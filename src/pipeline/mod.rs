@@ -50,6 +50,6 @@ pub use open::PipelineBuilder;
 pub use options::{OptionsError, PictureOptions, PictureSettings};
 pub use record::{Record, RecordError};
 pub use sampling::{useful_threads, Edits, Origin};
-pub use selection::{Ranking, Selection, SelectionError};
+pub use selection::{candidates_of, Ranking, Selection, SelectionError};
 pub use subject::{ConditionError, Request, Subject};
 pub use trace::{Trace, TracedStep, TracedWord};

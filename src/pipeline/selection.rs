@@ -125,20 +125,9 @@ impl Selection {
         }
     }
 
-    /// The candidates of `requests`, which show one subject: picture i has those of the
-    /// seeds seed · candidates and following, counted from the first request's seed.
+    /// The candidates of `requests`, which show one subject ([`candidates_of`]).
     pub fn candidates(&self, requests: &[Request], first_seed: u64) -> Vec<Request> {
-        let count = self.candidates as u64;
-        let of = |request: &Request| {
-            let start =
-                first_seed.wrapping_add(request.seed.wrapping_sub(first_seed).wrapping_mul(count));
-            let subject = request.subject.clone();
-            (0..count).map(move |j| Request {
-                subject: subject.clone(),
-                seed: start.wrapping_add(j),
-            })
-        };
-        requests.iter().flat_map(of).collect()
+        candidates_of(requests, first_seed, self.candidates)
     }
 
     /// Makes `candidates`, all of one subject, and keeps the best `keep` in the order of
@@ -205,8 +194,9 @@ impl Selection {
             (Judge::Classifier(network), &Subject::Class(class)) => {
                 let seen = stack(&|p| imagenet_square(p, Pillow::default()));
                 let logits = network.network.forward(&seen);
-                let p = logits.softmax(-1, Kind::Float).select(1, class); // [B]
-                Ok(values(&p.to_kind(Kind::Double)))
+                // Its logarithm: certain classifiers' probabilities are 0 or 1 in f32.
+                let log_p = logits.log_softmax(-1, Kind::Double).select(1, class); // [B]
+                Ok(values(&log_p))
             }
             (Judge::Clip(_), _) => Err(SelectionError::Clip("not a prompt")),
             (Judge::Classifier(_), _) => Err(SelectionError::Classifier {
@@ -214,4 +204,20 @@ impl Selection {
             }),
         }
     }
+}
+
+/// `count` candidates for each of `requests`: those of picture n, by its seed counted from
+/// `first_seed`, have the seeds `first_seed` + n · `count` and following.
+pub fn candidates_of(requests: &[Request], first_seed: u64, count: usize) -> Vec<Request> {
+    let count = count as u64;
+    let of = |request: &Request| {
+        let number = request.seed.wrapping_sub(first_seed);
+        let start = first_seed.wrapping_add(number.wrapping_mul(count));
+        let subject = request.subject.clone();
+        (0..count).map(move |j| Request {
+            subject: subject.clone(),
+            seed: start.wrapping_add(j),
+        })
+    };
+    requests.iter().flat_map(of).collect()
 }

@@ -131,5 +131,5 @@ fn the_bound_of_a_model() {
     succeed(root, &args);
     assert_eq!(read(&out), report);
     std::fs::remove_file(real.join("captions.jsonl")).expect("removed");
-    refuse(root, &args, &["000.png", "caption"]);
+    refuse(root, &args, &[".png", "has no caption"]);
 }

@@ -11,14 +11,14 @@ use crate::evaluate_pictures::{clip_weights, dinov2_weights, folder, number};
 use crate::running::{changed, command, files, refuse, s, succeed, text};
 
 /// The emoji protocol with real pictures of a dozen captions.
-struct Bench {
+pub struct Bench {
     _folder: TempDir,
-    root: PathBuf,
-    protocol: PathBuf,
-    weights: PathBuf,
+    pub root: PathBuf,
+    pub protocol: PathBuf,
+    pub weights: PathBuf,
 }
 
-const PROTOCOL: &str = "
+pub const PROTOCOL: &str = "
 name: A dozen waves
 reals: {data: real, crop: 32}
 samples: {pictures: 12, sampler: {steps: 2}}
@@ -27,7 +27,7 @@ published:
 ";
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder_ = TempDir::new().expect("a temporary folder");
         let root = folder_.path().to_path_buf();
         let real = folder(&root, "real", 0..14);
@@ -54,7 +54,7 @@ impl Bench {
         args
     }
 
-    fn measure(&self, out: &str, more: &[&str]) -> (Value, String) {
+    pub fn measure(&self, out: &str, more: &[&str]) -> (Value, String) {
         let printed = succeed(&self.root, &self.args(out, more));
         (self.report(out), printed)
     }

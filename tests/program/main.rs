@@ -24,6 +24,7 @@ mod released;
 mod repeating;
 mod running;
 mod sampling;
+mod selection;
 #[cfg(feature = "serve")]
 mod serve;
 mod surroundings;

@@ -9,6 +9,7 @@ mod model;
 mod network_args;
 mod pictures;
 mod retrieval;
+mod sweep;
 
 use clap::{Args, Subcommand};
 
@@ -39,6 +40,9 @@ enum Measure {
     /// Measure a model by a protocol: make pictures as the papers did, compare them with real
     /// ones, and print the row beside the published ones.
     Model(Box<model::ModelArgs>),
+    /// Measure a model over steps, guidance, truncation and rules: a table, charts of quality against
+    /// cost, and a page with pictures.
+    Sweep(Box<sweep::SweepArgs>),
 }
 
 pub fn run(args: &EvaluateArgs) -> CliResult {
@@ -49,5 +53,6 @@ pub fn run(args: &EvaluateArgs) -> CliResult {
         Measure::Likelihood(args) => likelihood::run(args),
         Measure::Pictures(args) => pictures::run(args),
         Measure::Model(args) => model::run(args),
+        Measure::Sweep(args) => sweep::run(args),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::edit_args::EditArgs;
 use crate::cli::arguments::whole;
@@ -10,6 +10,7 @@ use crate::cli::compute::ComputeArgs;
 use crate::cli::launch::LaunchArgs;
 use crate::cli::model_source::ModelSource;
 use crate::cli::sampler_args::SamplerArgs;
+use crate::cli::selection_args::SelectionArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +21,13 @@ Examples:
   vqdiffusion sample --checkpoint model.safetensors --from-image pictures/0-a-teddy-bear.png
   vqdiffusion sample --checkpoint model.safetensors --init-image room.jpg --mask sofa.png \\
       \"a red sofa\"";
+
+/// Folders of other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// NNNNN/metadata.jsonl and NNNNN/samples/NNNNN.png for each prompt.
+    Geneval,
+}
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -41,7 +49,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "class", "count", "seed",
         "steps", "times", "guidance", "guidance_span", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype",
         "decode_dtype",
-        "strength", "outpaint", "negative_prompt"])]
+        "strength", "outpaint", "negative_prompt", "layout", "rerank"])]
     pub from_image: Option<PathBuf>,
 
     /// Model: an official .pth (whole or split), our .safetensors, a diffusers folder, or
@@ -103,6 +111,15 @@ pub struct SampleArgs {
     /// process alone.
     #[arg(long, value_name = "DIR")]
     pub trace: Option<PathBuf>,
+
+    /// Lay the pictures out for an evaluation that reads them: geneval, whose list of prompts
+    /// (evaluation_metadata.jsonl) --prompts names; 4 pictures of each are usual (--count 4).
+    #[arg(long, value_enum, requires = "prompts", conflicts_with_all = ["prompt", "rerank", "grid",
+        "animate", "trace"])]
+    pub layout: Option<Layout>,
+
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 
     #[command(flatten)]
     pub edit: EditArgs,

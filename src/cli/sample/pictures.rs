@@ -14,7 +14,7 @@ use crate::cli::progress::{say, ProgressDisplay};
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
 use crate::picture::{sheet, write_gif, write_png, Picture, Row};
-use crate::pipeline::{label, Film, Maker, Pipeline, Request, Subject, Trace};
+use crate::pipeline::{candidates_of, label, Film, Maker, Pipeline, Request, Subject, Trace};
 use crate::ranks::Ranks;
 
 /// Shown for this long, a frame of an animation.
@@ -24,7 +24,9 @@ const DELAY: Duration = Duration::from_millis(120);
 pub struct Outputs {
     /// Whether in the place of what is there.
     pub overwrite: bool,
-    /// A PNG of each picture.
+    /// Where they go.
+    pub folder: PathBuf,
+    /// A PNG of each picture, or of each candidate.
     pub names: Vec<PathBuf>,
     /// Whether also a GIF beside it.
     pub animate: bool,
@@ -39,11 +41,19 @@ impl Outputs {
         let names = plan.requests.iter();
         Outputs {
             overwrite: args.overwrite,
+            folder: args.out.clone(),
             names: names.map(|r| args.out.join(r.file_name())).collect(),
             animate: args.animate,
             trace: args.trace.clone(),
             grid: args.grid.then(|| args.out.join("grid.png")),
         }
+    }
+
+    /// Any of so many candidates for each picture may be written.
+    pub fn take_candidates(&mut self, plan: &SamplePlan, candidates: usize) {
+        let all = candidates_of(&plan.requests, plan.options.seed, candidates);
+        let name = |request: &Request| self.folder.join(request.file_name());
+        self.names = all.iter().map(name).collect();
     }
 
     /// Everything that must not be there yet.
@@ -184,7 +194,7 @@ fn unpacked(mut bytes: &[u8]) -> Vec<Picture> {
 
 /// All pictures with what they were to show: a row for each subject, or where there is but
 /// one picture of each, as many side by side as there are rows.
-fn labelled(
+pub fn labelled(
     requests: &[Request],
     count: usize,
     pictures: &[Picture],
@@ -217,6 +227,6 @@ fn steps(plan: &SamplePlan, outputs: &Outputs, maker: &Maker, processes: usize) 
 }
 
 /// Prints a file's name. A reader that went away does not stop the work.
-fn announce(path: &Path) {
+pub fn announce(path: &Path) {
     let _ = writeln!(std::io::stdout(), "{}", path.display());
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::args::SampleArgs;
 use super::edit_args::EditArgs;
+use super::geneval::GenevalPrompts;
 use super::subject::subjects;
 use crate::model::ModelConfig;
 use crate::pipeline::{ConditionError, OptionsError, PictureOptions, Record, RecordError, Request};
@@ -41,10 +42,12 @@ impl SamplePlan {
 /// The plan that the command line asks for.
 pub fn planned(
     args: &SampleArgs,
+    geneval: Option<&GenevalPrompts>,
     model: &ModelConfig,
     device: tch::Device,
 ) -> Result<SamplePlan, Box<dyn Error>> {
-    let subjects = subjects(args, model)?;
+    let listed = geneval.map(GenevalPrompts::prompts);
+    let subjects = subjects(args, listed, model)?;
     let options = args.sampler.options(model);
     let mut options = options
         .seed(args.seed)

@@ -12,8 +12,13 @@ use crate::transformer::Conditioning;
 /// Size of a file of prompts, at most.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// The subjects that `args` name, each to be shown in `--count` pictures.
-pub fn subjects(args: &SampleArgs, model: &ModelConfig) -> Result<Vec<Subject>, Box<dyn Error>> {
+/// The subjects that `args` name, or the prompts that are `listed` in their place; each to be
+/// shown in `--count` pictures.
+pub fn subjects(
+    args: &SampleArgs,
+    listed: Option<Vec<String>>,
+    model: &ModelConfig,
+) -> Result<Vec<Subject>, Box<dyn Error>> {
     let has_prompt = !args.prompt.is_empty() || args.prompts.is_some();
     let has_class = !args.class.is_empty();
     match model.denoiser.condition {
@@ -25,7 +30,10 @@ pub fn subjects(args: &SampleArgs, model: &ModelConfig) -> Result<Vec<Subject>, 
                  --from-image PNG"
                 .into(),
         ),
-        Conditioning::Text { .. } => Ok(prompts(args)?.into_iter().map(Subject::Text).collect()),
+        Conditioning::Text { .. } => {
+            let prompts = listed.map_or_else(|| prompts(args), Ok)?;
+            Ok(prompts.into_iter().map(Subject::Text).collect())
+        }
         Conditioning::Class { classes, .. } if has_prompt => Err(format!(
             "the model takes a class (--class, 0 to {}), not a prompt",
             classes - 1

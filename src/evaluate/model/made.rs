@@ -39,6 +39,8 @@ pub struct MadeSet<'a> {
     /// What picture n should show.
     pub requests: &'a [Request],
     pub selection: Option<&'a Selection>,
+    /// Seed of the protocol's first picture, from which candidates' seeds are counted.
+    pub first_seed: u64,
     /// Whether pictures stay when their features are known.
     pub keep: bool,
 }
@@ -161,7 +163,7 @@ impl MadeSet<'_> {
                 let made: Option<Vec<MadePicture>> = match self.selection {
                     None => maker.make(requests, &mut observe).map_err(Error::from)?,
                     Some(selection) => {
-                        let candidates = selection.candidates(requests, self.requests[0].seed);
+                        let candidates = selection.candidates(requests, self.first_seed);
                         selection.best(maker, &candidates, requests.len(), &mut observe)?
                     }
                 };

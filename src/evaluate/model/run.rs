@@ -71,7 +71,20 @@ pub struct MeasuredReals {
     pub train: Option<SetFeatures>,
 }
 
-impl ModelRun<'_> {
+impl<'a> ModelRun<'a> {
+    /// The same measured with other `options`, in the folder `out`.
+    pub fn with(&self, options: PictureOptions, out: PathBuf) -> ModelRun<'a> {
+        ModelRun {
+            protocol: self.protocol.clone(),
+            checkpoint: self.checkpoint.clone(),
+            options,
+            train: self.train.clone(),
+            cache: self.cache.clone(),
+            out,
+            ..*self
+        }
+    }
+
     fn setting(&self) -> Setting {
         Setting {
             crop: Some(self.protocol.reals.crop),
@@ -260,6 +273,7 @@ impl ModelRun<'_> {
             folder,
             requests: &requests,
             selection: self.selection,
+            first_seed: self.protocol.samples.first_seed,
             keep: self.keep,
         };
         on_event(RunEvent::Run {
