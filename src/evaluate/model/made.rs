@@ -257,7 +257,7 @@ impl MadeSet<'_> {
 
 impl MadeSet<'_> {
     /// Writes the list of the pictures and what they should show, as
-    /// [`captions`](crate::evaluate::pictures::captions) reads it.
+    /// [`captions`] reads it.
     ///
     /// # Errors
     ///
