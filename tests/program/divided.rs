@@ -155,3 +155,44 @@ fn tokens_of_pictures_come_in_their_order() {
     assert_eq!(tokenize(&["--nproc-per-node=2"]), one);
     assert_eq!(tokenize(&["--nproc-per-node=4"]), one);
 }
+
+/// The large model's plan needs no file but the experiment's.
+#[test]
+fn the_plan_of_the_large_model_fits_its_gpus() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let ithq = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/ithq.yaml");
+    let plan = |processes: &str| {
+        let flag = format!("--nproc-per-node={processes}");
+        let words = ["train", ithq, "--print-plan", "--device=cuda:0", &flag];
+        succeed(folder.path(), &words)
+    };
+    let memory = |plan: &str| -> f64 {
+        let (_, rest) = plan.split_once("memory       about ").expect("memory");
+        let (number, _) = rest.split_once(" GiB").expect("a number");
+        number.parse().expect("a number")
+    };
+    let (one, eight) = (plan("1"), plan("8"));
+    for (plan, words) in [
+        (&one, "of 64 samples (8 x 8 accumulated)"),
+        (&one, "1359314048 trained"),
+        (
+            &eight,
+            "processes    8, each with 8 samples of a step (8 x 1 accumulated)",
+        ),
+        (
+            &eight,
+            "reduction    5.44 GB of gradients a step, of which each process sends 9.52 GB",
+        ),
+    ] {
+        assert!(plan.contains(words), "{words:?} not in: {plan}");
+        // 48 GB.
+        assert!(memory(plan) < 44.7, "{plan}");
+    }
+    assert!(!one.contains("reduction"), "{one}");
+    refuse(
+        folder.path(),
+        &["train", ithq, "--print-plan", "--nproc-per-node=7"],
+        &["63 or 70 samples", "4 or 8 processes"],
+    );
+    assert!(!folder.path().join("runs").exists());
+}

@@ -153,6 +153,23 @@ fn a_model_by_a_protocol_beside_published_rows() {
 }
 
 #[test]
+fn processes_find_what_one_finds() {
+    let bench = Bench::new();
+    let (one, _) = bench.measure("one", &["--seeds", "2"]);
+    let (two, printed) = bench.measure("two", &["--seeds", "2", "--nproc-per-node", "2"]);
+    assert_eq!(printed.matches("wrote two/report.json").count(), 1);
+    assert_eq!(lasting(two), lasting(one));
+    for run in ["run-0", "run-1"] {
+        let [one, two] = ["one", "two"].map(|out| bench.root.join(out).join(run).join("samples"));
+        assert_eq!(files(&one), files(&two));
+        for name in files(&one) {
+            let read = |folder: &Path| std::fs::read(folder.join(&name)).expect("a file");
+            assert!(read(&one) == read(&two), "{run}: {name}");
+        }
+    }
+}
+
+#[test]
 fn what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same() {
     let bench = Bench::new();
     let (first, _) = bench.measure("out", &[]);

@@ -13,6 +13,7 @@ use super::network_args::NetworkArgs;
 use crate::checkpoint::Checkpoint;
 use crate::cli::arguments::whole;
 use crate::cli::compute::ComputeArgs;
+use crate::cli::launch::{join, LaunchArgs};
 use crate::cli::model_source::ModelSource;
 use crate::cli::progress::{say, ProgressDisplay};
 use crate::cli::sampler_args::SamplerArgs;
@@ -65,6 +66,9 @@ pub struct ModelArgs {
     /// Folder for the report, the pictures and their features; made if missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    #[command(flatten)]
+    launch: LaunchArgs,
 }
 
 /// What is measured by which protocol.
@@ -127,6 +131,11 @@ impl MeasuredArgs {
 }
 
 pub fn run(args: &ModelArgs) -> CliResult {
+    if let Some(code) = args.launch.run()? {
+        return Ok(code);
+    }
+    let ranks = join()?;
+    let speaks = ranks.is_first();
     let device = args.measured.compute.set_up()?;
     let mut protocol = args.measured.protocol()?;
     let checkpoint = args.measured.open()?;
@@ -135,7 +144,7 @@ pub fn run(args: &ModelArgs) -> CliResult {
     options.plan(&checkpoint.config)?;
     let selection = select(&args.selection, &mut protocol, device)?;
     let networks = args.networks.open(&protocol.measures, device)?;
-    let _lock = FolderLock::take(&args.out)?;
+    let _lock = speaks.then(|| FolderLock::take(&args.out)).transpose()?;
     let pipeline = Pipeline::load(&checkpoint, device, args.sampler.dtype(device))?;
     let plan = ModelRun {
         protocol,
@@ -148,12 +157,22 @@ pub fn run(args: &ModelArgs) -> CliResult {
         train: args.train.clone(),
         cache: args.networks.cache(),
         out: args.out.clone(),
+        ranks: &ranks,
     };
     let stop = stop_on_signals()?;
     let mut progress = RunProgress::default();
-    let report = match plan.run(networks, &stop, &mut |event| progress.hear(event)) {
+    let mut hear = |event: RunEvent| {
+        if speaks {
+            progress.hear(event);
+        }
+    };
+    let report = match plan.run(networks, &stop, &mut hear) {
+        Err(error) if error.is_stop() && !speaks => return Ok(ExitCode::from(STOPPED)),
         Err(error) if error.is_stop() => return Ok(stopped(&mut progress)),
         outcome => outcome?,
+    };
+    let Some(report) = report else {
+        return Ok(ExitCode::SUCCESS);
     };
     let path = args.out.join(REPORT);
     let mut text = serde_json::to_vec_pretty(&report)?;

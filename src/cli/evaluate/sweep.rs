@@ -20,6 +20,7 @@ use crate::evaluate::sweep::cells::Axes;
 use crate::evaluate::sweep::{page, run::sweep};
 use crate::files::FolderLock;
 use crate::pipeline::Pipeline;
+use crate::ranks::Ranks;
 use crate::torch::device::Precision;
 
 #[derive(Args)]
@@ -85,6 +86,7 @@ pub fn run(args: &SweepArgs) -> CliResult {
     let _lock = FolderLock::take(&args.out)?;
     let dtype = args.dtype.unwrap_or_else(|| Precision::native(device));
     let pipeline = Pipeline::load(&checkpoint, device, dtype)?;
+    let ranks = Ranks::alone();
     let base = ModelRun {
         protocol,
         checkpoint: args.measured.checkpoint.clone(),
@@ -96,6 +98,7 @@ pub fn run(args: &SweepArgs) -> CliResult {
         train: None,
         cache: args.networks.cache(),
         out: args.out.clone(),
+        ranks: &ranks,
     };
     let stop = stop_on_signals()?;
     let mut progress = RunProgress::default();

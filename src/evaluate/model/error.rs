@@ -8,6 +8,7 @@ use crate::evaluate::pictures::ComparisonError;
 use crate::files::FileError;
 use crate::picture::PictureError;
 use crate::pipeline::{Error, OptionsError, SelectionError};
+use crate::ranks::RanksError;
 
 /// Why a model cannot be measured.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,8 @@ pub enum ModelError {
     Pipeline(#[from] Error),
     #[error(transparent)]
     Selection(#[from] SelectionError),
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// A protocol that is no YAML or has unknown keys.
     #[error("{}: {problem}", path.display())]
     Format { path: PathBuf, problem: String },

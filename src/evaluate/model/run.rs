@@ -19,9 +19,11 @@ use crate::evaluate::pictures::networks::Network;
 use crate::evaluate::pictures::report::Controls;
 use crate::evaluate::pictures::run::{observed, set_report, stored_statistics, ExtractionEvent};
 use crate::evaluate::pictures::set::PictureSet;
+use crate::evaluate::pictures::ComparisonError;
 use crate::files::{self, FileError};
 use crate::picture::Picture;
 use crate::pipeline::{Maker, PictureOptions, Pipeline, Selection, Subject};
+use crate::ranks::Ranks;
 
 /// The protocol as it was run, with the list of reals settled.
 pub const PROTOCOL: &str = "protocol.yaml";
@@ -49,6 +51,8 @@ pub struct ModelRun<'a> {
     /// The folder that keeps features of real pictures.
     pub cache: Option<PathBuf>,
     pub out: PathBuf,
+    /// The processes that make the pictures together, in one folder; the first measures.
+    pub ranks: &'a Ranks,
 }
 
 /// What the caller hears.
@@ -94,7 +98,7 @@ impl<'a> ModelRun<'a> {
     }
 
     /// Measures by `networks`, one of a kind. Everything made and measured lies in the run's
-    /// folder; a second call goes on there.
+    /// folder; a second call goes on there. Of several processes the first has the report.
     ///
     /// # Errors
     ///
@@ -104,15 +108,25 @@ impl<'a> ModelRun<'a> {
         networks: Vec<Network>,
         stop: &AtomicBool,
         on_event: &mut dyn FnMut(RunEvent),
-    ) -> Result<ModelReport, ModelError> {
+    ) -> Result<Option<ModelReport>, ModelError> {
         let mut maker = self.pipeline.maker(&self.options)?;
         if let Some(selection) = self.selection {
             selection.check(self.pipeline.config())?;
         }
         let asked = self.settle(&maker)?;
+        // The folder is this run's before any process writes there.
+        self.ranks.wait_for_all()?;
         let described = networks.iter().map(Network::described).collect();
         let mut extractors = self.extractors(networks)?;
-        let measured = self.reals(&asked, &mut extractors, stop, on_event)?;
+        let mut measured = None;
+        if self.ranks.is_first() {
+            let reals = self.reals(&asked, &mut extractors, stop, on_event);
+            if reals.as_ref().is_err_and(ModelError::is_stop) {
+                // The others ask when their pictures are made.
+                self.ranks.any(true)?;
+            }
+            measured = Some(reals?);
+        }
         let mut runs = Vec::new();
         for run in 0..self.runs.max(1) {
             let folder = self.out.join(format!("run-{run}"));
@@ -125,10 +139,15 @@ impl<'a> ModelRun<'a> {
                 stop,
                 on_event,
             )?;
-            runs.push(self.measure(&made, &measured, &asked, &extractors)?);
+            if let (Some(made), Some(measured)) = (made, &measured) {
+                runs.push(self.measure(&made, measured, &asked, &extractors)?);
+            }
         }
+        let Some(measured) = measured else {
+            return Ok(None);
+        };
         let settings = maker.settings().clone();
-        Ok(ModelReport {
+        Ok(Some(ModelReport {
             measure: "model",
             version: env!("CARGO_PKG_VERSION"),
             protocol_sha256: self.protocol.sha256(&settings),
@@ -141,10 +160,10 @@ impl<'a> ModelRun<'a> {
             runs,
             controls: measured.controls,
             protocol: self.protocol,
-        })
+        }))
     }
 
-    /// What is asked for, with the folder made this run's.
+    /// What is asked for, with the folder made this run's by the first process.
     ///
     /// # Errors
     ///
@@ -153,6 +172,9 @@ impl<'a> ModelRun<'a> {
         let asked = Asked::new(&self.protocol, self.pipeline.config())?;
         let list = files::sha256(asked.list.as_bytes());
         self.protocol.reals.list_sha256 = Some(list);
+        if !self.ranks.is_first() {
+            return Ok(asked);
+        }
         let identity = RunIdentity {
             protocol: self.protocol.sha256(maker.settings()),
             model: self.pipeline.fingerprint().to_string(),
@@ -250,8 +272,8 @@ impl<'a> ModelRun<'a> {
         Picture::from_tensor(&decoded.get(0)).cover(picture.width, picture.height)
     }
 
-    /// The features of the pictures of a run, made where they are missing in `folder`; with
-    /// the seconds that a picture took.
+    /// The features of the pictures of a run, made where they are missing in `folder`, some of
+    /// the blocks in each process; with the seconds that a picture took. The first has them.
     ///
     /// # Errors
     ///
@@ -266,7 +288,7 @@ impl<'a> ModelRun<'a> {
         extractors: &mut [Extractor],
         stop: &AtomicBool,
         on_event: &mut dyn FnMut(RunEvent),
-    ) -> Result<MadeRun, ModelError> {
+    ) -> Result<Option<MadeRun>, ModelError> {
         let requests = asked.requests(&self.protocol, run)?;
         let first_seed = requests.first().map_or(0, |request| request.seed);
         let set = MadeSet {
@@ -280,26 +302,34 @@ impl<'a> ModelRun<'a> {
             run,
             pictures: requests.len(),
         });
-        for block in 0..set.blocks() {
-            set.complete(
-                block,
-                maker,
-                extractors,
-                self.setting(),
-                stop,
-                &mut |event| on_event(RunEvent::Made(event)),
-            )?;
+        let before = run as usize * set.blocks();
+        let mut blocks = (0..set.blocks()).filter(|block| self.ranks.does(before + block));
+        let outcome = blocks.try_for_each(|block| {
+            let mut on_event = |event| on_event(RunEvent::Made(event));
+            let setting = self.setting();
+            set.complete(block, maker, extractors, setting, stop, &mut on_event)
+        });
+        let stopped = outcome.as_ref().is_err_and(ModelError::is_stop);
+        if !stopped {
+            outcome?;
+        }
+        // With this the blocks of all are there.
+        if self.ranks.any(stopped)? {
+            return Err(ComparisonError::Stopped.into());
         }
         on_event(RunEvent::End);
+        if !self.ranks.is_first() {
+            return Ok(None);
+        }
         let (features, seconds_per_picture) = set.gather(extractors, self.setting())?;
         if self.keep {
             set.write_captions()?;
         }
-        Ok(MadeRun {
+        Ok(Some(MadeRun {
             first_seed,
             features,
             seconds_per_picture,
-        })
+        }))
     }
 
     /// The figures of a run.

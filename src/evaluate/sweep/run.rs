@@ -99,6 +99,8 @@ pub fn sweep(
             Err(error) if error.is_stop() && !reports.is_empty() => break,
             made => made?,
         };
+        // The first process measures.
+        let Some(made) = made else { continue };
         let found = run.measure(&made, measured, &asked, &extractors)?;
         reports.push(CellReport {
             cell: *cell,

@@ -16,6 +16,7 @@ use crate::checkpoint::{CodecFile, OpenOptions};
 use crate::codec::CodecConfig;
 use crate::ranks::Ranks;
 use crate::train::engine::log::JSON_LINES;
+use crate::train::engine::reduction::Reduction;
 use crate::train::engine::resume::Resume;
 use crate::train::engine::set_aside::SetAside;
 use crate::train::engine::{Run, RunFolder, RunState, Share, Task};
@@ -40,7 +41,7 @@ pub struct CodecPlan {
     validation: usize,
     steps: u64,
     batch: u64,
-    processes: usize,
+    reduction: Reduction,
 }
 
 impl fmt::Display for CodecPlan {
@@ -56,9 +57,13 @@ impl fmt::Display for CodecPlan {
             self.validation,
             self.steps,
             self.batch,
-            match self.processes {
+            match self.reduction.processes {
                 1 => String::new(),
-                n => format!(" in {n} processes, {} each", self.batch / n as u64),
+                n => format!(
+                    " in {n} processes, {} each; {}",
+                    self.batch / n as u64,
+                    self.reduction
+                ),
             }
         )
     }
@@ -138,7 +143,11 @@ pub fn open(
         validation: data.validation.len(),
         steps: config.steps,
         batch: config.effective_batch(),
-        processes: ranks.count(),
+        reduction: Reduction {
+            values: trained.numel(),
+            processes: ranks.count(),
+            format: config.gradients,
+        },
     };
     let state = RunState::new(&config.rules(), trained);
     let settings = config.settings(!data.validation.is_empty());

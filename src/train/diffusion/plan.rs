@@ -11,6 +11,7 @@ use crate::model::ModelConfig;
 use crate::torch::cuda::free_memory;
 use crate::torch::device::{DeviceChoice, Precision};
 use crate::train::engine::learning_rate::Course;
+use crate::train::engine::reduction::Reduction;
 use crate::train::engine::{GradientFormat, Share};
 use crate::train::error::MemoryError;
 
@@ -33,26 +34,6 @@ pub struct DiffusionPlan<'a> {
     /// What each of them does of a step.
     pub share: Share,
 }
-
-/// A link between processes.
-struct Link {
-    name: &'static str,
-    /// Bytes a second, each way.
-    rate: f64,
-}
-
-/// What a step's reduction is estimated for: between the GPUs of one machine, and between
-/// machines.
-const LINKS: [Link; 2] = [
-    Link {
-        name: "NVLink",
-        rate: 350e9,
-    },
-    Link {
-        name: "100 Gbit/s network",
-        rate: 12.5e9,
-    },
-];
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -92,22 +73,13 @@ impl DiffusionPlan<'_> {
         self.trained as f64 * (5.0 * 4.0 + copy + beside + rounded) + self.frozen as f64 * 4.0
     }
 
-    /// Bytes of gradients that the processes add up in a step.
-    pub fn reduced_bytes(&self) -> f64 {
-        let each = match self.config.gradients {
-            GradientFormat::F32 => 4.0,
-            GradientFormat::Bf16 => 2.0,
-        };
-        match self.processes {
-            1 => 0.0,
-            _ => self.trained as f64 * each,
+    /// What the processes send each other in a step.
+    pub fn reduction(&self) -> Reduction {
+        Reduction {
+            values: self.trained,
+            processes: self.processes,
+            format: self.config.gradients,
         }
-    }
-
-    /// Bytes that each process sends for it, and receives, in a ring of all.
-    pub fn sent_bytes(&self) -> f64 {
-        let n = self.processes as f64;
-        2.0 * (n - 1.0) / n * self.reduced_bytes()
     }
 
     /// Bytes that one batch needs besides: what the backward pass reads again, about. With
@@ -263,42 +235,8 @@ impl fmt::Display for DiffusionPlan<'_> {
             self.batch_bytes() / GIB
         )?;
         if self.processes > 1 {
-            let costs = LINKS.map(|link| {
-                let seconds = Seconds(self.sent_bytes() / link.rate);
-                format!("{seconds} at {} GB/s ({})", link.rate / 1e9, link.name)
-            });
-            write!(
-                f,
-                "\nreduction    {} of gradients a step, of which each process sends {}: {}",
-                Bytes(self.reduced_bytes()),
-                Bytes(self.sent_bytes()),
-                costs.join(", ")
-            )?;
+            write!(f, "\nreduction    {}", self.reduction())?;
         }
         Ok(())
-    }
-}
-
-/// As `9.51 GB`, or `27.20 MB`.
-struct Bytes(f64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            n if n >= 1e9 => write!(f, "{:.2} GB", n / 1e9),
-            n => write!(f, "{:.2} MB", n / 1e6),
-        }
-    }
-}
-
-/// As `0.76 s`, or `27.18 ms`.
-struct Seconds(f64);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            s if s >= 0.1 => write!(f, "{s:.2} s"),
-            s => write!(f, "{:.2} ms", s * 1e3),
-        }
     }
 }

@@ -17,6 +17,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod range;
 pub mod recipe;
+pub mod reduction;
 pub mod resume;
 pub mod rules;
 pub mod run;
