@@ -6,9 +6,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use super::arrival::wait_for_all;
 use super::place::OWN_RUN;
 use super::watch::{tell_for, Member, Watch};
-use super::{lasting, meeting, wait_for_all, RanksError, BEGUN, START};
+use super::{lasting, meeting, RanksError, BEGUN, START};
 use crate::files::FileError;
 use crate::torch::c10d::{C10dError, Store};
 
