@@ -4,15 +4,21 @@
 //! Trains the bundled model on random tokens with the program itself and prints JSON: images a
 //! second of one process, of two together, and the share of two processes' time that goes into
 //! communication. That is what they take beyond two runs side by side that make the same
-//! halves of a step and tell each other nothing.
+//! halves of a step and tell each other nothing. Then, of a stack of linear layers in two
+//! threads: seconds of a pass whose gradients the Reducer averages as they come, and of one
+//! whose gradients are summed after it.
 
 use std::error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
+use vqdiffusion::ranks::Ranks;
+use vqdiffusion::torch::c10d::Store;
+use vqdiffusion::torch::foreach::forget_gradients;
 use vqdiffusion::transformer::Conditioning;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoints/emoji.safetensors");
@@ -31,6 +37,7 @@ struct Args {
 }
 
 const WARM_UP: u64 = 3;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run in `folder` of its own, with `batch` samples a step.
 fn training(args: &Args, folder: &Path, name: &str, batch: u64, more: &[&str]) -> Command {
@@ -107,6 +114,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let one = seconds(folder, "one", batch)?;
     let two = seconds(folder, "two", batch)?;
     let silent = seconds(folder, "apart", half)?.max(seconds(folder, "beside", half)?);
+    tch::set_num_threads(1);
+    let [overlapped, after] = overlap(args.steps as usize)?;
     println!(
         "{}",
         serde_json::json!({
@@ -115,7 +124,60 @@ fn main() -> Result<(), Box<dyn Error>> {
             "images_per_second": {"one": batch as f64 / one, "two": batch as f64 / two},
             "speedup": one / two,
             "share_of_communication": (1.0 - silent / two).max(0.0),
+            "pass_seconds": {"overlapped": overlapped, "summed_after": after},
         })
     );
     Ok(())
+}
+
+/// Seconds of a training pass over two threads, one a member: with gradients averaged by the
+/// Reducer as they come, and with one sum of all of them after the backward pass.
+fn overlap(rounds: usize) -> Result<[f64; 2], Box<dyn Error>> {
+    let (store, port) = Store::host(0, PATIENCE)?;
+    let here = || Store::at("127.0.0.1", port, false, PATIENCE);
+    let other = here()?;
+    let member = std::thread::spawn(move || times(other, 1, rounds).map_err(|e| e.to_string()));
+    let own = times(here()?, 0, rounds)?;
+    member.join().map_err(|_| "a member failed")??;
+    drop(store);
+    Ok(own)
+}
+
+/// Both ways in turns, the medians.
+fn times(store: Store, rank: usize, rounds: usize) -> Result<[f64; 2], Box<dyn Error>> {
+    const WIDTH: i64 = 1024;
+    let mut ranks = Ranks::meet(store, rank, 2)?;
+    let device = (Kind::Float, Device::Cpu);
+    let weights: Vec<Tensor> = (0..12)
+        .map(|_| (Tensor::randn([WIDTH, WIDTH], device) / 32.0).set_requires_grad(true))
+        .collect();
+    let all: Vec<&Tensor> = weights.iter().collect();
+    ranks.average_gradients(&all, false)?;
+    let rows = Tensor::randn([256, WIDTH], device);
+    let mut taken = [Vec::new(), Vec::new()];
+    for round in 0..2 * (rounds + 2) {
+        let overlapped = round % 2 == 0;
+        ranks.wait_for_all()?;
+        let since = Instant::now();
+        ranks.before_part(overlapped)?;
+        let out = all
+            .iter()
+            .fold(rows.shallow_clone(), |x, w| x.matmul(w).tanh());
+        out.square().mean(Kind::Float).backward();
+        if overlapped {
+            ranks.after_step()?;
+        } else {
+            let gradients: Vec<Tensor> = all.iter().map(|w| w.grad().flatten(0, -1)).collect();
+            let _mean = ranks.summed(&Tensor::cat(&gradients, 0))? / 2.0;
+        }
+        // Two of each warm up: the Reducer fills its buckets anew after the first.
+        if round >= 4 {
+            taken[usize::from(!overlapped)].push(since.elapsed().as_secs_f64());
+        }
+        forget_gradients(&weights);
+    }
+    Ok(taken.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    }))
 }
