@@ -44,11 +44,18 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The variables that the lines before set, `NAME="…"`.
+/// `line` with the variables that the lines before set, `NAME="…"`.
 fn expanded(line: &str, variables: &[(String, String)]) -> String {
-    let mut line = line.to_string();
-    for (name, value) in variables {
-        line = line.replace(&format!("${name}"), value);
+    let mut parts = line.split('$');
+    let mut line = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let (name, rest) = part.split_at(end.unwrap_or(part.len()));
+        match variables.iter().rfind(|(known, _)| known == name) {
+            Some((_, value)) => line.push_str(value),
+            None => line.extend(["$", name]),
+        }
+        line.push_str(rest);
     }
     line
 }
@@ -97,8 +104,8 @@ fn pages() -> Vec<PathBuf> {
 fn shell_words() {
     assert_eq!(words("a 'b c' \"d\"e # f"), ["a", "b c", "de"]);
     assert_eq!(words("a=b#c x=[1, 2] | d"), ["a=b#c", "x=[1,", "2]"]);
-    let text = "```sh\nc=\"--x 1\"\nA=1 vqdiffusion y \\\n  $c  && z\n```\n";
-    assert_eq!(commands(text), [["vqdiffusion", "y", "--x", "1"]]);
+    let text = "```sh\nc=\"--x 1\"\nA=1 vqdiffusion y \\\n  $c $cc && z\n```\n";
+    assert_eq!(commands(text), [["vqdiffusion", "y", "--x", "1", "$cc"]]);
 }
 
 /// Arguments are those of the commands, and settings those of the experiment they are for.
