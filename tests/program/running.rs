@@ -3,6 +3,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -22,6 +23,17 @@ pub fn command(folder: &Path, args: &[&str]) -> Command {
         .current_dir(folder)
         .env("OMP_NUM_THREADS", "1");
     command
+}
+
+/// Has SIGHUP answered so when `command` starts, whatever these tests were started with.
+pub fn hangup(command: &mut Command, answer: libc::sighandler_t) -> &mut Command {
+    // SAFETY: between fork and exec; sets how a signal is answered.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(libc::SIGHUP, answer);
+            Ok(())
+        })
+    }
 }
 
 /// Runs `vqdiffusion` with `args` in `folder`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::running::{
-    changed, command, files, full_after, native_model, refused, s, succeed, succeeded, text,
+    changed, command, files, full_after, hangup, native_model, refused, s, succeed, succeeded, text,
 };
 
 fn emoji() -> String {
@@ -192,7 +192,7 @@ fn the_end_of_the_terminal_stops_a_run_like_any_signal_unless_it_was_ignored() {
         command.arg(override_);
         command
     };
-    let mut child = started(&mut train("hung-up"));
+    let mut child = started(hangup(&mut train("hung-up"), libc::SIG_DFL));
     heard(&mut child, "memory");
     std::thread::sleep(Duration::from_millis(300));
     send(&child, libc::SIGHUP);
@@ -204,14 +204,7 @@ fn the_end_of_the_terminal_stops_a_run_like_any_signal_unless_it_was_ignored() {
     );
 
     let mut ignoring = train("nohup");
-    // SAFETY: between fork and exec; sets how a signal is answered.
-    unsafe {
-        ignoring.pre_exec(|| {
-            libc::signal(libc::SIGHUP, libc::SIG_IGN);
-            Ok(())
-        })
-    };
-    let mut child = started(&mut ignoring);
+    let mut child = started(hangup(&mut ignoring, libc::SIG_IGN));
     heard(&mut child, "memory");
     std::thread::sleep(Duration::from_millis(300));
     send(&child, libc::SIGHUP);
@@ -398,7 +391,7 @@ fn signals_stop_sampling_and_the_pictures_made_stay() {
             "--out",
             &out,
         ];
-        let mut child = command(at, &args)
+        let mut child = hangup(&mut command(at, &args), libc::SIG_DFL)
             .arg("a")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

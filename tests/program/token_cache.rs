@@ -19,7 +19,7 @@ use vqdiffusion::data::{
 use vqdiffusion::picture::{read_picture, write_png, Picture};
 use vqdiffusion::pipeline::LoadedCodec;
 
-use crate::running::{full_after, refused, succeeded};
+use crate::running::{full_after, hangup, refused, succeeded};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tiny")
@@ -245,7 +245,8 @@ fn a_full_disk_loses_no_whole_shard() {
 
 /// Starts a long run into the folder `c` and waits until it writes there.
 fn started(at: &Path) -> Child {
-    let run = command(at, &["data", "--out", "c", "--views", "200"])
+    let mut tokenizing = command(at, &["data", "--out", "c", "--views", "200"]);
+    let run = hangup(&mut tokenizing, libc::SIG_DFL)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
