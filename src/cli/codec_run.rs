@@ -43,10 +43,14 @@ pub struct CodecArgs {
 }
 
 impl CodecArgs {
-    /// Loads the codec.
-    pub fn codec(&self) -> Result<LoadedCodec, Box<dyn Error>> {
+    /// Loads the codec, for pictures of another `resolution` where one is given.
+    pub fn codec(&self, resolution: Option<i64>) -> Result<LoadedCodec, Box<dyn Error>> {
         let device = self.compute.set_up()?;
-        let file = self.model.open_codec(&self.checkpoint)?;
+        let mut file = self.model.open_codec(&self.checkpoint)?;
+        if let Some(resolution) = resolution {
+            file.set_resolution(resolution)
+                .map_err(|e| format!("--resolution {resolution}: {e}"))?;
+        }
         if self.sampled && file.config.quantizer != QuantizerKind::Gumbel {
             return Err(format!(
                 "--sampled: {} has a codec that takes the nearest code; only a Gumbel \

@@ -33,7 +33,7 @@ pub fn run(args: &ReconstructArgs) -> CliResult {
     if !args.overwrite {
         names.iter().try_for_each(|name| refuse_to_replace(name))?;
     }
-    let codec = args.codec.codec()?;
+    let codec = args.codec.codec(None)?;
     for (i, name) in names.iter().enumerate() {
         let (original, tokens) = args.codec.encode(&codec, i)?;
         let decoded: Tensor = {

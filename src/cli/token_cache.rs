@@ -28,6 +28,11 @@ pub struct CacheArgs {
     #[arg(long, value_parser = choices::crop_rule())]
     crop: Option<CropRule>,
 
+    /// Data sets: side of the squares in pixels, which gives another token grid than the
+    /// model's, for training on it [default: the model's].
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    resolution: Option<u16>,
+
     /// Data sets: mirror every other square.
     #[arg(long)]
     flip: bool,
@@ -51,6 +56,7 @@ impl CacheArgs {
         let options = [
             (self.views.is_some(), "--views"),
             (self.crop.is_some(), "--crop"),
+            (self.resolution.is_some(), "--resolution"),
             (self.flip, "--flip"),
             (self.split.is_some(), "--split"),
             (self.strict, "--strict"),
@@ -84,7 +90,7 @@ pub fn write(
     let speaks = ranks.is_first();
     let _locked = speaks.then(|| FolderLock::take(out)).transpose()?;
     let stop = stop_on_signals()?;
-    let loaded = codec_args.codec()?;
+    let loaded = codec_args.codec(args.resolution.map(i64::from))?;
     let [height, width] = loaded.picture_size();
     if height != width {
         let problem = format!("the codec's pictures are {width} by {height}, expected squares");

@@ -66,7 +66,7 @@ pub fn run(args: &TokenizeArgs) -> CliResult {
     if let Some(option) = args.cache.given() {
         return Err(format!("{option} is for data sets (a folder, .jsonl or .csv)").into());
     }
-    let codec = args.codec.codec()?;
+    let codec = args.codec.codec(None)?;
     // Alone, with nowhere else to write to: each line as soon as it is there.
     let at_once = ranks.is_alone() && args.out.is_none();
     let mut own = Vec::new();

@@ -223,6 +223,30 @@ fn views_and_drawn_codes_are_functions_of_the_seed() {
     assert_ne!(cache.tokens(0, 0).unwrap(), cache.tokens(0, 1).unwrap());
 }
 
+/// Tokens of another resolution than the codec's own; one that its factor does not divide
+/// is refused.
+#[test]
+fn tokens_of_another_resolution() {
+    let folder = data_set(3);
+    let at = folder.path();
+    let args = ["data", "--out", "c", "--crop", "center", "--resolution"];
+    tokenize(at, &[&args[..], &["32"]].concat());
+    let codec = codec();
+    let cache = TokenCache::open(&at.join("c")).unwrap();
+    for place in 0..3 {
+        let path = at.join(format!("data/00{place}.png"));
+        let image = read_picture(&path).unwrap().cover(32, 32).to_tensor();
+        let tokens = codec.codec.encode(&image.unsqueeze(0)).view([-1]);
+        let expected = Vec::<i64>::try_from(tokens).unwrap();
+        assert_eq!(cache.tokens(place, 0).unwrap(), expected);
+    }
+    refuse(
+        at,
+        &["data", "--out", "d", "--resolution", "33"],
+        &["--resolution 33", "cannot be halved"],
+    );
+}
+
 /// A full disk: what was whole before stays, and the message names the file.
 #[test]
 fn a_full_disk_loses_no_whole_shard() {

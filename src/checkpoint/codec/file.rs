@@ -13,6 +13,7 @@ use super::super::pytorch::DType;
 use super::super::safetensors_file::is_safetensors;
 use super::super::state_dict::{read_safetensors, StateDict};
 use crate::codec::CodecConfig;
+use crate::config_error::ConfigError;
 
 /// The configuration in the header of a codec file.
 #[derive(Serialize, Deserialize)]
@@ -50,6 +51,19 @@ impl CodecFile {
             });
         }
         Ok(Checkpoint::open(path, options)?.into())
+    }
+
+    /// The same codec for square pictures of this side in pixels.
+    ///
+    /// # Errors
+    ///
+    /// A side that the codec's factor does not divide.
+    pub fn set_resolution(&mut self, resolution: i64) -> Result<(), ConfigError> {
+        self.config.set_resolution(resolution);
+        self.config.check()?;
+        let side = resolution / self.config.factor();
+        self.grid = [side, side];
+        Ok(())
     }
 
     /// Whether fewer codes are used than the codebook has.

@@ -7,7 +7,7 @@ use tch::Device;
 
 use super::config::TrainConfig;
 use super::model::{build, TextTraining};
-use super::start_weights::StartWeights;
+use super::start_weights::{OtherGrid, StartWeights};
 use super::task::Frozen;
 use crate::checkpoint::clip::tower::read_text_tower;
 use crate::checkpoint::config_file::differences;
@@ -30,7 +30,8 @@ use crate::transformer::{Conditioning, NullClass};
 #[serde(deny_unknown_fields, default)]
 pub struct WeightsConfig {
     /// Model file to go on from, of any layout that can be read; without it the denoiser
-    /// starts from random weights.
+    /// starts from random weights. Where `model` names another grid, with the codec's
+    /// resolution that belongs to it, the position tables are interpolated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
     /// Give the model of `init_from` a learned null condition if it has none, for tuning
@@ -67,6 +68,8 @@ pub struct InitialModel {
     random_text: bool,
     /// Whether the class tables get a row for "no class" (1000 → 1001 in ImageNet's).
     added_null_class: bool,
+    /// Whether the file's model has another grid.
+    other_grid: Option<OtherGrid>,
 }
 
 impl InitialModel {
@@ -113,8 +116,15 @@ impl InitialModel {
             });
         }
         let added_null_class = weights.learned_null && learn_null(config);
+        let mut other_grid = None;
         if let Some(wanted) = model {
             config.sampling = wanted.sampling.or(config.sampling);
+            other_grid = OtherGrid::between(&config.denoiser, &wanted.denoiser);
+            if other_grid.is_some() {
+                config.denoiser.grid = wanted.denoiser.grid;
+                config.denoiser.position_table = wanted.denoiser.position_table;
+                config.codec.set_resolution(wanted.codec.resolution);
+            }
             let differences = differences("model", wanted, config);
             if let Some((key, wanted, found)) = differences.into_iter().next() {
                 return Err(TrainError::Differs {
@@ -131,6 +141,7 @@ impl InitialModel {
             random_denoiser: false,
             random_text: false,
             added_null_class,
+            other_grid,
         })
     }
 
@@ -220,6 +231,7 @@ impl InitialModel {
             random_denoiser: true,
             random_text: weights.text.is_none(),
             added_null_class: false,
+            other_grid: None,
         })
     }
 
@@ -263,6 +275,7 @@ impl InitialModel {
             drawn_text: self.random_text,
             drawn_null: !self.checkpoint.state.contains(NULL_TEXT),
             added_null_class: self.added_null_class,
+            other_grid: self.other_grid,
         }
     }
 

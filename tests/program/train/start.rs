@@ -450,3 +450,46 @@ fn a_null_class_is_added_for_tuning() {
     let off = (table.get(4) - mean).abs().max().double_value(&[]);
     assert!(off < 1e-6, "{off}");
 }
+
+/// A model of another grid starts with its position tables interpolated: twice as many
+/// places halve the cells, whose middles lie at quarters between those of the old ones.
+#[test]
+fn a_model_goes_on_on_another_grid() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("start.safetensors");
+    write_model(&path, &text_model());
+    let (given, _) = read_safetensors(&path).expect("a model");
+    let mut wanted = text_model();
+    wanted.denoiser.grid = [8, 8];
+    wanted.denoiser.position_table = [8, 8];
+    wanted.codec.set_resolution(32);
+    let weights = WeightsConfig {
+        init_from: Some(path),
+        ..WeightsConfig::default()
+    };
+    let start = InitialModel::open(&weights, Some(&wanted), TextTraining::Frozen).expect("a start");
+    assert_eq!(start.model(), &wanted);
+    let (state, _) = start
+        .load(&TrainConfig::default(), Device::Cpu)
+        .expect("a start");
+    for axis in ["height_emb", "width_emb"] {
+        let name = format!("transformer.content_emb.{axis}.weight");
+        let old = given.get(&name).expect("a table").read().expect("values");
+        let new = &state.parameters.tensors[&name];
+        assert_eq!(new.size(), [8, 32]);
+        for place in 0..8 {
+            let middle = ((place as f64 + 0.5) / 2.0 - 0.5).clamp(0.0, 3.0);
+            let (below, part) = (middle.floor() as i64, middle.fract());
+            let above = old.get((below + 1).min(3));
+            let expected = old.get(below) * (1.0 - part) + above * part;
+            let off = (new.get(place) - expected).abs().max().double_value(&[]);
+            assert!(off < 1e-6, "{name}, place {place}: off by {off}");
+        }
+    }
+    // Anything else that differs is refused still.
+    wanted.denoiser.layers = 3;
+    let Err(error) = InitialModel::open(&weights, Some(&wanted), TextTraining::Frozen) else {
+        panic!("three layers of two");
+    };
+    assert!(error.to_string().contains("layers"), "{error}");
+}
