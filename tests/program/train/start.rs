@@ -473,7 +473,7 @@ fn a_model_goes_on_on_another_grid() {
         .load(&TrainConfig::default(), Device::Cpu)
         .expect("a start");
     for axis in ["height_emb", "width_emb"] {
-        let name = format!("transformer.content_emb.{axis}.weight");
+        let name = format!("{DENOISER}.content_emb.{axis}.weight");
         let old = given.get(&name).expect("a table").read().expect("values");
         let new = &state.parameters.tensors[&name];
         assert_eq!(new.size(), [8, 32]);
