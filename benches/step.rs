@@ -2,7 +2,9 @@
 //! `cargo bench --bench step -- --size b --threads 2`.
 //!
 //! Prints JSON: seconds per step, best and median of the repeats, split into the
-//! network, the rest of the step (guidance, truncation, draw), and one decode.
+//! network, the rest of the step (guidance, truncation, draw), and one decode. With `--whole`
+//! a whole run is timed, and its seconds are those of a picture's tokens
+//! (`scripts/bench/picture.py` has the table of such runs).
 
 use std::error::Error;
 use std::ops::ControlFlow;
@@ -14,14 +16,14 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::config_file::ConfigFile;
 use vqdiffusion::codec::ImageCodec;
 use vqdiffusion::diffusion::guidance::Prediction;
-use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
+use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Reuse};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
-use vqdiffusion::transformer::{Conditioning, Denoiser};
+use vqdiffusion::transformer::{Conditioning, Denoiser, KeptKeys};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Size {
@@ -50,9 +52,26 @@ impl Size {
 struct Args {
     #[arg(long, value_enum, default_value = "b")]
     size: Size,
-    /// Reverse steps to time, out of the 100 of a full run.
+    /// Reverse steps to time.
     #[arg(long, default_value_t = 5)]
     steps: usize,
+    /// Steps of the run that they are of [default: all that the model has].
+    #[arg(long)]
+    of: Option<usize>,
+    /// Time the whole run.
+    #[arg(long, conflicts_with = "steps")]
+    whole: bool,
+    /// Few tokens first and many at the end.
+    #[arg(long)]
+    cosine: bool,
+    /// Guidance only from this visible share …
+    #[arg(long, default_value_t = 0.0)]
+    guidance_from: f64,
+    /// … to this one.
+    #[arg(long, default_value_t = 1.0)]
+    guidance_to: f64,
+    #[arg(long, default_value_t = 0)]
+    local_steps: usize,
     #[arg(long, default_value_t = 1)]
     batch: i64,
     #[arg(long, default_value_t = 5.0)]
@@ -99,10 +118,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let schedule = model.schedule();
     let options = SamplerConfig {
-        steps: config.timesteps as usize,
-        times: Times::Even,
+        steps: args.of.unwrap_or(config.timesteps as usize),
+        times: match args.cosine {
+            true => Times::Cosine,
+            false => Times::Even,
+        },
         guidance: args.guidance,
-        guidance_span: None,
+        guidance_span: Some([args.guidance_from, args.guidance_to]),
+        local_steps: args.local_steps,
         truncation: Truncation::TopP(args.truncation),
         revealing: None,
         rule: ReverseRule::Exact,
@@ -113,18 +136,44 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = start(&plan, args.batch, &mut noise).to_device(device);
 
     // The first step warms up; the run stops after the wanted number.
-    let wanted = args.steps + 1;
+    let wanted = match args.whole {
+        true => {
+            let t = Tensor::from_slice(&[config.timesteps - 1]).to_device(device);
+            let _ = denoiser.forward(&start, &t, &condition, None);
+            synchronize(device);
+            plan.steps().len()
+        }
+        false => args.steps + 1,
+    };
+    let skipped = usize::from(!args.whole);
     let (mut network, mut steps) = (Vec::new(), Vec::new());
-    let mut last = Instant::now();
     let batch = args.batch;
+    let plain = condition.first(batch);
+    let mut kept = KeptKeys::default();
+    let mut last = Instant::now();
     let mut denoise = |query: Query| {
         let began = Instant::now();
-        let logits = denoiser.forward(query.x_t, query.t, &condition, query.positions);
+        let condition = if query.null { &condition } else { &plain };
+        let Query {
+            x_t, t, positions, ..
+        } = query;
+        let logits = match (query.reuse, positions) {
+            (Reuse::Kept { group, first }, Some(positions)) => {
+                let wanted = first..first + positions.size()[1];
+                denoiser.forward_local(x_t, t, condition, group, wanted, &mut kept)
+            }
+            (Reuse::Keep, _) => {
+                let (logits, keys) = denoiser.forward_keeping(x_t, t, condition, positions);
+                kept = keys;
+                logits
+            }
+            _ => denoiser.forward(x_t, t, condition, positions),
+        };
         synchronize(device);
         network.push(began.elapsed().as_secs_f64());
         Prediction {
             conditional: logits.narrow(0, 0, batch),
-            unconditional: Some(logits.narrow(0, batch, batch)),
+            unconditional: query.null.then(|| logits.narrow(0, batch, batch)),
         }
     };
     let mut observe = |progress: Progress| {
@@ -137,7 +186,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let _ = sample(&plan, start, &mut denoise, &mut noise, &mut observe);
-    let (network, steps) = (&network[1..], &steps[1..]);
+    let (network, steps) = (&network[skipped..], &steps[skipped..]);
     let rest: Vec<f64> = steps.iter().zip(network).map(|(s, n)| s - n).collect();
 
     let mut report = serde_json::json!({
@@ -153,6 +202,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         "min": {"step": min(steps), "network": min(network), "sampling": min(&rest)},
         "median": {"step": median(steps), "network": median(network), "sampling": median(&rest)},
     });
+    if args.whole {
+        let calls = plan.calls();
+        report["picture"] = serde_json::json!({
+            "steps": plan.steps().len(),
+            "times": options.times,
+            "guidance_span": options.guidance_span,
+            "local_steps": options.local_steps,
+            "network_calls": calls.full,
+            "local_calls": calls.local,
+            "seconds": steps.iter().sum::<f64>() / batch as f64,
+            "network_seconds": network.iter().sum::<f64>() / batch as f64,
+        });
+    }
     if args.decode {
         let params = Params::new(&RandomWeights, device, Kind::Float);
         let codec = ImageCodec::new(&params, &model.codec, None);

@@ -7,6 +7,7 @@ use crate::checkpoint::WeightSet;
 use crate::clip::ClipActivation;
 use crate::data::{CropRule, Split};
 use crate::diffusion::{ReverseRule, Times};
+use crate::evaluate::emoji::asked::Ask;
 use crate::metrics::networks::dinov2::PositionTable;
 use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
 use crate::picture::Pillow;
@@ -54,6 +55,21 @@ pub fn times() -> impl TypedValueParser<Value = Times> {
             "cosine",
             "By the share of noise, as a cosine: few tokens first, many at the end",
             Times::Cosine,
+        ),
+    ])
+}
+
+pub fn ask() -> impl TypedValueParser<Value = Ask> {
+    parser(&[
+        (
+            "caption",
+            "The first caption: the concept in its style",
+            Ask::Caption,
+        ),
+        (
+            "name",
+            "The concept's bare name: the style is the model's choice",
+            Ask::Name,
         ),
     ])
 }

@@ -30,11 +30,18 @@ pub struct SamplerArgs {
     #[arg(long)]
     guidance: Option<f64>,
 
-    /// Apply guidance only while the share of visible tokens is from A to B, each from 0 to
-    /// 1; at other steps the network is asked once instead of twice. An approximation of
-    /// guidance throughout [default: the model's own choice, else 0..1].
+    /// An approximation of guidance throughout: apply it only while the share of visible tokens
+    /// is from A to B, each from 0 to 1; at other steps the network is asked once instead of
+    /// twice [default: the model's own choice, else 0..1].
     #[arg(long, value_name = "A..B", value_parser = span)]
     guidance_span: Option<Span>,
+
+    /// An approximation: after each full evaluation of the network, N steps are evaluated at
+    /// the tokens alone that these steps reveal, on the keys and values that all others had
+    /// then. The first third of the steps is always full. For models whose feed-forward part
+    /// treats tokens one by one [default: 0, all steps full].
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..=u32::MAX.into()))]
+    local_steps: Option<usize>,
 
     /// Keep the likeliest codes up to this share of the probability, in (0, 1];
     /// 1 keeps all [default: the model's own choice, else 1 with a learned null text, 0.94
@@ -119,6 +126,9 @@ impl SamplerArgs {
         }
         if let Some(span) = self.guidance_span {
             options.guidance_span = Some(span);
+        }
+        if let Some(steps) = self.local_steps {
+            options.local_steps = steps;
         }
         if let Some(guidance) = self.guidance {
             options.guidance = guidance;

@@ -1,6 +1,8 @@
 //! The variational bound on −log p_θ(x_0) (arXiv 2111.14822 eq. 9) of held-out pictures:
 //! L_0 + Σ_t L_t + L_T, with L_T = KL(q(x_T | x_0) ‖ p(x_T)).
 
+use rand_chacha::rand_core::RngCore;
+use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -8,7 +10,7 @@ use crate::diffusion::forward::q_sample;
 use crate::diffusion::{Objective, ObjectiveConfig, Schedule};
 use crate::metrics::bootstrap::mean_interval;
 use crate::pipeline::{ConditionError, Pipeline, Subject};
-use crate::random::{below, measure_generator, unit, MeasureDraw};
+use crate::random::{measure_generator, unit, MeasureDraw};
 
 /// The bound of one noise schedule.
 pub struct Bound<'a> {
@@ -66,7 +68,9 @@ impl<'a> Bound<'a> {
     }
 
     /// An estimate for the picture `x_0` int64 `[1, L]` without bias: of every quarter of t
-    /// `draws` times, and x_t for each. `index` names the picture among those of the `seed`.
+    /// `draws` times, one from each of as many equal parts of it, and x_t for each. `index`
+    /// names the picture among those of the `seed`: pictures of one name are given the same
+    /// times and the same noise, whatever made them.
     pub fn estimate(
         &self,
         x_0: &Tensor,
@@ -87,8 +91,8 @@ impl<'a> Bound<'a> {
                 return 0.0;
             }
             let sum: f64 = (0..draws)
-                .map(|_| {
-                    let t = (from as u64 + below(&mut time, count as u64)) as i64;
+                .map(|part| {
+                    let t = (from as u64 + in_part(&mut time, part, draws, count)) as i64;
                     let uniform: Vec<f64> = (0..tokens).map(|_| unit(&mut noise)).collect();
                     let uniform = Tensor::from_slice(&uniform).view([1, tokens]);
                     let x_0 = x_0.to_device(Device::Cpu);
@@ -106,6 +110,13 @@ impl<'a> Bound<'a> {
             prior: self.prior() * tokens as f64,
         }
     }
+}
+
+/// ⌊(j + u) · `count` / `parts`⌋ for the `part` j < `parts` and u uniform in [0, 1): over all
+/// parts, every number below `count` is equally likely.
+fn in_part(generator: &mut ChaCha8Rng, part: usize, parts: usize, count: usize) -> u64 {
+    let place = (part as u128) << 64 | u128::from(generator.next_u64());
+    (place * count as u128 / parts as u128 >> 64) as u64
 }
 
 /// The bound over pictures.

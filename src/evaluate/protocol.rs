@@ -16,11 +16,21 @@ pub enum Provenance {
         /// SHA-256 of its weights.
         model_sha256: String,
         options: PictureSettings,
+        /// Evaluations of the network for a picture, those under the null condition counted.
+        network_calls: usize,
+        /// Further ones at the positions of a few steps alone.
+        #[serde(skip_serializing_if = "is_zero")]
+        local_calls: usize,
         seed: u64,
+        /// Sampling and decoding, without files and measures.
         seconds_per_picture: f64,
     },
     /// They lay in folders.
     Pictures { pictures: Vec<PathBuf> },
+}
+
+fn is_zero(calls: &usize) -> bool {
+    *calls == 0
 }
 
 /// How the measured pictures came about, for any measure.

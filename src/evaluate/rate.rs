@@ -28,6 +28,16 @@ impl Rate {
             interval: wilson(hits as f64, of as f64),
         }
     }
+
+    /// The same with an interval as if there had been so many `independent` trials, each of
+    /// which stands for several that may be alike.
+    pub fn of_independent(self, independent: usize) -> Self {
+        let independent = independent.min(self.of) as f64;
+        Rate {
+            interval: wilson(self.rate * independent, independent),
+            ..self
+        }
+    }
 }
 
 /// E. B. Wilson 1927: the p whose normal test does not reject hits / n.

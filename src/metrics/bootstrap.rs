@@ -10,18 +10,33 @@ const RESAMPLES: u64 = 1000;
 /// The 95 % interval (2.5 and 97.5 % points of 1000 resamples) of the mean of `values`, one
 /// a picture. `index` tells apart the means that one `seed` serves.
 pub fn mean_interval(values: &[f64], seed: u64, index: u64) -> [f64; 2] {
-    let count = values.len() as u64;
-    let mut means: Vec<f64> = (0..RESAMPLES)
+    let parts: Vec<[f64; 2]> = values.iter().map(|&value| [value, 1.0]).collect();
+    ratio_interval(&parts, seed, index)
+}
+
+/// As [`mean_interval`] of Σa/Σb over `parts` [a, b], which are drawn whole: of sums and
+/// counts of what belongs together it is the interval of the mean, of pairs that of the ratio
+/// of their means.
+pub fn ratio_interval(parts: &[[f64; 2]], seed: u64, index: u64) -> [f64; 2] {
+    let count = parts.len() as u64;
+    if count == 0 {
+        return [0.0; 2];
+    }
+    let mut ratios: Vec<f64> = (0..RESAMPLES)
         .into_par_iter()
         .map(|resample| {
             let place = index << 32 | resample;
             let mut generator = measure_generator(seed, place, MeasureDraw::Bootstrap);
-            let drawn = (0..count).map(|_| values[below(&mut generator, count) as usize]);
-            drawn.sum::<f64>() / count.max(1) as f64
+            let mut sums = [0.0; 2];
+            for _ in 0..count {
+                let part = parts[below(&mut generator, count) as usize];
+                sums = [sums[0] + part[0], sums[1] + part[1]];
+            }
+            sums[0] / sums[1]
         })
         .collect();
-    means.sort_by(f64::total_cmp);
-    let point = |share: f64| means[(share * (RESAMPLES - 1) as f64).round() as usize];
+    ratios.sort_by(f64::total_cmp);
+    let point = |share: f64| ratios[(share * (RESAMPLES - 1) as f64).round() as usize];
     [point(0.025), point(0.975)]
 }
 
@@ -39,5 +54,17 @@ mod tests {
         assert!((high - (0.5 + half)).abs() < 0.1 * half, "{high}");
         assert_ne!(mean_interval(&values, 1, 1), [low, high]);
         assert_eq!(mean_interval(&[3.0; 5], 1, 0), [3.0; 2]);
+        assert_eq!(mean_interval(&[], 1, 0), [0.0; 2]);
+    }
+
+    /// What belongs together counts once: pairs of equal values have the interval of one each.
+    #[test]
+    fn parts_are_drawn_whole() {
+        let values: Vec<f64> = (0..100).map(|i| f64::from(i % 7)).collect();
+        let doubled: Vec<[f64; 2]> = values.iter().map(|v| [2.0 * v, 2.0]).collect();
+        assert_eq!(ratio_interval(&doubled, 1, 0), mean_interval(&values, 1, 0));
+        // The ratio of proportional numbers is known for sure.
+        let pairs: Vec<[f64; 2]> = values.iter().map(|v| [v + 1.0, 4.0 * (v + 1.0)]).collect();
+        assert_eq!(ratio_interval(&pairs, 1, 0), [0.25; 2]);
     }
 }

@@ -15,7 +15,7 @@ use super::record::Record;
 use super::sampling::{Edits, Origin};
 use super::subject::{ConditionError, Request, Subject};
 use crate::codec::image_codec::to_bytes;
-use crate::diffusion::sampler::Progress;
+use crate::diffusion::sampler::{Calls, Progress};
 use crate::diffusion::SamplingPlan;
 use crate::picture::{write_png, Picture, PictureError};
 use crate::torch::host::values;
@@ -201,8 +201,8 @@ impl Pipeline {
     }
 }
 
-impl Maker<'_> {
-    pub fn pipeline(&self) -> &Pipeline {
+impl<'a> Maker<'a> {
+    pub fn pipeline(&self) -> &'a Pipeline {
         self.pipeline
     }
 
@@ -216,10 +216,9 @@ impl Maker<'_> {
     }
 
     /// Evaluations of the network for a picture, those under the null condition counted, where
-    /// every step asks it.
-    pub fn evaluations(&self) -> usize {
-        let steps = 0..self.plan.steps().len();
-        steps.map(|i| 1 + usize::from(self.plan.asks_null(i))).sum()
+    /// every step makes one.
+    pub fn calls(&self) -> Calls {
+        self.plan.calls()
     }
 
     /// What the runs start from and lead away from.

@@ -33,6 +33,9 @@ pub struct PictureOptions {
     pub guidance: f64,
     /// Guidance only while the visible share of the tokens is between these two.
     pub guidance_span: Option<[f64; 2]>,
+    /// Steps after each full evaluation of the network that are local, an approximation; 0 has
+    /// none.
+    pub local_steps: usize,
     /// Which codes may be drawn; what suits the guidance scale when `None`.
     pub truncation: Option<Truncation>,
     /// Fixed-count revealing instead of the schedule's own course.
@@ -93,6 +96,11 @@ pub enum OptionsError {
     NegativePrompt,
     #[error("negative prompt: guidance is {guidance}, which leads away from nothing")]
     NothingToLeadFrom { guidance: f64 },
+    #[error(
+        "local steps is {local_steps}, expected 0: the model's feed-forward part or a norm mixes \
+         positions, so no part of them can be evaluated alone"
+    )]
+    LocalSteps { local_steps: usize },
     #[error("seed is {seed}, which leaves no room for {pictures} pictures below 2^64")]
     Seed { seed: u64, pictures: u64 },
 }
@@ -109,6 +117,7 @@ impl PictureOptions {
             times: model.usual_times(),
             guidance: model.usual_guidance(),
             guidance_span: model.usual_guidance_span(),
+            local_steps: 0,
             truncation: None,
             revealing: None,
             rule: ReverseRule::Exact,
@@ -128,6 +137,7 @@ impl PictureOptions {
             times,
             guidance,
             guidance_span,
+            local_steps,
             truncation,
             revealing,
             rule,
@@ -140,6 +150,7 @@ impl PictureOptions {
             times,
             guidance,
             guidance_span,
+            local_steps,
             truncation: Some(truncation),
             revealing,
             rule,
@@ -194,6 +205,14 @@ impl PictureOptions {
         self
     }
 
+    /// Evaluates so many steps after each full evaluation of the network at the positions of
+    /// these steps alone, on the keys and values of the others as they were: faster, and an
+    /// approximation.
+    pub fn local_steps(mut self, steps: usize) -> Self {
+        self.local_steps = steps;
+        self
+    }
+
     /// Which codes may be drawn.
     pub fn truncation(mut self, truncation: Truncation) -> Self {
         self.truncation = Some(truncation);
@@ -213,6 +232,7 @@ impl PictureOptions {
         if rule != ReverseRule::Exact {
             self.times = Times::Even;
             self.guidance_span = None;
+            self.local_steps = 0;
         }
         self
     }
@@ -256,6 +276,7 @@ impl PictureOptions {
             times: self.times,
             guidance: self.guidance,
             guidance_span: self.guidance_span,
+            local_steps: self.local_steps,
             truncation,
             revealing: self.revealing,
             rule: self.rule,
@@ -297,6 +318,10 @@ impl PictureOptions {
         }
         if self.negative_prompt.is_some() && !config.uses_guidance() {
             return Err(OptionsError::NothingToLeadFrom { guidance });
+        }
+        let local_steps = self.local_steps;
+        if local_steps > 0 && !model.denoiser.treats_tokens_alone() {
+            return Err(OptionsError::LocalSteps { local_steps });
         }
         let plan = config.plan(&model.schedule(), model.denoiser.tokens())?;
         let plan = match &self.edit {

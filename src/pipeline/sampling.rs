@@ -5,11 +5,11 @@ use tch::Tensor;
 use super::load::Pipeline;
 use super::subject::{ConditionError, Subject};
 use crate::diffusion::guidance::Prediction;
-use crate::diffusion::sampler::{self, Observe, Query, Stopped};
+use crate::diffusion::sampler::{self, Observe, Query, Reuse, Stopped};
 use crate::diffusion::{HostNoise, SamplingPlan, Start};
 use crate::model::ModelConfig;
 use crate::torch::runtime;
-use crate::transformer::Condition;
+use crate::transformer::{Condition, KeptKeys};
 
 /// What a run starts from besides noise, and what it leads away from.
 #[derive(Default)]
@@ -98,7 +98,8 @@ impl Pipeline {
         observe: &mut Observe,
     ) -> Result<Tensor, Stopped> {
         let start = self.start(plan, seeds, edits);
-        let mut denoise = |query: Query| self.predict(query, condition);
+        let mut kept = None;
+        let mut denoise = |query: Query| self.predict_reusing(query, condition, &mut kept);
         let mut noise = HostNoise::new(seeds);
         sampler::sample(plan, start, &mut denoise, &mut noise, observe)
     }
@@ -121,6 +122,17 @@ impl Pipeline {
     /// What the network says at a `query`; a `condition` with the null condition's rows
     /// where the query asks for them.
     pub fn predict(&self, query: Query, condition: &Condition) -> Prediction {
+        self.predict_reusing(query, condition, &mut None)
+    }
+
+    /// As [`predict`](Self::predict) in a run, whose local evaluations take over what the last
+    /// full one `kept`.
+    fn predict_reusing(
+        &self,
+        query: Query,
+        condition: &Condition,
+        kept: &mut Option<KeptKeys>,
+    ) -> Prediction {
         let _no_grad = tch::no_grad_guard();
         let batch = query.x_t.size()[0];
         let first;
@@ -131,9 +143,25 @@ impl Pipeline {
                 &first
             }
         };
-        let logits = self
-            .denoiser()
-            .forward(query.x_t, query.t, condition, query.positions);
+        let Query {
+            x_t, t, positions, ..
+        } = query;
+        let denoiser = self.denoiser();
+        let logits = match (query.reuse, positions, kept.as_mut()) {
+            (Reuse::Kept { group, first }, Some(positions), Some(kept)) => {
+                let wanted = first..first + positions.size()[1];
+                denoiser.forward_local(x_t, t, condition, group, wanted, kept)
+            }
+            (Reuse::Keep, ..) => {
+                let (logits, keys) = denoiser.forward_keeping(x_t, t, condition, positions);
+                *kept = Some(keys);
+                logits
+            }
+            _ => {
+                *kept = None;
+                denoiser.forward(x_t, t, condition, positions)
+            }
+        };
         Prediction {
             conditional: logits.narrow(0, 0, batch),
             unconditional: query.null.then(|| logits.narrow(0, batch, batch)),

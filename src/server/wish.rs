@@ -46,6 +46,11 @@ pub struct OwnOptions {
     /// Guidance only while the share of visible tokens is between these two.
     #[serde(default)]
     pub guidance_span: Option<[f64; 2]>,
+    /// Steps after each full evaluation of the network that are local: faster, an
+    /// approximation.
+    #[serde(default, deserialize_with = "loose::whole")]
+    #[schema(value_type = Option<i64>)]
+    pub local_steps: Option<i64>,
     /// Keep the likeliest codes up to this share of the probability, above 0 to 1.
     #[serde(default, deserialize_with = "loose::number")]
     #[schema(value_type = Option<f64>)]
@@ -178,6 +183,12 @@ impl OwnOptions {
         options.times = self.times.unwrap_or(options.times);
         options.guidance = self.guidance.unwrap_or(options.guidance);
         options.guidance_span = self.guidance_span.or(options.guidance_span);
+        if let Some(steps) = self.local_steps {
+            options.local_steps = usize::try_from(steps).map_err(|_| {
+                let message = format!("local_steps is {steps}, expected 0 or more");
+                ApiError::field("local_steps", message)
+            })?;
+        }
         options.truncation = match (self.top_k, self.truncation) {
             (Some(_), Some(_)) => {
                 let message = "top_k and truncation exclude each other";
@@ -274,6 +285,7 @@ fn fault(error: OptionsError) -> ApiError {
     let param = match &error {
         OptionsError::Sampler(SamplerError::Option { option, .. }) => match *option {
             "guidance span" => "guidance_span",
+            "local steps" => "local_steps",
             "top-k" => "top_k",
             "tokens per evaluation" => "tokens_per_step",
             option => option,
@@ -282,6 +294,7 @@ fn fault(error: OptionsError) -> ApiError {
         OptionsError::Edit(EditError::EmptyMask { .. }) => "mask",
         OptionsError::Edit(_) => "image",
         OptionsError::Unconditional { .. } | OptionsError::NullClass { .. } => "guidance",
+        OptionsError::LocalSteps { .. } => "local_steps",
         OptionsError::NegativePrompt | OptionsError::NothingToLeadFrom { .. } => "negative_prompt",
         OptionsError::Seed { .. } => "seed",
     };

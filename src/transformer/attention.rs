@@ -1,10 +1,12 @@
 //! Multi-head attention: bidirectional over image tokens, and from image tokens
 //! to all text positions. No mask of any kind is applied, as in the original.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::config::DenoiserConfig;
-use super::embedding::gather_positions;
+use super::embedding::{gather_positions, positions_index};
 use crate::torch::attention::{attend, attend_joined, mean_weights, thirds, Mask};
 use crate::torch::{Linear, Params};
 
@@ -49,26 +51,80 @@ impl SelfAttention {
     }
 
     /// residual + SA(x) at `positions` `[B, A]` (all L when `None`): `x` and
-    /// `residual` `[B, L, D]` → `[B, A, D]`.
-    pub fn forward(&self, x: &Tensor, residual: &Tensor, positions: Option<&Tensor>) -> Tensor {
+    /// `residual` `[B, L, D]` → `[B, A, D]`. `keep` is given the keys and values.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        positions: Option<&Tensor>,
+        mut keep: Option<&mut Vec<KeyValue>>,
+    ) -> Tensor {
+        let mut keep = |key: &Tensor, value: &Tensor| {
+            if let Some(kept) = &mut keep {
+                kept.push(KeyValue {
+                    key: key.shallow_clone(),
+                    value: value.shallow_clone(),
+                });
+            }
+        };
         let at = |x: &Tensor| match positions {
             Some(positions) => gather_positions(x, positions),
             None => x.shallow_clone(),
         };
         let h = match (&self.projections, positions) {
-            (Projections::Joined(joined), None) => self.attend_joined(&joined.forward(x)),
+            (Projections::Joined(joined), None) => {
+                let qkv = joined.forward(x);
+                let [_, k, v] = thirds(&qkv);
+                keep(&k, &v);
+                self.attend_joined(&qkv)
+            }
             (Projections::Joined(joined), Some(_)) => {
                 let [q, k, v] = thirds(&joined.forward(x));
+                keep(&k, &v);
                 self.attend(&at(&q), &k, &v)
             }
             (Projections::Separate(layers), None) if !layers[0].is_packed() => {
-                self.attend_joined(&Linear::joined(&layers.each_ref()).forward(x))
+                let qkv = Linear::joined(&layers.each_ref()).forward(x);
+                let [_, k, v] = thirds(&qkv);
+                keep(&k, &v);
+                self.attend_joined(&qkv)
             }
             (Projections::Separate([query, key, value]), _) => {
-                self.attend(&query.forward(&at(x)), &key.forward(x), &value.forward(x))
+                let (k, v) = (key.forward(x), value.forward(x));
+                keep(&k, &v);
+                self.attend(&query.forward(&at(x)), &k, &v)
             }
         };
         self.proj.forward_add(&h, &at(residual))
+    }
+
+    /// As [`forward`](Self::forward) at a group of G positions, whose places among all L are
+    /// `group` int64 `[B, G]`: `x` and `residual` `[B, G, D]` → `[B, A, D]` for the A columns
+    /// `wanted` of the group. All other positions have the `kept` keys and values, in which
+    /// the group's own are renewed.
+    pub fn forward_local(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        group: &Tensor,
+        wanted: &Range<i64>,
+        kept: &mut KeyValue,
+    ) -> Tensor {
+        let at = |x: &Tensor| x.narrow(1, wanted.start, wanted.end - wanted.start);
+        let [q, k, v] = match &self.projections {
+            Projections::Joined(joined) => {
+                let [q, k, v] = thirds(&joined.forward(x));
+                [at(&q), k, v]
+            }
+            Projections::Separate([query, key, value]) => {
+                [query.forward(&at(x)), key.forward(x), value.forward(x)]
+            }
+        };
+        let index = positions_index(group, &k);
+        let _ = kept.key.scatter_(1, &index, &k);
+        let _ = kept.value.scatter_(1, &index, &v);
+        self.proj
+            .forward_add(&self.attend(&q, &kept.key, &kept.value), &at(residual))
     }
 
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
@@ -80,7 +136,7 @@ impl SelfAttention {
     }
 }
 
-/// Keys and values of a text for one block: `[B, S, D]` each.
+/// Keys and values for one block, of a text `[B, S, D]` or of the image tokens `[B, L, D]`.
 pub struct KeyValue {
     pub key: Tensor,
     pub value: Tensor,

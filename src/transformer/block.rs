@@ -1,6 +1,8 @@
 //! One block of the denoiser: self-attention, what it is conditioned on, and the
 //! feed-forward part, each behind its norm and around a residual.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::attention::{CrossAttention, KeyValue, SelfAttention};
@@ -121,10 +123,31 @@ impl Block {
     }
 
     /// x + SA(AdaLN(x, t)) at `positions` int64 `[B, A]` (all L when `None`):
-    /// `x` `[B, L, D]` → `[B, A, D]`.
-    pub fn self_attention(&self, x: &Tensor, t: &Tensor, positions: Option<&Tensor>) -> Tensor {
+    /// `x` `[B, L, D]` → `[B, A, D]`. `keep` is given the keys and values.
+    pub fn self_attention(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        positions: Option<&Tensor>,
+        keep: Option<&mut Vec<KeyValue>>,
+    ) -> Tensor {
         let normed = self.ln1.forward(x, t);
-        self.self_attention.forward(&normed, x, positions)
+        self.self_attention.forward(&normed, x, positions, keep)
+    }
+
+    /// As [`self_attention`](Self::self_attention) of a group of positions alone
+    /// ([`SelfAttention::forward_local`]): `x` `[B, G, D]` → `[B, A, D]`.
+    pub fn local_self_attention(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        group: &Tensor,
+        wanted: &Range<i64>,
+        kept: &mut KeyValue,
+    ) -> Tensor {
+        let normed = self.ln1.forward(x, t);
+        self.self_attention
+            .forward_local(&normed, x, group, wanted, kept)
     }
 
     /// How much each image token attends to each text position between self-attention

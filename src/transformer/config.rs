@@ -277,6 +277,12 @@ impl DenoiserConfig {
         time && self.condition.is_pointwise() && self.feed_forward == FeedForwardKind::Fc
     }
 
+    /// Whether all but self-attention treats tokens one by one, so that some of them can be
+    /// evaluated on the keys and values that the others had before.
+    pub fn treats_tokens_alone(&self) -> bool {
+        self.is_pointwise() && self.timestep_norm == AdaptiveNorm::Layer
+    }
+
     /// L, the number of image tokens.
     pub fn tokens(&self) -> i64 {
         self.grid[0] * self.grid[1]

@@ -3,6 +3,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::attention::KeyValue;
 use super::block::{Block, BlockCondition};
 use super::config::DenoiserConfig;
 use super::embedding::{gather_positions, ContentEmbedding};
@@ -11,7 +12,7 @@ use crate::torch::{norm, LayerNorm, Linear, Params};
 /// What the network needs to know of the condition y, made once per sampling run. With
 /// guidance its rows are twice those of the images, the null condition's at the end.
 pub struct Condition {
-    blocks: Vec<BlockCondition>,
+    pub(super) blocks: Vec<BlockCondition>,
     rows: i64,
 }
 
@@ -118,6 +119,19 @@ impl Denoiser {
         t: &Tensor,
         condition: &Condition,
         positions: Option<&Tensor>,
+        observe: impl FnMut(&Tensor),
+    ) -> Tensor {
+        self.pass(x_t, t, condition, positions, None, observe)
+    }
+
+    /// The forward pass; `keep` is given the keys and values of every block.
+    pub(super) fn pass(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        condition: &Condition,
+        positions: Option<&Tensor>,
+        mut keep: Option<&mut Vec<KeyValue>>,
         mut observe: impl FnMut(&Tensor),
     ) -> Tensor {
         let branches = condition.rows / x_t.size()[0];
@@ -129,7 +143,7 @@ impl Denoiser {
             let is_last = i + 1 == self.blocks.len();
             // In the last block only keys and values are needed of the other positions.
             let at = wanted.take_if(|_| is_last && block.is_pointwise());
-            x = block.self_attention(&x, &t, at); // [B or 2B, L or A, D]
+            x = block.self_attention(&x, &t, at, keep.as_deref_mut()); // [B or 2B, L or A, D]
             if i == 0 && branches > 1 {
                 x = x.repeat([branches, 1, 1]);
                 if t.size()[0] > 1 {
@@ -164,7 +178,7 @@ impl Denoiser {
         let mut x = self.content_emb.forward(x_t); // [B, L, D]
         let mut maps = Vec::with_capacity(self.blocks.len());
         for (block, y) in self.blocks.iter().zip(&condition.blocks) {
-            x = block.self_attention(&x, t, None);
+            x = block.self_attention(&x, t, None, None);
             maps.push(block.text_attention(&x, t, y)?); // [B, L, S]
             x = block.condition_and_feed_forward(&x, t, y);
         }

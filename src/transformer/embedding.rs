@@ -54,16 +54,32 @@ impl ContentEmbedding {
             None => content + self.positions(),
         }
     }
+
+    /// The rows of [`forward`](Self::forward) at `positions` int64 `[B, A]` → `[B, A, D]`.
+    pub fn forward_at(&self, tokens: &Tensor, positions: &Tensor) -> Tensor {
+        let tokens = tokens.gather(1, positions, false); // [B, A]
+        let content = Tensor::embedding(&self.token, &tokens, -1, false, false);
+        let table = match &self.position {
+            Some(position) => position.shallow_clone(),
+            None => self.positions(),
+        };
+        content + Tensor::embedding(&table, positions, -1, false, false)
+    }
 }
 
 /// Rows `positions` `[B, A]` of `x` `[n B, L, D]` → `[n B, A, D]`; the rows of
 /// `positions` repeat for each of the n branches.
 pub fn gather_positions(x: &Tensor, positions: &Tensor) -> Tensor {
+    x.gather(1, &positions_index(positions, x), false)
+}
+
+/// `positions` `[B, A]` as an index `[n B, A, D]` into the second dimension of tensors of the
+/// rows and the width of `x` `[n B, ·, D]`.
+pub fn positions_index(positions: &Tensor, x: &Tensor) -> Tensor {
     let (rows, width) = (x.size()[0], x.size()[2]);
     let (batch, active) = (positions.size()[0], positions.size()[1]);
-    let index = positions
+    positions
         .repeat([rows / batch, 1])
         .unsqueeze(2)
-        .expand([rows, active, width], false);
-    x.gather(1, &index, false)
+        .expand([rows, active, width], false)
 }

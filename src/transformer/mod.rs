@@ -1,7 +1,8 @@
 //! The denoising transformer p_θ(x̂_0 | x_t, t, y) of VQ-Diffusion.
 //!
 //! Letters of the shape comments: B batch, L image tokens, K codes, D width,
-//! S text positions, C text width, H heads, T diffusion steps, A redrawn positions.
+//! S text positions, C text width, H heads, T diffusion steps, A redrawn positions, G of a
+//! group of steps.
 
 pub mod attention;
 pub mod block;
@@ -9,8 +10,10 @@ pub mod config;
 pub mod denoiser;
 pub mod embedding;
 pub mod feed_forward;
+pub mod local;
 pub mod norm;
 pub mod recompute;
 
 pub use config::{Conditioning, DenoiserConfig, NullClass};
 pub use denoiser::{Condition, Denoiser};
+pub use local::KeptKeys;

@@ -63,7 +63,7 @@ impl Denoiser {
 
     fn evaluate(&self, block: &Block, x: &Tensor, t: &Tensor, y: &Tensor) -> Tensor {
         let y = block.condition(&self.in_own_kind(y));
-        let x = block.self_attention(x, t, None);
+        let x = block.self_attention(x, t, None, None);
         block.condition_and_feed_forward(&x, t, &y)
     }
 }

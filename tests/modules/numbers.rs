@@ -54,6 +54,7 @@ fn settings_keep_every_bit() {
             truncation: Truncation::TopP(share(x)),
             times: Times::Even,
             guidance_span: Some([share(x), 1.0]),
+            local_steps: 3,
             revealing: None,
             rule: ReverseRule::Exact,
         };

@@ -191,6 +191,7 @@ fn sampling(case: &mut Case, pipeline: &Pipeline, run: &str) {
         times: Times::Even,
         guidance: number("guidance_scale"),
         guidance_span: None,
+        local_steps: 0,
         truncation: Truncation::TopP(number("truncation_rate")),
         revealing: None,
         rule: ReverseRule::Diffusers,

@@ -110,6 +110,7 @@ impl Settings {
                 times: Times::Even,
                 guidance,
                 guidance_span: None,
+                local_steps: 0,
                 truncation,
                 revealing,
                 rule: ReverseRule::Official,

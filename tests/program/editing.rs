@@ -67,6 +67,7 @@ pub fn config(rule: ReverseRule, steps: usize, revealing: Option<Revealing>) -> 
         times: Times::Even,
         guidance: 2.0,
         guidance_span: None,
+        local_steps: 0,
         truncation: Truncation::Off,
         revealing,
         rule,

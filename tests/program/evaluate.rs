@@ -21,16 +21,16 @@ fn drawn(pixel: impl Fn(f64, f64) -> [u8; 3]) -> Picture {
     }
 }
 
-const SHAPES: [&str; 4] = ["disc", "bar", "frame", "wedge"];
-const STYLES: [&str; 2] = ["flat", "dotted"];
-const COLOURS: [(&str, [u8; 3]); 3] = [
+pub const SHAPES: [&str; 4] = ["disc", "bar", "frame", "wedge"];
+pub const STYLES: [&str; 2] = ["flat", "dotted"];
+pub const COLOURS: [(&str, [u8; 3]); 3] = [
     ("red", [220, 30, 30]),
     ("green", [40, 200, 40]),
     ("blue", [40, 110, 220]),
 ];
 
 /// A shape in a colour on white; dotted ones have pale dots.
-fn shape(shape: &str, style: &str, colour: [u8; 3]) -> Picture {
+pub fn shape(shape: &str, style: &str, colour: [u8; 3]) -> Picture {
     drawn(|x, y| {
         let inside = match shape {
             "disc" => (x - 32.0).hypot(y - 32.0) < 24.0,
@@ -51,20 +51,20 @@ fn shape(shape: &str, style: &str, colour: [u8; 3]) -> Picture {
 }
 
 /// A folder of pictures with its list.
-struct Set {
-    path: PathBuf,
-    lines: Vec<Value>,
+pub struct Set {
+    pub path: PathBuf,
+    pub lines: Vec<Value>,
 }
 
 impl Set {
-    fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         std::fs::create_dir_all(&path).unwrap();
         let lines = Vec::new();
         Set { path, lines }
     }
 
     /// Adds a picture that should show `colour` and `thing` in `style`.
-    fn add(&mut self, picture: &Picture, colour: &str, thing: &str, style: &str) {
+    pub fn add(&mut self, picture: &Picture, colour: &str, thing: &str, style: &str) {
         let file = format!("{}-{colour}-{thing}-{style}.png", self.lines.len());
         write_png(&self.path.join(&file), picture, &[]).unwrap();
         let concept = format!("{colour} {thing}");
@@ -78,7 +78,7 @@ impl Set {
 }
 
 /// `real` with every shape in every style and colour: 24 pictures.
-fn gallery(folder: &Path) -> Set {
+pub fn gallery(folder: &Path) -> Set {
     let mut set = Set::new(folder.join("real"));
     for thing in SHAPES {
         for style in STYLES {
@@ -90,7 +90,7 @@ fn gallery(folder: &Path) -> Set {
     set
 }
 
-fn report(folder: &Path) -> Value {
+pub fn report(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap()
 }
 

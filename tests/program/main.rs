@@ -12,6 +12,7 @@ mod editing;
 mod emoji;
 mod evaluate;
 mod evaluate_codec;
+mod evaluate_compare;
 mod evaluate_model;
 mod evaluate_pictures;
 mod formats;

@@ -7,7 +7,7 @@ use crate::running::{fixture, native_model, refuse, s, sample, succeed};
 #[test]
 fn a_png_repeats_itself() {
     let (folder, model) = native_model();
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 8] = [
         &["--steps", "6", "--guidance", "2.5", "--truncation", "0.7"],
         &["--steps", "6", "--times", "cosine"],
         &[
@@ -18,6 +18,7 @@ fn a_png_repeats_itself() {
             "--guidance-span",
             "0.2..0.9",
         ],
+        &["--steps", "9", "--guidance", "3", "--local-steps", "2"],
         &["--steps", "5", "--top-k", "4"],
         &["--steps", "10", "--purity", "1.5", "--tokens-per-step", "4"],
         &["--compat", "official", "--steps", "34", "--guidance", "3"],
@@ -197,4 +198,56 @@ fn a_png_holds_no_path_and_no_batch_size() {
             assert!(!value.contains(forbidden), "{keyword}: {value}");
         }
     }
+}
+
+/// Local steps are said in the PNG, change the picture, and are refused by name where part of
+/// the tokens cannot be evaluated alone.
+#[test]
+fn local_steps_are_recorded_or_refused() {
+    use vqdiffusion::Record;
+
+    let (folder, model) = native_model();
+    let made = |out: &str, more: &[&str]| {
+        let fixed = ["--steps", "9", "--seed", "2", "--out", out, "x"];
+        sample(folder.path(), &model, &[&fixed[..], more].concat());
+        folder.path().join(out).join("2-x.png")
+    };
+    let full = made("full", &[]);
+    let local = made("local", &["--local-steps", "1"]);
+    let read = |png: &Path| std::fs::read(png).unwrap();
+    assert_eq!(
+        Record::read(&local).unwrap().settings.sampler.local_steps,
+        1
+    );
+    assert_eq!(Record::read(&full).unwrap().settings.sampler.local_steps, 0);
+    assert_ne!(read(&local), read(&full));
+    // None are today's bytes, said or not.
+    assert_eq!(read(&made("none", &["--local-steps", "0"])), read(&full));
+    let refused = |options: &[&str], words: &[&str]| {
+        let fixed = [
+            "sample",
+            "--checkpoint",
+            s(&model),
+            "--local-steps",
+            "1",
+            "x",
+        ];
+        refuse(folder.path(), &[&fixed[..], options].concat(), words);
+    };
+    refused(&["--purity", "1"], &["local steps", "purity"]);
+    refused(&["--compat", "official"], &["local steps", "exact rule"]);
+    let class = fixture("class_tiny");
+    let (weights, config) = (class.join("last.pth"), class.join("config.yaml"));
+    let args = [
+        "sample",
+        "--checkpoint",
+        s(&weights),
+        "--config",
+        s(&config),
+    ];
+    refuse(
+        folder.path(),
+        &[&args[..], &["--class", "1", "--local-steps", "1"]].concat(),
+        &["local steps is 1", "expected 0"],
+    );
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::emoji_args::{EmojiArgs, NamedMeasure};
+use super::emoji_args::{Asking, EmojiArgs, NamedMeasure};
 use crate::cli::CliResult;
 use crate::evaluate::emoji::asked::LabelledSet;
 use crate::evaluate::emoji::colours::{measure, ColourAnswer, ColourScores, Objects};
@@ -29,7 +29,7 @@ pub struct ColoursArgs {
 
 pub fn run(args: &ColoursArgs) -> CliResult {
     let args = &args.emoji;
-    let measured = args.open()?;
+    let measured = args.open(Asking::default())?;
     let gallery = Gallery::open(&measured.gallery, View::Hueless)?;
     let objects = Objects::new(&gallery);
     measured.asked.check(|label| objects.check(label))?;
@@ -45,7 +45,7 @@ pub fn run(args: &ColoursArgs) -> CliResult {
         measure: "colours",
         distance: HUELESS_DISTANCE,
     };
-    args.finish(kind, &protocol, gallery.labels.len(), &reports, &sets)
+    args.finish(kind, &protocol, &gallery, &reports, &sets)
 }
 
 /// The sheet of `set`: each picture and the nearest real one of its style.

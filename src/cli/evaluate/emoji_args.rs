@@ -5,7 +5,6 @@ use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
@@ -20,7 +19,8 @@ use crate::cli::progress::{say, ProgressDisplay};
 use crate::cli::sampler_args::SamplerArgs;
 use crate::cli::signals::{stop_on_signals, STOPPED};
 use crate::cli::CliResult;
-use crate::evaluate::emoji::asked::{Asked, LabelledSet};
+use crate::evaluate::emoji::asked::{Ask, Asked, LabelledSet};
+use crate::evaluate::emoji::gallery::Gallery;
 use crate::evaluate::emoji::labelled::LabelledFolder;
 use crate::evaluate::protocol::{Protocol, Provenance};
 use crate::evaluate::report::{Report, SetReport, REPORT};
@@ -52,7 +52,8 @@ pub struct EmojiArgs {
     /// should show.
     #[arg(long, value_name = "FOLDER", num_args = 1.., conflicts_with_all = ["checkpoint", "prompts",
         "config", "weights", "mapping", "codec", "text_encoder", "steps", "guidance", "truncation",
-        "top_k", "purity", "tokens_per_step", "compat", "dtype", "decode_dtype", "seed", "batch_size", "device"])]
+        "times", "guidance_span", "local_steps", "top_k", "purity", "tokens_per_step", "compat", "dtype", "decode_dtype", "seed",
+        "batch_size", "device"])]
     pictures: Vec<PathBuf>,
 
     /// Folders of real pictures to look among: all there are, those asked for included.
@@ -60,14 +61,15 @@ pub struct EmojiArgs {
     #[arg(long, value_name = "FOLDER", num_args = 1.., required = true)]
     gallery: Vec<PathBuf>,
 
-    /// NamedMeasure this many of each folder, a fixed draw: always the same ones.
+    /// Measure this many of each folder, a fixed draw: always the same ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 
     #[command(flatten)]
     sampler: SamplerArgs,
 
-    /// The picture of line i of a folder's list, counted from 0, has the seed SEED + i.
+    /// The picture of line i of a folder's list, counted from 0, has the seed SEED + i; the
+    /// j-th further one of a list of N lines SEED + i + j N.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     seed: u64,
 
@@ -88,11 +90,32 @@ pub struct EmojiArgs {
     overwrite: bool,
 }
 
+/// What is asked for of the labels, and what is found of the tokens.
+#[derive(Clone, Copy)]
+pub struct Asking {
+    pub ask: Ask,
+    /// Pictures of each label, at least 1.
+    pub each: usize,
+    /// Draws of the bound for each quarter of the times, where it is wanted.
+    pub bound: Option<usize>,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Asking {
+            ask: Ask::Caption,
+            each: 1,
+            bound: None,
+        }
+    }
+}
+
 /// What is measured, opened and checked, before anything is made.
 pub struct Measured {
     pub asked: Asked,
     pub gallery: Vec<LabelledFolder>,
     model: Option<Model>,
+    bound: Option<usize>,
 }
 
 /// A model and how it will be asked.
@@ -106,7 +129,7 @@ struct Model {
 
 impl EmojiArgs {
     /// Opens everything but pictures and weights; prepares the output folder.
-    pub fn open(&self) -> Result<Measured, Box<dyn Error>> {
+    pub fn open(&self, asking: Asking) -> Result<Measured, Box<dyn Error>> {
         let device = self.compute.set_up()?;
         let open = |folder: &PathBuf| LabelledFolder::open(folder);
         let gallery = self.gallery.iter().map(open).collect::<Result<_, _>>()?;
@@ -114,7 +137,8 @@ impl EmojiArgs {
             Some(_) => &self.prompts,
             None => &self.pictures,
         };
-        let asked = Asked::open(folders, self.limit.map(|n| n as usize))?;
+        let limit = self.limit.map(|n| n as usize);
+        let asked = Asked::open(folders, limit, asking.ask, asking.each)?;
         let model = self.checkpoint.as_deref();
         let model = model
             .map(|path| self.open_model(path, device, &asked))
@@ -129,6 +153,7 @@ impl EmojiArgs {
             asked,
             gallery,
             model,
+            bound: asking.bound,
         })
     }
 
@@ -172,7 +197,7 @@ impl EmojiArgs {
         measured: Measured,
     ) -> Result<(Vec<LabelledSet>, Protocol), Box<dyn Error>> {
         match measured.model {
-            Some(model) => self.make(measured.asked, model),
+            Some(model) => self.make(measured.asked, model, measured.bound),
             None => {
                 let provenance = Provenance::Pictures {
                     pictures: self.pictures.clone(),
@@ -186,6 +211,7 @@ impl EmojiArgs {
         &self,
         asked: Asked,
         model: Model,
+        bound: Option<usize>,
     ) -> Result<(Vec<LabelledSet>, Protocol), Box<dyn Error>> {
         let pipeline = Pipeline::load(&model.checkpoint, model.device, model.dtype)?;
         let mut maker = pipeline.maker(&model.options)?;
@@ -193,21 +219,24 @@ impl EmojiArgs {
         let pictures = asked.pictures();
         let mut progress =
             ProgressDisplay::counting("pictures", pictures as u64, "sampling", false);
-        let start = Instant::now();
-        let sets = asked.make(&mut maker, self.seed, &self.out, &stop, &mut |folder| {
+        let (seed, out) = (self.seed, &self.out);
+        let sets = asked.make(&mut maker, seed, bound, out, &stop, &mut |folder| {
             progress.step(folder);
         })?;
         progress.finish();
         let made: usize = sets.iter().map(|set| set.pictures.len()).sum();
+        let seconds: f64 = sets.iter().map(|set| set.seconds).sum();
         if made == 0 {
             return Err("stopped by a signal before the first picture".into());
         }
         let provenance = Provenance::Model {
             checkpoint: model.path,
             model_sha256: pipeline.fingerprint().to_string(),
-            options: model.options.settings(model.dtype),
+            options: maker.settings().clone(),
+            network_calls: maker.calls().full,
+            local_calls: maker.calls().local,
             seed: self.seed,
-            seconds_per_picture: start.elapsed().as_secs_f64() / made as f64,
+            seconds_per_picture: seconds / made as f64,
         };
         Ok((sets, self.protocol(provenance, made < pictures)))
     }
@@ -222,11 +251,11 @@ impl EmojiArgs {
 
     /// Writes the report of a `measure` over a gallery of so many pictures, prints where
     /// it is, and says so if a signal ended the work.
-    pub fn finish<S: Serialize>(
+    pub fn finish<M: Serialize, S: Serialize>(
         &self,
-        measure: NamedMeasure,
+        measure: M,
         protocol: &Protocol,
-        gallery_pictures: usize,
+        gallery: &Gallery,
         splits: &[SetReport<S>],
         sets: &[LabelledSet],
     ) -> CliResult {
@@ -235,7 +264,8 @@ impl EmojiArgs {
             protocol,
             references: References {
                 gallery: &self.gallery,
-                gallery_pictures,
+                gallery_pictures: gallery.labels.len(),
+                gallery_sha256: gallery.sha256(),
             },
             splits,
         };
@@ -266,4 +296,6 @@ pub struct NamedMeasure {
 struct References<'a> {
     gallery: &'a [PathBuf],
     gallery_pictures: usize,
+    /// Of what they show and of their pixels.
+    gallery_sha256: String,
 }

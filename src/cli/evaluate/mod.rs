@@ -2,6 +2,7 @@
 
 mod codec;
 mod colours;
+mod compare;
 mod emoji_args;
 mod extraction;
 mod likelihood;
@@ -29,6 +30,9 @@ enum Measure {
     /// Ask for objects in colours, and look whether the made pictures have the hue and the
     /// shape.
     Colours(Box<colours::ColoursArgs>),
+    /// Compare two runs of retrieval or colours, picture by picture: what differs between two
+    /// samplers or models, with intervals.
+    Compare(compare::CompareArgs),
     /// Send the pictures of a data set through the image codec and back: PSNR, SSIM, LPIPS, rFID
     /// and use of the codes.
     Codec(Box<codec::CodecScoreArgs>),
@@ -49,6 +53,7 @@ pub fn run(args: &EvaluateArgs) -> CliResult {
     match &args.measure {
         Measure::Retrieval(args) => retrieval::run(args),
         Measure::Colours(args) => colours::run(args),
+        Measure::Compare(args) => compare::run(args),
         Measure::Codec(args) => codec::run(args),
         Measure::Likelihood(args) => likelihood::run(args),
         Measure::Pictures(args) => pictures::run(args),

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use crate::diffusion::guidance::Prediction;
 use crate::diffusion::noise::{Draw, Noise};
 use crate::diffusion::sampler::{
-    Denoise, Observe, PlannedStep, Query, Reporter, Rule, SamplerError, SamplingPlan, Start,
+    Denoise, Observe, PlannedStep, Query, Reporter, Reuse, Rule, SamplerError, SamplingPlan, Start,
     Stopped,
 };
 use crate::diffusion::schedule::Schedule;
@@ -158,6 +158,7 @@ impl Rule for Original {
                 t: &times.narrow(0, i as i64, 1),
                 positions: None,
                 null: plan.asks_null(i),
+                reuse: Reuse::Nothing,
             });
             let log_p = self.log_p(&prediction, plan);
             let next = self.draw(&self.log_posterior(&logs, step, log_p, &x), noise, i);

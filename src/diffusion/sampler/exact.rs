@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::{SamplerError, Stopped};
 use super::plan::{Rule, SamplingPlan};
-use super::run::{unasked, Denoise, Observe, Query, Reporter, Start};
+use super::run::{unasked, Denoise, Observe, Query, Reporter, Reuse, Start};
 use super::times::PlannedStep;
 use crate::diffusion::guidance::{entropy, Prediction};
 use crate::diffusion::noise::{Draw, Noise};
@@ -123,15 +123,30 @@ pub fn sample(
     let times = plan.times(device);
     let steps = &plan.steps;
     let mut reporter = Reporter { observe, steps };
+    let local = plan.local();
+    let mut group: Option<Group> = None;
     for (i, posterior) in posteriors.iter().enumerate() {
         let before = x.shallow_clone();
         let mut asked = None;
         if let Some(ActiveStep { positions, noise }) = activity.at(i) {
+            let first = group.as_ref().and_then(|group| group.first(i));
+            if first.is_none() {
+                group = Group::new(i, &local, &activity);
+            }
+            let reuse = match (&group, first) {
+                (None, _) => Reuse::Nothing,
+                (Some(_), None) => Reuse::Keep,
+                (Some(group), Some(first)) => Reuse::Kept {
+                    group: &group.positions,
+                    first,
+                },
+            };
             let prediction = denoise(Query {
                 x_t: &x,
                 t: &times.narrow(0, i as i64, 1),
                 positions: Some(positions),
                 null: plan.asks_null(i),
+                reuse,
             });
             let p = plan.rule.p(&prediction, plan); // [B, A, K]
             let x_t = x.gather(1, positions, false); // [B, A]
@@ -145,6 +160,42 @@ pub fn sample(
         })?;
     }
     Ok(x)
+}
+
+/// What a full evaluation and the local ones after it redraw.
+struct Group {
+    /// Of all of them side by side, int64 `[B, G]`.
+    positions: Tensor,
+    /// The local steps, each with the first of its columns.
+    local: Vec<(usize, i64)>,
+}
+
+impl Group {
+    /// That of the full evaluation at step `full`; none where no local one follows that
+    /// redraws anything.
+    fn new(full: usize, local: &[bool], activity: &Activity) -> Option<Self> {
+        let following = (full + 1..local.len()).take_while(|&i| local[i]);
+        let mut parts = vec![activity.at(full)?.positions.shallow_clone()];
+        let mut group = Vec::new();
+        let mut columns = parts[0].size()[1];
+        for i in following {
+            if let Some(step) = activity.at(i) {
+                group.push((i, columns));
+                columns += step.positions.size()[1];
+                parts.push(step.positions.shallow_clone());
+            }
+        }
+        (!group.is_empty()).then(|| Group {
+            positions: Tensor::cat(&parts, 1),
+            local: group,
+        })
+    }
+
+    /// The first column of step `i`, if it is one of the local ones.
+    fn first(&self, i: usize) -> Option<i64> {
+        let found = self.local.iter().find(|(step, _)| *step == i);
+        found.map(|&(_, first)| first)
+    }
 }
 
 /// How many positions A the steps are evaluated at.

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::Stopped;
 use super::plan::SamplingPlan;
-use super::run::{Denoise, Observe, Query, Reporter, Start};
+use super::run::{Denoise, Observe, Query, Reporter, Reuse, Start};
 use crate::diffusion::guidance::Prediction;
 use crate::diffusion::noise::{Draw, Noise};
 use crate::diffusion::purity::{self, Revealing};
@@ -38,6 +38,7 @@ pub fn sample(
             t: &times.narrow(0, i as i64, 1),
             positions: None,
             null: plan.asks_null(i),
+            reuse: Reuse::Nothing,
         })
     };
     let steps = &plan.steps;

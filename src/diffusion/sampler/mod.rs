@@ -22,9 +22,9 @@ use crate::diffusion::noise::Noise;
 
 pub use error::{SamplerError, Stopped};
 pub use options::{ReverseRule, SamplerConfig};
-pub use plan::{Rule, SamplingPlan};
+pub use plan::{Calls, Rule, SamplingPlan};
 pub(in crate::diffusion) use run::Reporter;
-pub use run::{Denoise, Observe, Progress, Query, Start};
+pub use run::{Denoise, Observe, Progress, Query, Reuse, Start};
 pub use start::{start, start_from};
 pub use times::{PlannedStep, Times};
 

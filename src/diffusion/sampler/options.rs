@@ -51,10 +51,19 @@ pub struct SamplerConfig {
     /// second number; at other steps the null text is not evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_span: Option<[f64; 2]>,
+    /// So many steps after each full evaluation of the network are local: evaluated at the
+    /// positions of these steps alone, on the keys and values of the others as they were. An
+    /// approximation; 0 has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub local_steps: usize,
     pub truncation: Truncation,
     /// Fixed-count revealing instead of the schedule's own course.
     pub revealing: Option<Revealing>,
     pub rule: ReverseRule,
+}
+
+fn is_zero(steps: &usize) -> bool {
+    *steps == 0
 }
 
 impl SamplerConfig {
@@ -77,6 +86,7 @@ impl SamplerConfig {
             times: self.times,
             guidance: self.guidance,
             guidance_span: self.guidance_span.unwrap_or([0.0, 1.0]),
+            local_steps: self.local_steps,
             truncation: self.truncation,
             revealing: self.revealing,
             counts: Vec::new(),
@@ -124,6 +134,14 @@ impl SamplerConfig {
             if let Some([from, to]) = self.guidance_span {
                 return option("guidance span", format!("{from}..{to}"), expected);
             }
+        }
+        if self.local_steps > 0 && !(self.rule.rule().is_exact() && self.revealing.is_none()) {
+            return option(
+                "local steps",
+                self.local_steps.to_string(),
+                "0, or the exact rule without purity or fixed counts: it alone knows beforehand \
+                 where tokens change",
+            );
         }
         match self.truncation {
             Truncation::TopP(r) if !(r > 0.0 && r <= 1.0) => {

@@ -80,6 +80,8 @@ pub struct SamplingPlan {
     pub(in crate::diffusion) guidance: f64,
     /// Visible shares ā from which to which guidance is applied.
     pub(in crate::diffusion) guidance_span: [f64; 2],
+    /// Steps after each full evaluation that are local.
+    pub(in crate::diffusion) local_steps: usize,
     pub(in crate::diffusion) truncation: Truncation,
     pub(in crate::diffusion) revealing: Option<Revealing>,
     /// Tokens revealed at each step in fixed-count mode, in runs that keep no token.
@@ -88,6 +90,15 @@ pub struct SamplingPlan {
     pub(in crate::diffusion) partial: bool,
     /// L.
     pub(in crate::diffusion) tokens: i64,
+}
+
+/// Evaluations of the network, those under the null condition counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// At all positions.
+    pub full: usize,
+    /// At those of a group.
+    pub local: usize,
 }
 
 impl SamplingPlan {
@@ -106,6 +117,34 @@ impl SamplingPlan {
         let [from, to] = self.guidance_span;
         let visible = self.schedule.at(self.steps[i].network).keep;
         self.rule.asks_null(self.guidance) && (from..=to).contains(&visible)
+    }
+
+    /// Which steps are evaluated at the positions of their group alone, on the keys and
+    /// values of the last full evaluation. None of the first third: there every token tells
+    /// all others much. A group does not go on where guidance begins or ends.
+    pub fn local(&self) -> Vec<bool> {
+        let first = self.steps.len().div_ceil(3);
+        let mut since = 0;
+        let local = (0..self.steps.len()).map(|i| {
+            let alike = i > first && self.asks_null(i) == self.asks_null(i - 1);
+            let local = alike && since < self.local_steps;
+            since = if local { since + 1 } else { 0 };
+            local
+        });
+        local.collect()
+    }
+
+    /// Evaluations of the network, where every step makes one.
+    pub fn calls(&self) -> Calls {
+        let mut calls = Calls { full: 0, local: 0 };
+        for (i, local) in self.local().into_iter().enumerate() {
+            let branches = 1 + usize::from(self.asks_null(i));
+            match local {
+                true => calls.local += branches,
+                false => calls.full += branches,
+            }
+        }
+        calls
     }
 
     /// The network's times of the run, falling.

@@ -19,6 +19,20 @@ pub struct Query<'a> {
     pub positions: Option<&'a Tensor>,
     /// Whether the prediction of the null condition is wanted too.
     pub null: bool,
+    pub reuse: Reuse<'a>,
+}
+
+/// What a network may take over from an earlier evaluation of the run.
+#[derive(Clone, Copy)]
+pub enum Reuse<'a> {
+    /// Nothing.
+    Nothing,
+    /// Nothing, but its keys and values are wanted by those that follow.
+    Keep,
+    /// The keys and values last kept stand for all positions but those of the `group` int64
+    /// `[B, G]`, which alone are evaluated. The positions asked about are its columns from
+    /// `first` on.
+    Kept { group: &'a Tensor, first: i64 },
 }
 
 /// Answers with the network's prediction at the positions asked about.

@@ -232,6 +232,9 @@ impl<'a> Objects<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ColouredPicture {
     pub file: PathBuf,
+    /// What it was made for, where that is known.
+    pub prompt: Option<String>,
+    pub seed: Option<u64>,
     pub concept: String,
     pub style: String,
     pub colour: Option<String>,
@@ -239,6 +242,7 @@ pub struct ColouredPicture {
     /// Dominant hue in degrees; null where the picture has none.
     pub hue: Option<f64>,
     pub shape_hit: bool,
+    pub both_hit: bool,
     /// The real picture of the style that is nearest but for hue.
     pub nearest: Real,
 }
@@ -263,19 +267,22 @@ pub fn measure(
     let answers = objects
         .score(&set.pictures, &labels)
         .map_err(|(n, e)| set.problem(n, e))?;
-    let pictures = answers
-        .iter()
-        .enumerate()
-        .map(|(n, answer)| ColouredPicture {
+    let pictures = answers.iter().enumerate().map(|(n, answer)| {
+        let (prompt, seed) = set.prompt(n);
+        ColouredPicture {
             file: set.files[n].clone(),
+            prompt,
+            seed,
             concept: labels[n].concept.clone(),
             style: labels[n].style.clone(),
             colour: labels[n].colour.clone(),
             hue_hit: answer.hue_hit,
             hue: answer.hue,
             shape_hit: answer.shape_hit,
+            both_hit: answer.hue_hit && answer.shape_hit,
             nearest: (&objects.gallery.labels[answer.nearest]).into(),
-        });
+        }
+    });
     let scores = LabelledScores::new(&labels, &answers, pictures.collect(), |answers| {
         ColourScores::of(answers.iter().copied())
     });

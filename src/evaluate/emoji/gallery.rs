@@ -1,7 +1,9 @@
 //! Real pictures to look among, and where the nearest right one stands.
 
+use sha2::{Digest, Sha256};
 use tch::{IndexOp, Tensor};
 
+use super::asked::Ask;
 use super::labelled::{EmojiLabel, LabelledFolder};
 use super::pyramid::{features, squared_distances, View};
 use crate::data::DataError;
@@ -39,10 +41,27 @@ impl Gallery {
         })
     }
 
-    /// Whether some picture has the concept and the style of `label`.
-    pub fn shows(&self, label: &EmojiLabel) -> bool {
-        let same = |l: &EmojiLabel| l.concept == label.concept && l.style == label.style;
+    /// Whether some picture has the concept of `label`, and its style where that is asked for.
+    pub fn shows(&self, label: &EmojiLabel, ask: Ask) -> bool {
+        let style = |l: &EmojiLabel| ask == Ask::Name || l.style == label.style;
+        let same = |l: &EmojiLabel| l.concept == label.concept && style(l);
         self.labels.iter().any(same)
+    }
+
+    /// SHA-256 of what the pictures show and of their pixels: galleries of one are the same.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for (label, picture) in self.labels.iter().zip(&self.pictures) {
+            for text in [&label.concept, &label.style] {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            }
+            for side in [picture.width, picture.height] {
+                hash.update(side.to_le_bytes());
+            }
+            hash.update(&picture.rgb);
+        }
+        crate::files::hex(&hash.finalize())
     }
 
     /// Squared distances of every one of `pictures` to all of the gallery, in their order.

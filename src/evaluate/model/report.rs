@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::protocol::{ModelProtocol, PublishedRow};
+use crate::diffusion::sampler::Calls;
 use crate::diffusion::truncation::Truncation;
 use crate::evaluate::pictures::measure::Memorisation;
 use crate::evaluate::pictures::networks::Described;
@@ -44,6 +45,9 @@ pub struct SamplesReport {
     pub settings: PictureSettings,
     /// Evaluations of the network for a picture.
     pub network_calls: usize,
+    /// Further ones at the positions of a few steps alone.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub local_calls: usize,
     /// For a picture that is kept, where this process or one before it made some.
     pub seconds_per_picture: Option<f64>,
     /// SHA-256 of the weights that ranked candidates.
@@ -51,20 +55,26 @@ pub struct SamplesReport {
     pub ranking_sha256: Option<String>,
 }
 
+fn is_zero(calls: &usize) -> bool {
+    *calls == 0
+}
+
 impl SamplesReport {
     /// Of `runs`, at least one.
     pub fn new(
         runs: &[RunReport],
         settings: PictureSettings,
-        network_calls: usize,
+        calls: Calls,
         selection: Option<&Selection>,
     ) -> Self {
+        let candidates = selection.map_or(1, |s| s.candidates);
         let seconds: Vec<f64> = runs.iter().filter_map(|r| r.seconds_per_picture).collect();
         let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
         SamplesReport {
             pictures: runs.first().map_or(0, |run| run.samples.pictures),
             settings,
-            network_calls: network_calls * selection.map_or(1, |s| s.candidates),
+            network_calls: calls.full * candidates,
+            local_calls: calls.local * candidates,
             seconds_per_picture: (!seconds.is_empty()).then_some(mean),
             ranking_sha256: selection.map(|s| s.fingerprint().to_string()),
         }

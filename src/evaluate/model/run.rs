@@ -153,7 +153,7 @@ impl<'a> ModelRun<'a> {
             protocol_sha256: self.protocol.sha256(&settings),
             checkpoint: self.checkpoint,
             model_sha256: self.pipeline.fingerprint().to_string(),
-            samples: SamplesReport::new(&runs, settings, maker.evaluations(), self.selection),
+            samples: SamplesReport::new(&runs, settings, maker.calls(), self.selection),
             reals: measured.report,
             networks: described,
             summary: RunReport::summary(&runs),

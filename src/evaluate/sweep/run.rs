@@ -105,7 +105,7 @@ pub fn sweep(
         reports.push(CellReport {
             cell: *cell,
             settings: maker.settings().clone(),
-            network_calls: maker.evaluations() * run.selection.map_or(1, |s| s.candidates),
+            network_calls: maker.calls().full * run.selection.map_or(1, |s| s.candidates),
             seconds_per_picture: made.seconds_per_picture,
             figures: found.compared.figures.named().into_iter().collect(),
             run: found,

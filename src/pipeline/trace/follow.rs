@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use crate::diffusion::sampler::Query;
+use crate::diffusion::sampler::{Query, Reuse};
 use crate::pipeline::load::Pipeline;
 use crate::pipeline::maker::Maker;
 use crate::pipeline::subject::{ConditionError, Request};
@@ -79,6 +79,7 @@ impl Trace {
                 t: &t,
                 positions: None,
                 null: plan.asks_null(i),
+                reuse: Reuse::Nothing,
             };
             let prediction = pipeline.predict(query, &condition);
             let next = next.to_device(device);

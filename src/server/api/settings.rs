@@ -40,6 +40,8 @@ pub fn told(record: &Record, model: &Model) -> Value {
     put("times", json!(sampler.times));
     put("guidance", json!(sampler.guidance));
     put("guidance_span", json!(sampler.guidance_span));
+    let local = sampler.local_steps;
+    put("local_steps", json!((local > 0).then_some(local)));
     match sampler.truncation {
         Truncation::Off => put("truncation", json!(1.0)),
         Truncation::TopP(rate) => put("truncation", json!(rate)),

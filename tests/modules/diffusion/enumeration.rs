@@ -316,6 +316,7 @@ pub fn config(rule: ReverseRule, steps: usize) -> SamplerConfig {
         times: Times::Even,
         guidance: 1.0,
         guidance_span: None,
+        local_steps: 0,
         truncation: Truncation::Off,
         revealing: None,
         rule,

@@ -3,6 +3,7 @@
 mod chain;
 mod compat;
 mod enumeration;
+mod local;
 mod noise;
 mod objective;
 mod posterior;

@@ -32,6 +32,7 @@ fn config(rule: ReverseRule, steps: usize, purity: Option<f64>, limit: usize) ->
         times: Times::Even,
         guidance: 1.0,
         guidance_span: None,
+        local_steps: 0,
         truncation: Truncation::Off,
         revealing: Some(Revealing {
             purity,

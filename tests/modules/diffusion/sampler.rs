@@ -10,7 +10,9 @@ use vqdiffusion::diffusion::posterior::{reverse_step, Posterior, StepNoise};
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::exact::{Activity, Widths};
 use vqdiffusion::diffusion::sampler::times::even;
-use vqdiffusion::diffusion::sampler::{sample, start, start_from, Progress, Query, SamplerError};
+use vqdiffusion::diffusion::sampler::{
+    sample, start, start_from, Progress, Query, Reuse, SamplerError,
+};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{HostNoise, Noise, ReverseRule, SamplerConfig};
 
@@ -354,6 +356,7 @@ fn only_active_positions_are_asked_about_and_change() {
                         t: &t,
                         positions: None,
                         null: false,
+                        reuse: Reuse::Nothing,
                     };
                     let p = oracle.logits(&query).softmax(-1, Kind::Float);
                     dense = reverse_step(&posterior, &p, &dense, &numbers);
