@@ -91,7 +91,9 @@ class Sets:
         self.everything = concepts(roots)
         self.by_code = {c.code: c for c in self.everything}
         self.names = Names(roots)
-        self.others = synonyms(self.everything, self.names)
+        found = synonyms(self.everything, self.names)
+        self.named = {code: named for code, (named, _) in found.items()}
+        self.others = {code: named + tags for code, (named, tags) in found.items()}
         self.prompts = prompts
         self.sets = {name: [] for name in ("train", "more", "heldout_pairs", "heldout_colours", "heldout_concepts",
                                            "heldout_concepts_more", "withheld")}
@@ -129,7 +131,7 @@ class Sets:
         self.old_styles(old, held, hues, colours)
         self.more_emoji(new, old, held, hues, colours)
         self.more_clipart(drawn, colours)
-        self.hold_concepts(held, hues)
+        self.hold_concepts(held)
         self.withhold()
         return self.sets
 
@@ -159,7 +161,7 @@ class Sets:
                     if abs(turn) > NEAR:
                         split = "heldout_colours" if colour == colours[name][0] else "train"
                         self.sets[split].append(self.turned(recolour(picture, turn), f"{c.code.lower()}-{style}-{colour}.png",
-                                                            name, colour, style, self.others[c.code]))
+                                                            name, colour, style, self.named[c.code]))
 
     def more_emoji(self, new, old, held, hues, colours):
         for style, concept, stem, picture in new:
@@ -183,7 +185,7 @@ class Sets:
             return
         for colour in sorted(self.others_than(hue, picture, name, colours), key=lambda o: share("variant", name, style, o))[:MORE_VARIANTS]:
             self.sets["more"].append(self.turned(turn_hue(picture, hue, turn_to(colour, hue)), f"{stem}-{colour}.png",
-                                                 name, colour, style, self.others[c.code]))
+                                                 name, colour, style, self.named[c.code]))
 
     def others_than(self, hue, picture, name, colours):
         """The colours that an object of one hue may be turned to."""
@@ -219,14 +221,14 @@ class Sets:
             self.sets["more"].append(Item(picture, f"{stem}.png", captions, concept, "clipart", own))
             if hue is None or name not in colours:
                 continue
-            others = self.others[same.code] if same else ()
+            others = self.named[same.code] if same else ()
             for colour in sorted(self.others_than(hue, picture, name, colours), key=lambda o: share("variant", stem, o))[:3]:
                 self.sets["more"].append(self.turned(turn_hue(picture, hue, turn_to(colour, hue)), f"{stem}-{colour}.png",
                                                      name, colour, "clipart", others))
 
-    def hold_concepts(self, held, hues):
+    def hold_concepts(self, held):
         """Whole concepts go out, in all styles but one; none with a held-out pair or recoloured forms in the old
-        styles, no flags (all styles draw the same), none whose remaining picture is too near to one that goes."""
+        styles, none that a natural prompt names, no flags (all styles draw the same), none whose remaining picture is too near to one that goes."""
         natural = [i for name in ("train", "more") for i in self.sets[name] if i.base is None]
         rows = leaks.features([i.picture for i in natural])
         of = {}  # concept -> {style: [index]}
@@ -243,6 +245,8 @@ class Sets:
             if c.gendered or c.group == 9 or held.get(c.name) or uncoloured(c.name) in turned or len(styles) < 3:
                 continue
             if sum(s in STYLES for s in styles) < 2 or share("concept", c.code) >= CONCEPT_SHARE:
+                continue
+            if any(f" {c.name} " in f" {prompt} " for prompt in self.prompts):
                 continue
             stays = min(sorted(styles), key=lambda s: share("stays", c.code, s))
             stay, go = styles[stays], [at for s, ats in styles.items() if s != stays for at in ats]
@@ -279,6 +283,7 @@ class Sets:
         }
         nearest = np.full(len(queries), np.inf)
         nearest_file = [""] * len(queries)
+        left = set()  # files of both sets
         for name in ("train", "more"):
             items = self.sets[name]
             gone = {}
@@ -287,9 +292,11 @@ class Sets:
             for at, item in enumerate(items):
                 if distance[at].min() < self.nearest_allowed:
                     gone[item.file] = "near"
+            without = left | gone.keys()
             for item in items:
-                if item.base in gone and item.file not in gone:
+                if item.base in without and item.file not in gone:
                     gone[item.file] = "recoloured from one"
+            left |= gone.keys()
             stays = np.array([i.file not in gone for i in items])
             where = np.where(stays[:, None], distance, np.inf)
             for q, at in enumerate(where.argmin(0)):

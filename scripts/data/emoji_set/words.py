@@ -56,7 +56,8 @@ def concepts(roots):
 
 
 def synonyms(everything, names):
-    """Other names of each concept, by code: they belong to it, or to it and one other."""
+    """Other names of each concept, and its tags that may stand for it, by code: ones that belong to it, or to it and
+    one other."""
     phrases = {}  # phrase -> codes that have it as a name
     tagged = {}  # phrase -> codes that have it at all
     own = {c.name for c in everything}
@@ -68,17 +69,23 @@ def synonyms(everything, names):
     found = {}
     for c in everything:
         if c.group == 9:
-            found[c.code] = []
+            found[c.code] = ([], [])
             continue
-        kept = [p for p in names.phrases.get(c.code, ()) if len(phrases[p]) <= 2]
-        head = c.name.split()[-1]
-        if c.plain:
-            kept += [t for t in (*c.tags, head) if len(tagged[t]) <= 2 and len(t) > 2]
         colours = COLOUR_WORDS & set(c.name.split())
-        kept = [p if colours else uncoloured(p) for p in kept]
-        kept = [p for p in kept if p and p not in own and (COLOUR_WORDS & set(p.split())) <= colours]
-        found[c.code] = list(dict.fromkeys(kept))
+
+        def usable(candidates):
+            bare = [p if colours else uncoloured(p) for p in candidates]
+            return [p for p in dict.fromkeys(bare) if p and p not in own and COLOUR_WORDS & set(p.split()) <= colours]
+
+        named = usable(p for p in names.phrases.get(c.code, ()) if len(phrases[p]) <= 2)
+        head = c.name.split()[-1]
+        tags = usable(t for t in (*c.tags, head) if c.plain and len(tagged[t]) <= 2 and len(t) > 2)
+        found[c.code] = (named, [t for t in tags if t not in named])
     return found
+
+
+def singular(phrase):
+    return not re.search(r"(?<![su])s$", phrase)
 
 
 def article(phrase):
@@ -120,8 +127,9 @@ class Captions:
         for i, other in enumerate(picked):
             styled.append(f"{other}, {style} style" if i % 2 == 0 else f"{style} style {other}")
             bare.append(other)
-        if concept.plain and not name.endswith("s"):
-            bare.append(article(picked[0] if picked and share(key, "article") < 0.3 else name))
+        one = picked[0] if picked and share(key, "article") < 0.3 else name
+        if concept.plain and singular(one):
+            bare.append(article(one))
         if colour and concept.plain and not COLOUR_WORDS & set(name.split()):
             for i, phrase in enumerate((name, *picked[:2])):
                 if self.free(colour, phrase) and self.free(colour, name):
@@ -138,5 +146,7 @@ class Captions:
         for i, other in enumerate(picked):
             styled.append(f"{colour} {other}, {style} style" if i % 2 == 0 else f"{style} style {colour} {other}")
             bare.append(f"{colour} {other}")
-        bare.append(article(f"{colour} {picked[0] if picked and share(key, 'article') < 0.3 else name}"))
+        one = picked[0] if picked and share(key, "article") < 0.3 else name
+        if singular(one):
+            bare.append(article(f"{colour} {one}"))
         return self.listed(styled + bare)
