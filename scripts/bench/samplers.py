@@ -8,7 +8,8 @@ Needs the pictures that `scripts/data/emoji` makes, a built `vqdiffusion`, and n
     scripts/bench/samplers.py --out samplers -- --device cuda --batch-size 64
 
 Every sampler is asked for the same prompts with the same seeds: captions of training and of
-held-out pairs, objects in held-out colours, bare names, and a few bare names with eight seeds each.
+held-out pairs and concepts, objects in held-out colours, bare names, and a few bare names with eight
+seeds each.
 What follows `--` is given to every measurement. A measurement that is there with the same options is
 not made again, so that the same command goes on after Ctrl-C or after --minutes; what is there is
 summed up each time:
@@ -39,14 +40,17 @@ SETS = {
     "names": ("retrieval", "train", 200, ["--ask", "name", "--bound", "6"]),
     "variety": ("retrieval", "train", 12, ["--ask", "name", "--seeds", "8"]),
     "heldout": ("retrieval", "heldout_pairs", 310, ["--bound", "6"]),
+    "concepts": ("retrieval", "heldout_concepts", 300, ["--bound", "6"]),
     "colours": ("colours", "heldout_colours", 200, []),
 }
+GALLERY = ["train", "heldout_pairs", "heldout_colours", "heldout_concepts"]
 # Columns of the table: set, figure, heading, decimals, scale; a ratio is not a difference.
 COLUMNS = [
     ("training", "wanted_distance", "wanted", 2, 1),
     ("training", "bound", "bound, nats", 1, 1),
     ("training", "hit", "top-1, points", 1, 100),
     ("heldout", "hit", "held-out top-1", 1, 100),
+    ("concepts", "hit", "held-out concepts: top-1", 1, 100),
     ("colours", "both_hit", "hue and shape", 1, 100),
     ("names", "nearest_distance", "names: nearest", 2, 1),
     ("names", "bound", "names: bound", 1, 1),
@@ -99,12 +103,14 @@ class Table:
         """The folder with the report of a set by a sampler; None where it is not wanted."""
         measure, prompts, pictures, more = SETS[name]
         few = cell not in self.args.full
-        if few and seed != SEEDS[0]:
+        if (few or name == "variety") and seed != SEEDS[0]:
             return None
         limit = min(pictures, FEW if few else pictures, self.args.limit or pictures)
         data = Path(self.args.data)
-        gallery = [data / part for part in ["train", "heldout_pairs", "heldout_colours"]]
-        if not {"--guidance"} & set(options):
+        if not (data / prompts).exists():
+            return None
+        gallery = [data / part for part in self.args.gallery if (data / part).exists()]
+        if "--guidance" not in options:
             options = [*options, "--guidance", self.args.guidance]
         arguments = ["evaluate", measure, "--checkpoint", self.args.checkpoint, "--gallery", *gallery,
                      "--prompts", data / prompts, "--limit", limit, "--seed", seed, *more, *options,
@@ -175,14 +181,15 @@ def value(row, column):
 
 
 def markdown(rows):
-    head = ["sampler", "calls", "s a picture", *(column[2] for column in COLUMNS)]
+    columns = [column for column in COLUMNS if any(value(row, column) for row in rows)]
+    head = ["sampler", "calls", "s a picture", *(column[2] for column in columns)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         calls = str(row["network_calls"])
         if row["local_calls"]:
             calls += f" + {row['local_calls']} local"
         line = [row["cell"], calls, f"{row['seconds_per_picture']:.3f}"]
-        for column in COLUMNS:
+        for column in columns:
             found, decimals = value(row, column), column[3]
             sign = "" if column[4] is None else "+"
             line.append("–" if found is None else
@@ -250,7 +257,7 @@ def plot(path, rows, column, cost, heading):
     def y(at):
         return top + height * (y_high - at) / (y_high - y_low)
 
-    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 460" font-family="sans-serif" font-size="14">',
+    svg = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 460" font-family="sans-serif" font-size="14">',
            '<rect width="960" height="460" fill="white"/>']
     step = 10 ** floor(log10(y_high - y_low))
     step = next(part * step for part in (0.2, 0.5, 1, 2) if (y_high - y_low) / (part * step) <= 8)
@@ -259,7 +266,8 @@ def plot(path, rows, column, cost, heading):
         svg.append(f'<path d="M{left} {y(at):.1f}h{width}" stroke="#ddd"/>'
                    f'<text x="{left - 8}" y="{y(at) + 5:.1f}" text-anchor="end">{at:.4g}</text>')
         at += step
-    for at in sorted({point[0] for point in lines.get("even", points)}):
+    ticks = [part * 10.0**power for power in range(-6, 7) for part in (1, 2, 5)]
+    for at in (tick for tick in ticks if x_low <= tick <= x_high):
         svg.append(f'<text x="{x(at):.1f}" y="{top + height + 20}" text-anchor="middle">{at:.3g}</text>')
     what = column[2] if column[4] is None else f"{column[2]}, difference from {REFERENCE}"
     svg.append(f'<text x="{left + width / 2}" y="{top + height + 46}" text-anchor="middle">{heading}</text>'
@@ -306,6 +314,7 @@ def main():
     parser.add_argument("--vqdiffusion", default="target/release/vqdiffusion", help="the program")
     parser.add_argument("--checkpoint", default="checkpoints/emoji.safetensors")
     parser.add_argument("--data", default="data/emoji", help="what scripts/data/emoji made")
+    parser.add_argument("--gallery", nargs="+", default=GALLERY, metavar="PART", help="parts of it to look among")
     parser.add_argument("--guidance", default="1.25", help="where a sampler has none of its own")
     parser.add_argument("--truncation", default="0.86")
     parser.add_argument("--limit", type=int, help="prompts of each set, at most")
@@ -315,10 +324,10 @@ def main():
                         help=f"those with all prompts and two seeds ({' '.join(FULL)})")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--grid", type=int, default=8, help="captions, and names, of a picture grid; 0 makes none")
-    own, _, options = (sys.argv[1:], None, []) if "--" not in sys.argv else (
-        sys.argv[1:sys.argv.index("--")], None, sys.argv[sys.argv.index("--") + 1:])
-    args = parser.parse_args(own)
-    args.options = options
+    arguments = [*sys.argv[1:], "--"]
+    end = arguments.index("--")
+    args = parser.parse_args(arguments[:end])
+    args.options = arguments[end + 1:][:-1]
     table = Table(args)
     wanted = {name: options for name, options in cells().items() if not args.cells or name in args.cells}
     found = table.measure(wanted)
