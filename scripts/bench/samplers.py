@@ -43,7 +43,7 @@ SETS = {
     "concepts": ("retrieval", "heldout_concepts", 300, ["--bound", "6"]),
     "colours": ("colours", "heldout_colours", 200, []),
 }
-GALLERY = ["train", "heldout_pairs", "heldout_colours", "heldout_concepts"]
+GALLERY = ["train", "withheld", "heldout_pairs", "heldout_colours", "heldout_concepts"]
 # Columns of the table: set, figure, heading, decimals, scale; a ratio is not a difference.
 COLUMNS = [
     ("training", "wanted_distance", "wanted", 2, 1),
