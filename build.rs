@@ -44,6 +44,7 @@ fn main() {
         .file("csrc/terminate.cpp")
         .file("csrc/vqd_c10d.cpp")
         .file("csrc/vqd_attention.cpp")
+        .file("csrc/vqd_profile.cpp")
         .compile("vqd_ops");
     // Free of libtorch's headers, and worth optimising in every profile.
     cc::Build::new()

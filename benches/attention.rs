@@ -12,7 +12,7 @@ use std::time::Instant;
 use clap::Parser;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::torch::attention::{attend, Mask};
-use vqdiffusion::torch::Linear;
+use vqdiffusion::torch::profile::linear_rate;
 
 #[derive(Parser)]
 struct Args {
@@ -98,19 +98,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let randn = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
         let dtype = if kind == Kind::Float { "f32" } else { "bf16" };
 
-        let bias = Tensor::zeros([4096], (kind, Device::Cpu));
-        let mut layer = Linear::from_tensors(randn(&[4096, 1024]), bias);
-        layer.pack();
-        let x = randn(&[2048, 1024]);
-        let product = (0..args.repeats.max(1))
-            .map(|_| {
-                let began = Instant::now();
-                let _ = tch::no_grad(|| layer.forward(&x));
-                began.elapsed().as_secs_f64()
-            })
-            .fold(f64::INFINITY, f64::min);
         let rate = |flop: f64, seconds: f64| (flop / seconds / 1e9).round();
-        let product = rate(2.0 * 2048.0 * 1024.0 * 4096.0, product);
+        let product = linear_rate(kind, args.repeats).round();
 
         for shape in &SHAPES {
             let width = HEADS * shape.head;

@@ -2,13 +2,16 @@
 //! `cargo bench --bench step -- --size b --threads 2`.
 //!
 //! Prints JSON: seconds per step, best and median of the repeats, split into the
-//! network, the rest of the step (guidance, truncation, draw), and one decode. With `--whole`
-//! a whole run is timed, and its seconds are those of a picture's tokens
+//! network, the rest of the step (guidance, truncation, draw), and one decode; the network's
+//! work in a step, were it evaluated everywhere, and a hash of the tokens at the end. With
+//! `--whole` a whole run is timed, and its seconds are those of a picture's tokens
 //! (`scripts/bench/picture.py` has the table of such runs).
 
 use std::error::Error;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
@@ -16,12 +19,16 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::config_file::ConfigFile;
 use vqdiffusion::codec::ImageCodec;
 use vqdiffusion::diffusion::guidance::Prediction;
-use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Reuse};
+use vqdiffusion::diffusion::sampler::fixed::{self, FixedSteps};
+use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Reuse, Start};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
+use vqdiffusion::torch::graph::Recorder;
+use vqdiffusion::torch::host::values;
 use vqdiffusion::torch::params::RandomWeights;
+use vqdiffusion::torch::profile::{linear_rate, profiled};
 use vqdiffusion::torch::Params;
 use vqdiffusion::transformer::{Conditioning, Denoiser, KeptKeys};
 
@@ -74,6 +81,7 @@ struct Args {
     local_steps: usize,
     #[arg(long, default_value_t = 1)]
     batch: i64,
+    /// Guidance scale; 1 is none.
     #[arg(long, default_value_t = 5.0)]
     guidance: f64,
     #[arg(long, default_value_t = 0.86)]
@@ -84,6 +92,12 @@ struct Args {
     device: DeviceChoice,
     #[arg(long, default_value = "f32")]
     dtype: Precision,
+    /// Make the steps at fixed places in memory; on a GPU they are recorded as CUDA graphs.
+    #[arg(long, conflicts_with = "local_steps")]
+    cuda_graph: bool,
+    /// Also say which operators the time of the steps goes to.
+    #[arg(long, conflicts_with = "cuda_graph")]
+    profile: bool,
     /// Also time the decoding of one batch by the f8 codec.
     #[arg(long)]
     decode: bool,
@@ -112,7 +126,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Conditioning::Text { positions, width } = config.condition else {
         return Err("the benchmark's models are text-conditioned".into());
     };
-    let text = Tensor::randn([2 * args.batch, positions, width], (Kind::Float, device));
+    let guided = (args.guidance - 1.0).abs() >= 1e-3;
+    let branches = if guided { 2 } else { 1 };
+    let text = [branches * args.batch, positions, width];
+    let text = Tensor::randn(text, (Kind::Float, device));
     let text = &text / text.norm_scalaropt_dim(2.0, [-1], true);
     let condition = denoiser.condition(&text.to_kind(args.dtype.kind()));
 
@@ -134,60 +151,84 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seeds: Vec<u64> = (0..args.batch as u64).collect();
     let mut noise = HostNoise::new(&seeds);
     let start = start(&plan, args.batch, &mut noise).to_device(device);
-
-    // The first step warms up; the run stops after the wanted number.
-    let wanted = match args.whole {
-        true => {
-            let t = Tensor::from_slice(&[config.timesteps - 1]).to_device(device);
-            let _ = denoiser.forward(&start, &t, &condition, None);
-            synchronize(device);
-            plan.steps().len()
-        }
-        false => args.steps + 1,
+    let mut fixed = match (args.cuda_graph, device) {
+        (false, _) => None,
+        (true, Device::Cpu) => Some(FixedSteps::new(None)),
+        (true, _) => Some(FixedSteps::new(Some(Rc::new(Recorder::new(device)?)))),
     };
-    let skipped = usize::from(!args.whole);
-    let (mut network, mut steps) = (Vec::new(), Vec::new());
+    let is_fixed = fixed.is_some();
+
+    // A run stops after the wanted number; the first step warms up.
+    let (wanted, skipped) = match args.whole {
+        true => (plan.steps().len(), 0),
+        false => (args.steps + 1, 1),
+    };
     let batch = args.batch;
     let plain = condition.first(batch);
-    let mut kept = KeptKeys::default();
-    let mut last = Instant::now();
-    let mut denoise = |query: Query| {
-        let began = Instant::now();
-        let condition = if query.null { &condition } else { &plain };
-        let Query {
-            x_t, t, positions, ..
-        } = query;
-        let logits = match (query.reuse, positions) {
-            (Reuse::Kept { group, first }, Some(positions)) => {
-                let wanted = first..first + positions.size()[1];
-                denoiser.forward_local(x_t, t, condition, group, wanted, &mut kept)
+    let mut run = |wanted: usize| {
+        let (mut network, mut steps) = (Vec::new(), Vec::new());
+        let mut state = Vec::new();
+        let mut kept = KeptKeys::default();
+        let start = Start::from(start.copy());
+        let mut noise = HostNoise::new(&seeds);
+        let mut last = Instant::now();
+        let mut denoise = |query: Query| {
+            let began = Instant::now();
+            let condition = if query.null { &condition } else { &plain };
+            let Query {
+                x_t, t, positions, ..
+            } = query;
+            let logits = match (query.reuse, positions) {
+                (Reuse::Kept { group, first }, Some(positions)) => {
+                    let wanted = first..first + positions.size()[1];
+                    denoiser.forward_local(x_t, t, condition, group, wanted, &mut kept)
+                }
+                (Reuse::Keep, _) => {
+                    let (logits, keys) = denoiser.forward_keeping(x_t, t, condition, positions);
+                    kept = keys;
+                    logits
+                }
+                _ => denoiser.forward(x_t, t, condition, positions),
+            };
+            if !is_fixed {
+                synchronize(device);
             }
-            (Reuse::Keep, _) => {
-                let (logits, keys) = denoiser.forward_keeping(x_t, t, condition, positions);
-                kept = keys;
-                logits
+            network.push(began.elapsed().as_secs_f64());
+            Prediction {
+                conditional: logits.narrow(0, 0, batch),
+                unconditional: query.null.then(|| logits.narrow(0, batch, batch)),
             }
-            _ => denoiser.forward(x_t, t, condition, positions),
         };
-        synchronize(device);
-        network.push(began.elapsed().as_secs_f64());
-        Prediction {
-            conditional: logits.narrow(0, 0, batch),
-            unconditional: query.null.then(|| logits.narrow(0, batch, batch)),
-        }
+        let mut observe = |progress: Progress| {
+            synchronize(device);
+            steps.push(last.elapsed().as_secs_f64());
+            last = Instant::now();
+            if progress.done < wanted {
+                return ControlFlow::Continue(());
+            }
+            state = values::<i64>(progress.tokens);
+            ControlFlow::Break(())
+        };
+        let _ = match &mut fixed {
+            Some(steps) => {
+                fixed::sample(&plan, steps, start, &mut denoise, &mut noise, &mut observe)
+            }
+            None => sample(&plan, start, &mut denoise, &mut noise, &mut observe),
+        };
+        (network, steps, state)
     };
-    let mut observe = |progress: Progress| {
-        synchronize(device);
-        steps.push(last.elapsed().as_secs_f64());
-        last = Instant::now();
-        match progress.done < wanted {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
+    // The first run warms up, and records.
+    run(if is_fixed { wanted } else { 1 });
+    let (network, steps, state) = run(wanted);
+    let steps = &steps[skipped..];
+    // What a graph does inside is not seen.
+    let network = match is_fixed {
+        true => steps,
+        false => &network[skipped..],
     };
-    let _ = sample(&plan, start, &mut denoise, &mut noise, &mut observe);
-    let (network, steps) = (&network[skipped..], &steps[skipped..]);
     let rest: Vec<f64> = steps.iter().zip(network).map(|(s, n)| s - n).collect();
+    let mut hash = DefaultHasher::new();
+    state.hash(&mut hash);
 
     let mut report = serde_json::json!({
         "what": "vqdiffusion, seconds per guided reverse step",
@@ -198,6 +239,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         "batch": args.batch,
         "guidance": args.guidance,
         "truncation_rate": args.truncation,
+        "cuda_graph": args.cuda_graph,
+        "gflop": config.flops() * (branches * batch) as f64 / 1e9,
+        "tokens": format!("{:016x}", hash.finish()),
         "steps_timed": steps.len(),
         "min": {"step": min(steps), "network": min(network), "sampling": min(&rest)},
         "median": {"step": median(steps), "network": median(network), "sampling": median(&rest)},
@@ -213,6 +257,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             "local_calls": calls.local,
             "seconds": steps.iter().sum::<f64>() / batch as f64,
             "network_seconds": network.iter().sum::<f64>() / batch as f64,
+        });
+    }
+    if args.profile {
+        let began = Instant::now();
+        let (_, operators) = profiled(|| run(wanted - skipped));
+        report["profile"] = serde_json::json!({
+            "seconds": began.elapsed().as_secs_f64(),
+            "linear_gflops": linear_rate(args.dtype.kind(), 3),
+            "operators": operators,
         });
     }
     if args.decode {

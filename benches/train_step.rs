@@ -14,10 +14,14 @@ use vqdiffusion::checkpoint::config_file::ConfigFile;
 use vqdiffusion::diffusion::forward::q_sample;
 use vqdiffusion::diffusion::Objective;
 use vqdiffusion::model::ModelConfig;
+use vqdiffusion::torch::cuda::free_memory;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
+use vqdiffusion::torch::profile::{linear_rate, profiled};
 use vqdiffusion::torch::Params;
+use vqdiffusion::train::diffusion::plan::DiffusionPlan;
 use vqdiffusion::train::diffusion::step::{accumulate, Shown};
+use vqdiffusion::train::engine::Share;
 use vqdiffusion::train::{ConditionParts, RunState, TrainConfig, TrainableWeights, TrainingModel};
 use vqdiffusion::transformer::Conditioning;
 
@@ -62,10 +66,15 @@ struct Args {
     /// Activation checkpointing.
     #[arg(long)]
     recompute: bool,
+    /// Also say which operators the time of a step goes to.
+    #[arg(long)]
+    profile: bool,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
+
+const GIB: f64 = (1u64 << 30) as f64;
 
 fn main() -> Result<(), Box<dyn Error>> {
     vqdiffusion::torch::runtime::start();
@@ -79,7 +88,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         text: None, // features are given
         ..args.size.model()?
     };
-    let config = TrainConfig::default();
+    let config = TrainConfig {
+        batch_size: args.batch as usize,
+        precision: args.dtype,
+        activation_checkpointing: args.recompute,
+        ..TrainConfig::default()
+    };
+    let free = || match device {
+        Device::Cuda(index) => free_memory(index),
+        _ => None,
+    };
+    let free_before = free();
     let parts = ConditionParts::new(&model_config, None, device);
     let weights = TrainableWeights::new(&RandomWeights, device);
     let params = Params::new(&weights, device, Kind::Float);
@@ -87,6 +106,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let denoiser = &model_config.denoiser;
     let rules = config.rules();
     let mut state = RunState::new(&rules, weights.into_parameters());
+    let plan = DiffusionPlan {
+        config: &config,
+        model: &model_config,
+        device,
+        trained: state.parameters.numel(),
+        frozen: 0,
+        samples: None,
+        data: String::new(),
+        processes: 1,
+        share: Share::of(&config.settings(), 1)?,
+    };
+    let planned = plan.state_bytes() + plan.batch_bytes();
     let schedule = model_config.schedule();
     let objective = Objective::new(&config.objective, &schedule, device);
     let Conditioning::Text { positions, width } = denoiser.condition else {
@@ -94,9 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (batch, tokens) = (args.batch, denoiser.tokens());
 
-    let mut seconds = Vec::new();
-    for step in 0..args.steps + 2 {
-        let began = Instant::now();
+    let mut make_step = || {
         if args.dtype != Precision::F32 {
             let params = Params::new(&state.parameters, device, args.dtype.kind());
             model = TrainingModel::new(&params, &parts, &model_config);
@@ -120,10 +149,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Device::Cuda(index) = device {
             tch::Cuda::synchronize(index as i64);
         }
+    };
+    let mut seconds = Vec::new();
+    for step in 0..args.steps + 2 {
+        let began = Instant::now();
+        make_step();
         if step >= 2 {
             seconds.push(began.elapsed().as_secs_f64());
         }
     }
+    let profile = args.profile.then(|| {
+        let began = Instant::now();
+        let (_, operators) = profiled(&mut make_step);
+        serde_json::json!({
+            "seconds": began.elapsed().as_secs_f64(),
+            "linear_gflops": linear_rate(args.dtype.kind(), 3),
+            "operators": operators,
+        })
+    });
+    // libtorch keeps what it took once, so this is the most.
+    let taken = free_before.zip(free());
+    let taken = taken.map(|(before, after)| before.saturating_sub(after));
     seconds.sort_by(f64::total_cmp);
     println!(
         "{}",
@@ -131,10 +177,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             "what": "vqdiffusion, seconds per training step",
             "size": format!("{:?}", args.size),
             "dtype": args.dtype.to_string(),
+            "device": args.device.to_string(),
             "batch": batch,
             "threads": tch::get_num_threads(),
             "best": seconds[0],
             "median": seconds[seconds.len() / 2],
+            "gflop": 3.0 * denoiser.flops() * batch as f64 / 1e9,
+            "memory_gib": {
+                "planned": planned / GIB,
+                "taken": taken.map(|bytes| bytes as f64 / GIB),
+            },
+            "profile": profile,
         })
     );
     Ok(())

@@ -1,6 +1,7 @@
 // Attention of the kernel in attention.h on libtorch's tensors, threads and graph.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <dlfcn.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -106,6 +107,7 @@ struct Attention : torch::autograd::Function<Attention> {
                             at::TensorList given) {
     const Inputs inputs(given);
     const at::Tensor& q = inputs.q;
+    RECORD_FUNCTION("vqd::attention", std::vector<c10::IValue>({q, inputs.k}));
     at::Tensor log_sum, out = at::empty(q.sizes(), q.options());
     bool goes_back = false;
     for (const auto& x : given) goes_back |= x.requires_grad();
@@ -132,6 +134,7 @@ struct Attention : torch::autograd::Function<Attention> {
     torch::autograd::variable_list wanted;
     for (const auto& x : saved) wanted.push_back(at::empty(x.sizes(), x.options()));
     const Inputs inputs(saved), gradients(wanted);
+    RECORD_FUNCTION("vqd::attention_backward", std::vector<c10::IValue>({inputs.q, inputs.k}));
     const auto gradient_of_out = arriving[0].contiguous();
     const attention::Gradient gradient{
         inputs.problem(context->saved_data["heads"].toInt(), out, log_sum), rows(gradient_of_out),

@@ -1,6 +1,6 @@
 //! The `vqdiffusion` command.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void, CStr};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -10,6 +10,47 @@ fn main() -> ExitCode {
     leave_without_destructors();
     vqdiffusion::torch::runtime::start();
     vqdiffusion::cli::run()
+}
+
+/// As C's function, but for how long threads of libgomp spin where nothing is said: with its
+/// own default, milliseconds, two threads take ten times as long as one as soon as another
+/// program needs their processor. Spinning about as long as it takes to sleep and wake loses
+/// nothing elsewhere. The library reads the variable when it is loaded, before `main`.
+///
+/// # Safety
+///
+/// As for C's function.
+#[cfg(target_env = "gnu")]
+#[no_mangle]
+unsafe extern "C" fn getenv(name: *const c_char) -> *const c_char {
+    extern "C" {
+        static environ: *const *const c_char;
+    }
+    const SPIN_COUNT: &CStr = c"GOMP_SPINCOUNT";
+    const TURNS: &CStr = c"3000";
+    // SAFETY: the caller gives a string that ends with a zero; the environment is a list of
+    // such strings that ends with a null pointer, or a null pointer itself.
+    unsafe {
+        let value_of = |name: &CStr| {
+            let mut entry = environ;
+            while !entry.is_null() && !(*entry).is_null() {
+                let text = CStr::from_ptr(*entry).to_bytes();
+                let value = text.strip_prefix(name.to_bytes());
+                if let Some(value) = value.and_then(|rest| rest.strip_prefix(b"=")) {
+                    return value.as_ptr().cast::<c_char>();
+                }
+                entry = entry.add(1);
+            }
+            std::ptr::null()
+        };
+        let name = CStr::from_ptr(name);
+        let found = value_of(name);
+        let unsaid = || found.is_null() && value_of(c"OMP_WAIT_POLICY").is_null();
+        match name == SPIN_COUNT && unsaid() {
+            true => TURNS.as_ptr(),
+            false => found,
+        }
+    }
 }
 
 #[cfg(target_env = "gnu")]

@@ -151,6 +151,7 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="network and loss by torch.compile")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -162,13 +163,16 @@ def main():
     for p in model.parameters():
         if p.dim() == 2:
             nn.init.normal_(p, std=0.02)
+    network, objective = model, loss_of
+    if args.compile:
+        network, objective = torch.compile(model), torch.compile(loss_of)
     ema = {name: p.detach().clone() for name, p in model.named_parameters()}
     adam = torch.optim.AdamW(model.parameters(), 3e-6, betas=(0.9, 0.96), weight_decay=0.045)
     cast = contextlib.nullcontext()
     if args.dtype == "bf16":
         cast = torch.autocast(device.type, torch.bfloat16)
     seconds = []
-    for step in range(args.steps + 2):
+    for step in range(args.steps + 2):  # two warm up, and compile
         began = time.perf_counter()
         x_0 = torch.randint(K, (args.batch, L))
         t = torch.tensor([37 * (i + 1) % T for i in range(args.batch)])
@@ -177,8 +181,8 @@ def main():
         x_t = (q_pred(one_hot(x_0), t) + gumbel).argmax(1)
         text = torch.randn(args.batch, S, C) * 0.04
         with cast:
-            logits = model(x_t, t, text)
-        loss = loss_of(logits.float(), x_0, x_t, t)
+            logits = network(x_t, t, text)
+        loss = objective(logits.float(), x_0, x_t, t)
         adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
@@ -192,7 +196,7 @@ def main():
         if step >= 2:
             seconds.append(time.perf_counter() - began)
     print(json.dumps({
-        "what": "PyTorch eager, seconds per training step", "size": args.size, "device": args.device,
+        "what": f"PyTorch {'compiled' if args.compile else 'eager'}, seconds per training step", "size": args.size, "device": args.device,
         "dtype": args.dtype, "batch": args.batch, "threads": torch.get_num_threads(),
         "best": min(seconds), "median": statistics.median(seconds),
     }))

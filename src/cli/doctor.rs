@@ -41,6 +41,7 @@ pub fn run(cuda: &CudaLibrary) -> CliResult {
         )?;
     }
     line("c10d", version::c10d(cuda))?;
+    line("cuda graphs", version::graphs(cuda))?;
     line(
         "device",
         format!("{} is the default for --device", DeviceChoice::best()),

@@ -15,7 +15,7 @@
 //! The mask stays with c̄_s / c̄_t whatever x̂_0 is, and a visible token never turns into
 //! the mask.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::schedule::Schedule;
 
@@ -75,6 +75,23 @@ impl Posterior {
             agrees,
         }
     }
+
+    /// Of each row of the table the bounds between staying, taking x̂_0 and replacement
+    /// along the unit interval.
+    fn bounds(&self) -> [f64; 6] {
+        let [masked, differs, agrees] =
+            [self.masked, self.differs, self.agrees].map(|c| [c.stay, c.stay + c.take]);
+        [
+            masked[0], masked[1], differs[0], differs[1], agrees[0], agrees[1],
+        ]
+    }
+}
+
+/// The bounds of `posteriors` on `device`, where [`reverse_step_within`] reads them: f64
+/// `[steps, 3, 2]`.
+pub fn bounds(posteriors: &[Posterior], device: Device) -> Tensor {
+    let all: Vec<f64> = posteriors.iter().flat_map(Posterior::bounds).collect();
+    Tensor::from_slice(&all).view([-1, 3, 2]).to_device(device)
 }
 
 impl Choice {
@@ -103,21 +120,38 @@ pub struct StepNoise {
     pub replacement: Tensor,
 }
 
+impl StepNoise {
+    /// The same tensors.
+    pub fn shallow_clone(&self) -> Self {
+        StepNoise {
+            code: self.code.shallow_clone(),
+            choice: self.choice.shallow_clone(),
+            replacement: self.replacement.shallow_clone(),
+        }
+    }
+}
+
 /// x_s ~ p_θ(x_s | x_t) (eq. 11) position by position: `p` `[B, A, K]` the guided and
 /// truncated p(x̂_0), not necessarily normalised; `x_t` int64 `[B, A]` with mask K →
 /// int64 `[B, A]`.
 pub fn reverse_step(posterior: &Posterior, p: &Tensor, x_t: &Tensor, noise: &StepNoise) -> Tensor {
+    let bounds = bounds(std::slice::from_ref(posterior), p.device());
+    reverse_step_within(&bounds.get(0), p, x_t, noise)
+}
+
+/// As [`reverse_step`] for the posterior with these `bounds`, f64 `[3, 2]` ([`bounds`]): all
+/// that it depends on are tensors.
+pub fn reverse_step_within(bounds: &Tensor, p: &Tensor, x_t: &Tensor, noise: &StepNoise) -> Tensor {
     let codes = p.size()[2];
     let start = inverse_cdf(p, &noise.code); // x̂_0 [B, A]
     let replacement = (&noise.replacement * codes as f64).to_kind(Kind::Int64);
-    let choose = |stay: f64, take: f64| {
+    let choose = |row: i64| {
         // stay | x̂_0 | replacement, in this order along the unit interval
-        let moved = start.where_self(&noise.choice.lt(stay + take), &replacement);
-        x_t.where_self(&noise.choice.lt(stay), &moved)
+        let below = |i: i64| noise.choice.lt_tensor(&bounds.get(row).get(i));
+        let moved = start.where_self(&below(1), &replacement);
+        x_t.where_self(&below(0), &moved)
     };
-    let masked = choose(posterior.masked.stay, posterior.masked.take);
-    let differs = choose(posterior.differs.stay, posterior.differs.take);
-    let agrees = choose(posterior.agrees.stay, posterior.agrees.take);
+    let [masked, differs, agrees] = [0, 1, 2].map(choose);
     let visible = agrees.where_self(&start.eq_tensor(x_t), &differs);
     masked.where_self(&x_t.eq(codes), &visible)
 }

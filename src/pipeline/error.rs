@@ -7,6 +7,7 @@ use crate::checkpoint::LoadError;
 use crate::files::FileError;
 use crate::picture::PictureError;
 use crate::torch::device::DeviceError;
+use crate::torch::graph::GraphError;
 
 /// Why a model cannot be opened, or a picture not be made, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum Error {
     /// The device is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Steps cannot be recorded.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// The model cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),

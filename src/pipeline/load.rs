@@ -13,6 +13,7 @@ use crate::diffusion::{SamplerConfig, SamplingPlan};
 use crate::model::ModelConfig;
 use crate::picture::Picture;
 use crate::torch::device::Precision;
+use crate::torch::graph::{GraphError, Recorder};
 use crate::torch::host::values;
 use crate::torch::Params;
 use crate::transformer::Denoiser;
@@ -29,6 +30,7 @@ pub struct Pipeline {
     precision: Precision,
     fingerprint: String,
     report: LoadReport,
+    records_steps: bool,
 }
 
 impl Pipeline {
@@ -88,7 +90,27 @@ impl Pipeline {
             precision,
             fingerprint,
             report,
+            records_steps: false,
         })
+    }
+
+    /// Samples by CUDA graphs: the steps of exact runs are recorded once for each shape and
+    /// replayed, with the same tokens. Other runs are made as usual.
+    ///
+    /// # Errors
+    ///
+    /// A device that is not a CUDA one, and a part of the program that is not there.
+    pub fn with_cuda_graphs(mut self) -> Result<Self, GraphError> {
+        Recorder::new(self.device)?;
+        self.records_steps = true;
+        Ok(self)
+    }
+
+    /// What records steps, if they are ([`with_cuda_graphs`](Self::with_cuda_graphs)).
+    pub(super) fn recorder(&self) -> Result<Option<Recorder>, GraphError> {
+        self.records_steps
+            .then(|| Recorder::new(self.device))
+            .transpose()
     }
 
     pub fn config(&self) -> &ModelConfig {

@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
+use std::rc::Rc;
 
 use tch::{Device, Tensor};
 
@@ -12,12 +13,14 @@ use super::kept_tokens::KeptTokens;
 use super::load::Pipeline;
 use super::options::{OptionsError, PictureOptions, PictureSettings};
 use super::record::Record;
-use super::sampling::{Edits, Origin};
+use super::sampling::{Edits, FixedRun, Origin};
 use super::subject::{ConditionError, Request, Subject};
 use crate::codec::image_codec::to_bytes;
+use crate::diffusion::sampler::fixed::FixedSteps;
 use crate::diffusion::sampler::{Calls, Progress};
 use crate::diffusion::SamplingPlan;
 use crate::picture::{write_png, Picture, PictureError};
+use crate::torch::graph::Recorder;
 use crate::torch::host::values;
 use crate::transformer::Condition;
 
@@ -85,6 +88,10 @@ pub struct Maker<'a> {
     edit: Option<(EditRecord, Canvas)>,
     /// The subjects of the last batch, and their condition.
     known: Option<(Vec<Subject>, Condition)>,
+    /// What records the steps of runs; none where they are not recorded.
+    recorder: Option<Rc<Recorder>>,
+    /// The recorded steps of the last batch.
+    fixed: Option<FixedRun>,
 }
 
 impl Pipeline {
@@ -186,6 +193,10 @@ impl Pipeline {
             }),
             negative_prompt: options.negative_prompt.clone(),
         };
+        let recorder = match plan.has_like_steps() {
+            true => self.recorder()?.map(Rc::new),
+            false => None,
+        };
         Ok(Maker {
             pipeline: self,
             settings: PictureSettings {
@@ -197,6 +208,8 @@ impl Pipeline {
             edits,
             edit,
             known: None,
+            recorder,
+            fixed: None,
         })
     }
 }
@@ -252,20 +265,23 @@ impl<'a> Maker<'a> {
             _ => pipeline.edited_condition(&subjects, &self.plan, &self.edits)?,
         };
         let seeds: Vec<u64> = requests.iter().map(|r| r.seed).collect();
+        let mut fixed = self.fixed_run(&condition);
         let maker: &Maker = self;
-        let tokens = pipeline.sample_batch(
-            &maker.plan,
-            &seeds,
-            &maker.edits,
-            &condition,
-            &mut |progress| {
-                observe(SamplingStep {
-                    pictures: 0..requests.len(),
-                    progress: &progress,
-                    maker,
-                })
-            },
-        ); // [B, L]
+        let mut observe = |progress: Progress| {
+            observe(SamplingStep {
+                pictures: 0..requests.len(),
+                progress: &progress,
+                maker,
+            })
+        };
+        let (plan, edits) = (&maker.plan, &maker.edits);
+        let tokens = match &mut fixed {
+            Some(run) => {
+                pipeline.sample_batch_fixed(run, plan, &seeds, edits, &condition, &mut observe)
+            }
+            None => pipeline.sample_batch(plan, &seeds, edits, &condition, &mut observe),
+        }; // [B, L]
+        self.fixed = fixed;
         self.known = Some((subjects, condition));
         let Ok(tokens) = tokens else {
             return Ok(None); // stopped
@@ -278,6 +294,16 @@ impl<'a> Maker<'a> {
             record: self.record(request),
         });
         Ok(Some(made.collect()))
+    }
+
+    /// The recorded steps of the last batch, or new ones where they do not suit this one's
+    /// `condition`; none where steps are not recorded.
+    fn fixed_run(&mut self, condition: &Condition) -> Option<FixedRun> {
+        let recorder = self.recorder.clone()?;
+        match self.fixed.take().filter(|run| run.suits(condition)) {
+            Some(run) => Some(run),
+            None => Some(FixedRun::new(FixedSteps::new(Some(recorder)), condition)),
+        }
     }
 
     /// The picture of an unfinished state `[1, L]`, with masked tokens in grey.

@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::load::Pipeline;
 use super::subject::{ConditionError, Subject};
 use crate::diffusion::guidance::Prediction;
+use crate::diffusion::sampler::fixed::{self, FixedSteps};
 use crate::diffusion::sampler::{self, Observe, Query, Reuse, Stopped};
 use crate::diffusion::{HostNoise, SamplingPlan, Start};
 use crate::model::ModelConfig;
@@ -25,6 +26,28 @@ pub struct Origin {
     pub tokens: Tensor,
     /// The tokens that may change, bool `[1, L]`; all when `None`.
     pub redrawn: Option<Tensor>,
+}
+
+/// Steps at fixed places in memory ([`FixedSteps`]) with the condition that they read, for
+/// runs of one plan whose steps are alike ([`SamplingPlan::has_like_steps`]) and one number of pictures.
+pub struct FixedRun {
+    steps: FixedSteps,
+    condition: Condition,
+}
+
+impl FixedRun {
+    /// For conditions of as many rows as `condition` has; `steps` has made none yet.
+    pub fn new(steps: FixedSteps, condition: &Condition) -> Self {
+        FixedRun {
+            steps,
+            condition: condition.copy(),
+        }
+    }
+
+    /// Whether it is for conditions of so many rows.
+    pub fn suits(&self, condition: &Condition) -> bool {
+        self.condition.rows() == condition.rows()
+    }
 }
 
 /// Operations of an evaluation that are worth a thread: below, threads wait for each
@@ -102,6 +125,30 @@ impl Pipeline {
         let mut denoise = |query: Query| self.predict_reusing(query, condition, &mut kept);
         let mut noise = HostNoise::new(seeds);
         sampler::sample(plan, start, &mut denoise, &mut noise, observe)
+    }
+
+    /// As [`sample_batch`](Self::sample_batch), by the steps of `run`, which
+    /// [suits](FixedRun::suits) the condition: the same tokens, on a GPU with few calls.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if `observe` breaks.
+    pub fn sample_batch_fixed(
+        &self,
+        run: &mut FixedRun,
+        plan: &SamplingPlan,
+        seeds: &[u64],
+        edits: &Edits,
+        condition: &Condition,
+        observe: &mut Observe,
+    ) -> Result<Tensor, Stopped> {
+        let _no_grad = tch::no_grad_guard();
+        run.condition.fill(condition);
+        let (steps, condition) = (&mut run.steps, &run.condition);
+        let start = self.start(plan, seeds, edits);
+        let mut denoise = |query: Query| self.predict(query, condition);
+        let mut noise = HostNoise::new(seeds);
+        fixed::sample(plan, steps, start, &mut denoise, &mut noise, observe)
     }
 
     /// The state before the first step, one row per seed, on the model's device.

@@ -2,7 +2,7 @@
 
 use crate::files::FileError;
 use crate::torch::c10d::C10dError;
-use crate::torch::nccl::NcclError;
+use crate::torch::cuda_part::CudaPartError;
 
 /// Why processes cannot start or go on together.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum RanksError {
     Lost { holder: &'static str, cause: String },
 
     #[error("several processes on GPUs need NCCL: {0}")]
-    Nccl(#[from] NcclError),
+    Nccl(#[from] CudaPartError),
 
     /// Weights that are not the same in all processes, though all made the same steps.
     #[error("the weights of rank {rank} are not those of rank 0 any more at step {step}")]

@@ -33,6 +33,16 @@ pub fn outcome(message: *mut c_char) -> Result<(), ShimError> {
     Err(ShimError(text))
 }
 
+/// Frees a string that the shim made.
+///
+/// # Safety
+///
+/// It must be one, and not be used afterwards.
+pub unsafe fn free(text: *mut c_char) {
+    // SAFETY: the caller vouches for it.
+    unsafe { vqd_free(text) }
+}
+
 /// As [`outcome`] for an operator that fails only on a contract broken inside this crate,
 /// such as shapes that do not fit: panics then like every operator of the bindings, naming
 /// `what`.

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, CStr};
 
 use super::cuda::CudaLibrary;
-use super::nccl;
+use super::{graph, nccl};
 
 extern "C" {
     fn vqd_torch_version() -> *const c_char;
@@ -44,6 +44,15 @@ pub fn c10d(cuda: &CudaLibrary) -> String {
         _ => "no nccl (needs a CUDA libtorch)".into(),
     };
     format!("{gloo}; {nccl}")
+}
+
+/// Whether sampling steps can be recorded as CUDA graphs.
+pub fn graphs(cuda: &CudaLibrary) -> String {
+    match (cuda, graph::library()) {
+        (CudaLibrary::Loaded(_), Ok(path)) => path.display().to_string(),
+        (CudaLibrary::Loaded(_), Err(why)) => format!("none: {why}"),
+        _ => "none (needs a CUDA libtorch)".into(),
+    }
 }
 
 fn text(pointer: *const c_char) -> String {

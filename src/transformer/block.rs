@@ -66,6 +66,31 @@ pub enum BlockCondition {
 }
 
 impl BlockCondition {
+    /// The same values at new places.
+    pub fn copy(&self) -> Self {
+        match self {
+            BlockCondition::Text(KeyValue { key, value }) => BlockCondition::Text(KeyValue {
+                key: key.copy(),
+                value: value.copy(),
+            }),
+            BlockCondition::Class(class) => BlockCondition::Class(class.copy()),
+            BlockCondition::Nothing => BlockCondition::Nothing,
+        }
+    }
+
+    /// Takes the values of `other`, of the same shapes, to where its own are.
+    pub fn fill(&mut self, other: &Self) {
+        match (self, other) {
+            (BlockCondition::Text(own), BlockCondition::Text(other)) => {
+                own.key.copy_(&other.key);
+                own.value.copy_(&other.value);
+            }
+            (BlockCondition::Class(own), BlockCondition::Class(other)) => own.fill(other),
+            (BlockCondition::Nothing, BlockCondition::Nothing) => {}
+            _ => unreachable!("a condition made by another network"),
+        }
+    }
+
     /// Its first `rows` alone.
     pub fn first(&self, rows: i64) -> Self {
         let first = |x: &Tensor| x.narrow(0, 0, rows);

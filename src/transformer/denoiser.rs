@@ -22,6 +22,22 @@ impl Condition {
         self.rows
     }
 
+    /// The same values at new places.
+    pub fn copy(&self) -> Condition {
+        Condition {
+            blocks: self.blocks.iter().map(BlockCondition::copy).collect(),
+            rows: self.rows,
+        }
+    }
+
+    /// Takes the values of `other`, of the same network and number of rows, to where its own
+    /// are.
+    pub fn fill(&mut self, other: &Condition) {
+        for (own, other) in self.blocks.iter_mut().zip(&other.blocks) {
+            own.fill(other);
+        }
+    }
+
     /// Its first `rows` alone.
     pub fn first(&self, rows: i64) -> Condition {
         Condition {

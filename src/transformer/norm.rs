@@ -31,6 +31,21 @@ impl Affine {
         layer_norm(x, None, EPSILON) * self.gain.unsqueeze(1) + self.shift.unsqueeze(1)
     }
 
+    /// The same values at new places.
+    pub fn copy(&self) -> Self {
+        Affine {
+            gain: self.gain.copy(),
+            shift: self.shift.copy(),
+            norm: self.norm,
+        }
+    }
+
+    /// Takes the values of `other`, of as many rows, to where its own are.
+    pub fn fill(&mut self, other: &Self) {
+        self.gain.copy_(&other.gain);
+        self.shift.copy_(&other.shift);
+    }
+
     /// The first `rows` alone.
     pub fn first(&self, rows: i64) -> Self {
         Affine {

@@ -192,10 +192,54 @@ fn help_completions_and_doctor() {
         assert!(script.contains("vqdiffusion"), "{shell}");
     }
     let doctor = succeed(folder.path(), &["doctor"]);
-    for word in ["libtorch", "2.11.0", "cuda", "c10d", "gloo"] {
+    for word in ["libtorch", "2.11.0", "cuda", "c10d", "gloo", "cuda graphs"] {
         assert!(doctor.contains(word), "{word}: {doctor}");
     }
     refuse(folder.path(), &["paint"], &["paint", "unrecognized"]);
+}
+
+/// Threads that wait sleep soon, unless the environment says something else.
+#[test]
+fn threads_spin_briefly() {
+    let turns = |variables: &[(&str, &str)]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_vqdiffusion"))
+            .arg("--version")
+            .env_remove("GOMP_SPINCOUNT")
+            .env_remove("OMP_WAIT_POLICY")
+            .env("OMP_DISPLAY_ENV", "verbose")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let shown = text(&output.stderr);
+        let line = shown.lines().find(|line| line.contains("GOMP_SPINCOUNT"));
+        let line = line.unwrap_or_else(|| panic!("no spin count in {shown}"));
+        line.split('\'').nth(1).unwrap().to_string()
+    };
+    assert_eq!(turns(&[]), "3000");
+    assert_eq!(turns(&[("GOMP_SPINCOUNT", "17")]), "17");
+    assert_eq!(turns(&[("OMP_WAIT_POLICY", "passive")]), "0");
+}
+
+#[test]
+fn graphs_without_a_gpu_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let sample = |more: &[&str], words: &[&str]| {
+        let args = [
+            "sample",
+            "--checkpoint",
+            "none",
+            "--cuda-graph",
+            "--out",
+            "made",
+        ];
+        refuse(folder.path(), &[&args, more, &["x"]].concat(), words);
+        assert!(!folder.path().join("made").exists());
+    };
+    let device = ["CUDA graphs need a CUDA device", "the device is cpu"];
+    sample(&["--device", "cpu"], &device);
+    sample(&["--compat", "official"], &["--cuda-graph", "--compat"]);
+    sample(&["--purity", "0.5"], &["--cuda-graph", "--purity"]);
 }
 
 #[test]

@@ -87,6 +87,11 @@ pub struct SampleArgs {
     #[arg(long)]
     pub deterministic: bool,
 
+    /// Record each reverse step once as a CUDA graph and replay it: the same pictures with
+    /// fewer calls to the GPU. Not measured yet.
+    #[arg(long, conflicts_with_all = ["local_steps", "purity", "tokens_per_step", "compat"])]
+    pub cuda_graph: bool,
+
     /// Folder for the pictures; made if missing.
     #[arg(long, value_name = "DIR", default_value = "outputs")]
     pub out: PathBuf,

@@ -19,6 +19,7 @@ use super::CliResult;
 use crate::cli::launch::join;
 use crate::pipeline::Pipeline;
 use crate::torch::device::use_deterministic_operators;
+use crate::torch::graph::Recorder;
 
 pub fn run(args: &SampleArgs) -> CliResult {
     if let Some(code) = args.launch.run()? {
@@ -36,6 +37,9 @@ pub fn run(args: &SampleArgs) -> CliResult {
         use_deterministic_operators();
     }
     let device = args.compute.set_up()?;
+    if args.cuda_graph {
+        Recorder::new(device)?; // refused before anything is read
+    }
     let checkpoint = args.model.open(&args.checkpoint)?;
     args.compute.limit_threads(&checkpoint.config);
     let selected = args.selection.asked(None)?;
@@ -74,7 +78,10 @@ pub fn run(args: &SampleArgs) -> CliResult {
     if let Some(selection) = &selection {
         selection.check(&checkpoint.config)?;
     }
-    let pipeline = Pipeline::load(&checkpoint, device, plan.dtype)?;
+    let mut pipeline = Pipeline::load(&checkpoint, device, plan.dtype)?;
+    if args.cuda_graph {
+        pipeline = pipeline.with_cuda_graphs()?;
+    }
     log::info!("{}", pipeline.report());
     if let (Some(wanted), Some(png)) = (&plan.wanted_model, &args.from_image) {
         if wanted != pipeline.fingerprint() {

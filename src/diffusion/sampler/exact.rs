@@ -16,7 +16,9 @@ use super::run::{unasked, Denoise, Observe, Query, Reporter, Reuse, Start};
 use super::times::PlannedStep;
 use crate::diffusion::guidance::{entropy, Prediction};
 use crate::diffusion::noise::{Draw, Noise};
-use crate::diffusion::posterior::{inverse_cdf, reverse_step, Posterior, StepNoise};
+use crate::diffusion::posterior::{
+    bounds, inverse_cdf, reverse_step, reverse_step_within, Posterior, StepNoise,
+};
 use crate::diffusion::schedule::Schedule;
 use crate::torch::host::values;
 
@@ -108,6 +110,70 @@ pub fn sample(
     noise: &mut dyn Noise,
     observe: &mut Observe,
 ) -> Result<Tensor, Stopped> {
+    let mut redraw =
+        |input: &StepInput, null: bool, reuse: Reuse| redraw(plan, input, null, reuse, denoise);
+    run(plan, widths, start, &mut redraw, noise, observe)
+}
+
+/// What a step reads, on the device of the run.
+pub struct StepInput {
+    /// x_t int64 `[B, L]`.
+    pub tokens: Tensor,
+    /// The network's time, int64 `[1]`.
+    pub t: Tensor,
+    /// The positions to redraw, int64 `[B, A]`.
+    pub positions: Tensor,
+    /// Their numbers.
+    pub noise: StepNoise,
+    /// Of the posterior ([`bounds`]), f64 `[3, 2]`.
+    pub bounds: Tensor,
+}
+
+/// What a step makes.
+pub struct Redrawn {
+    /// x_s int64 `[B, L]`.
+    pub tokens: Tensor,
+    /// The p(x̂_0) that it drew from, guided and truncated: f32 `[B, A, K]`.
+    pub p: Tensor,
+}
+
+/// Makes one step, with the null condition or without.
+pub(super) type Redraw<'a> = dyn FnMut(&StepInput, bool, Reuse) -> Redrawn + 'a;
+
+/// One step: a function of `input`, and of what it reuses, which never looks at a value on
+/// the host.
+pub(super) fn redraw(
+    plan: &SamplingPlan,
+    input: &StepInput,
+    null: bool,
+    reuse: Reuse,
+    denoise: &mut Denoise,
+) -> Redrawn {
+    let prediction = denoise(Query {
+        x_t: &input.tokens,
+        t: &input.t,
+        positions: Some(&input.positions),
+        null,
+        reuse,
+    });
+    let p = plan.rule.p(&prediction, plan); // [B, A, K]
+    let x_t = input.tokens.gather(1, &input.positions, false); // [B, A]
+    let x_s = reverse_step_within(&input.bounds, &p, &x_t, &input.noise);
+    Redrawn {
+        tokens: input.tokens.scatter(1, &input.positions, &x_s),
+        p,
+    }
+}
+
+/// The run whose steps `redraw` makes.
+pub(super) fn run(
+    plan: &SamplingPlan,
+    widths: Widths,
+    start: Start,
+    redraw: &mut Redraw,
+    noise: &mut dyn Noise,
+    observe: &mut Observe,
+) -> Result<Tensor, Stopped> {
     let Start {
         tokens: mut x,
         kept,
@@ -120,12 +186,12 @@ pub fn sample(
         .collect();
     let masked = x.eq(plan.schedule.codes());
     let activity = Activity::new(&posteriors, &masked, kept.as_ref(), noise, widths);
-    let times = plan.times(device);
+    let (times, bounds) = (plan.times(device), bounds(&posteriors, device));
     let steps = &plan.steps;
     let mut reporter = Reporter { observe, steps };
     let local = plan.local();
     let mut group: Option<Group> = None;
-    for (i, posterior) in posteriors.iter().enumerate() {
+    for i in 0..steps.len() {
         let before = x.shallow_clone();
         let mut asked = None;
         if let Some(ActiveStep { positions, noise }) = activity.at(i) {
@@ -141,18 +207,16 @@ pub fn sample(
                     first,
                 },
             };
-            let prediction = denoise(Query {
-                x_t: &x,
-                t: &times.narrow(0, i as i64, 1),
-                positions: Some(positions),
-                null: plan.asks_null(i),
-                reuse,
-            });
-            let p = plan.rule.p(&prediction, plan); // [B, A, K]
-            let x_t = x.gather(1, positions, false); // [B, A]
-            let x_s = reverse_step(posterior, &p, &x_t, noise);
-            x = x.scatter(1, positions, &x_s);
-            asked = Some((positions, p));
+            let input = StepInput {
+                tokens: x,
+                t: times.narrow(0, i as i64, 1),
+                positions: positions.shallow_clone(),
+                noise: noise.shallow_clone(),
+                bounds: bounds.get(i as i64),
+            };
+            let redrawn = redraw(&input, plan.asks_null(i), reuse);
+            x = redrawn.tokens;
+            asked = Some((positions, redrawn.p));
         }
         reporter.step(i, &before, &x, &|| {
             let (positions, p) = asked.as_ref()?;

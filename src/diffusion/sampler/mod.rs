@@ -3,12 +3,14 @@
 //! ([`SamplerConfig::plan`]), which names the times ([`times`]), [`start`] draws x_T, and
 //! [`sample`] leads it to x_0, by
 //!
-//! - [`exact`]: the paper's process at any times, asking only where tokens change;
+//! - [`exact`]: the paper's process at any times, asking only where tokens change; its steps
+//!   at places in memory that a GPU can record them at: [`fixed`];
 //! - [`fixed_counts`]: so many tokens a step, with the purity prior;
 //! - [`compat`](crate::diffusion::compat): an original implementation's steps.
 
 mod error;
 pub mod exact;
+pub mod fixed;
 pub mod fixed_counts;
 mod options;
 mod plan;

@@ -107,6 +107,12 @@ impl SamplingPlan {
         &self.steps
     }
 
+    /// Whether all steps are full evaluations of the exact process
+    /// ([`exact`](super::exact)): no original's rule, no fixed counts, no local steps.
+    pub fn has_like_steps(&self) -> bool {
+        self.rule.is_exact() && self.revealing.is_none() && !self.local().contains(&true)
+    }
+
     /// Whether the network must also be asked about the null condition, at any step.
     pub fn uses_guidance(&self) -> bool {
         (0..self.steps.len()).any(|i| self.asks_null(i))

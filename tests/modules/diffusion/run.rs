@@ -7,16 +7,18 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::exact::{self, Widths};
+use vqdiffusion::diffusion::sampler::fixed::{self, FixedSteps};
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Start, Stopped};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule};
+use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Times};
 use vqdiffusion::torch::cuda::prefer_flash_attention;
+use vqdiffusion::torch::host::values;
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
 use vqdiffusion::transformer::config::{
     Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding, PositionWeights,
 };
-use vqdiffusion::transformer::{Conditioning, Denoiser, DenoiserConfig};
+use vqdiffusion::transformer::{Condition, Conditioning, Denoiser, DenoiserConfig, NullClass};
 
 use crate::diffusion::enumeration::*;
 use crate::diffusion::paper;
@@ -119,10 +121,8 @@ fn padded_runs_draw_the_same_tokens() {
     }
 }
 
-/// The same over the real network, whose last block is asked at repeated positions.
-#[test]
-fn padding_does_not_change_what_the_network_says() {
-    let config = DenoiserConfig {
+fn small_network() -> DenoiserConfig {
+    DenoiserConfig {
         layers: 2,
         width: 32,
         heads: 2,
@@ -140,7 +140,13 @@ fn padding_does_not_change_what_the_network_says() {
             positions: 77,
             width: 512,
         },
-    };
+    }
+}
+
+/// The same over the real network, whose last block is asked at repeated positions.
+#[test]
+fn padding_does_not_change_what_the_network_says() {
+    let config = small_network();
     let _no_grad = tch::no_grad_guard();
     let (mut denoiser, text) = drawn(5, || {
         let params = Params::new(&RandomWeights, Device::Cpu, Kind::Float);
@@ -172,6 +178,121 @@ fn padding_does_not_change_what_the_network_says() {
         integers(&finished(tokens))
     };
     assert_eq!(run(Widths::Own), run(Widths::Few));
+}
+
+/// Of every value.
+fn bits(x: &Tensor) -> Vec<u32> {
+    values::<f32>(x).into_iter().map(f32::to_bits).collect()
+}
+
+/// Steps at fixed places draw the same tokens as those with tensors of their own, through
+/// runs of one plan after each other that share them, whatever condition and noise each has.
+#[test]
+fn steps_at_fixed_places_draw_the_same_tokens() {
+    let _no_grad = tch::no_grad_guard();
+    let conditions = [
+        Conditioning::Text {
+            positions: 5,
+            width: 16,
+        },
+        Conditioning::Class {
+            classes: 4,
+            null: NullClass::Learned,
+            embedding: IndexEmbedding::Table,
+            norm: AdaptiveNorm::Layer,
+        },
+        Conditioning::Unconditional,
+    ];
+    for (condition, guidance) in conditions.into_iter().zip([3.0, 2.0, 1.0]) {
+        let config = DenoiserConfig {
+            condition,
+            ..small_network()
+        };
+        let rows = if guidance == 1.0 { 2 } else { 4 };
+        let (mut denoiser, subjects) = drawn(6, || {
+            let params = Params::new(&RandomWeights, Device::Cpu, Kind::Float);
+            let subjects = [0, 1, 2].map(|i| match condition {
+                Conditioning::Text { positions, width } => {
+                    Tensor::randn([rows, positions, width], (Kind::Float, Device::Cpu))
+                }
+                _ => Tensor::from_slice(&[i, i + 1, 4, 4]).narrow(0, 0, rows),
+            });
+            (Denoiser::new(&params, &config), subjects)
+        });
+        denoiser.prepare();
+        for course in COURSES {
+            let plan = SamplerConfig {
+                guidance,
+                guidance_span: Some([0.0, 0.6]),
+                times: Times::Cosine,
+                truncation: Truncation::TopP(0.9),
+                ..crate::diffusion::enumeration::config(ReverseRule::Exact, 12)
+            };
+            let plan = plan.plan(&course.schedule(20, 7), config.tokens()).unwrap();
+            let mut steps = FixedSteps::new(None);
+            let mut at_places = denoiser.condition(&subjects[0]).copy();
+            for (i, y) in subjects.iter().enumerate() {
+                let condition = denoiser.condition(y);
+                let seeds = [2 * i as u64, 2 * i as u64 + 1];
+                let begin = || {
+                    let mut noise = HostNoise::new(&seeds);
+                    let tokens = start(&plan, 2, &mut noise);
+                    // Some tokens of the second picture are kept.
+                    let kept = Tensor::from_slice(&[false, true]).unsqueeze(1);
+                    let kept = kept.logical_and(&tokens.lt(4));
+                    let kept = Some(kept);
+                    (noise, Start { tokens, kept })
+                };
+                let ask = |query: Query, condition: &Condition| {
+                    let condition = match query.null {
+                        true => condition.first(rows),
+                        false => condition.first(2),
+                    };
+                    let logits = denoiser.forward(query.x_t, query.t, &condition, query.positions);
+                    Prediction {
+                        conditional: logits.narrow(0, 0, 2),
+                        unconditional: query.null.then(|| logits.narrow(0, 2, 2)),
+                    }
+                };
+                let mut plain = Vec::new();
+                let (mut noise, from) = begin();
+                let end = exact::sample(
+                    &plan,
+                    Widths::Few,
+                    from,
+                    &mut |query| ask(query, &condition),
+                    &mut noise,
+                    &mut |progress| {
+                        plain.push((integers(progress.tokens), bits(&progress.entropy())));
+                        ControlFlow::Continue(())
+                    },
+                );
+                let mut fixed = Vec::new();
+                at_places.fill(&condition);
+                let (mut noise, from) = begin();
+                let at_fixed = fixed::sample(
+                    &plan,
+                    &mut steps,
+                    from,
+                    &mut |query| ask(query, &at_places),
+                    &mut noise,
+                    &mut |progress| {
+                        // The tokens without a copy: a later step may not change them.
+                        fixed.push((progress.tokens.shallow_clone(), bits(&progress.entropy())));
+                        ControlFlow::Continue(())
+                    },
+                );
+                assert_eq!(integers(&finished(at_fixed)), integers(&finished(end)));
+                let fixed: Vec<_> = fixed
+                    .iter()
+                    .map(|(x, e)| (integers(x), e.clone()))
+                    .collect();
+                assert!(fixed == plain, "{}", course.name);
+            }
+            // One for each number of positions, with the null condition and without.
+            assert!((1..=8).contains(&steps.shapes()), "{}", steps.shapes());
+        }
+    }
 }
 
 fn all_configs(steps: usize) -> Vec<SamplerConfig> {

@@ -1,5 +1,5 @@
 // NCCL for tensors on CUDA devices: a library of its own, which the program loads behind
-// libtorch_cuda.so, so that it runs without one. `scripts/build_nccl` compiles it.
+// libtorch_cuda.so, so that it runs without one. `scripts/build_cuda` compiles it.
 #define USE_C10D_NCCL 1
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
