@@ -32,6 +32,8 @@ fn main() {
             .opt_level(1)
             .debug(false)
             .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+            // As libtorch was built: some of its classes have other members without.
+            .flag("-DNDEBUG")
             .flag("-fvisibility=hidden")
             .flag("-isystem")
             .flag(include.display().to_string())

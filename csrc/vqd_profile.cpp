@@ -66,6 +66,7 @@ std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
 
 void end(const at::RecordFunction& function, at::ObserverContext* context) {
   const auto running = static_cast<Running*>(context);
+  if (!running) return;
   const double seconds = std::chrono::duration<double>(Clock::now() - running->began).count();
   innermost = running->around;
   if (innermost) innermost->inside += seconds;
