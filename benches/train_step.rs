@@ -19,6 +19,7 @@ use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::profile::{linear_rate, profiled};
 use vqdiffusion::torch::Params;
+use vqdiffusion::train::diffusion::model::hidden_matrices;
 use vqdiffusion::train::diffusion::plan::DiffusionPlan;
 use vqdiffusion::train::diffusion::step::{accumulate, Shown};
 use vqdiffusion::train::engine::Share;
@@ -105,7 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut model = TrainingModel::new(&params, &parts, &model_config);
     let denoiser = &model_config.denoiser;
     let rules = config.rules();
-    let mut state = RunState::new(&rules, weights.into_parameters());
+    let mut state = RunState::new(&rules, weights.into_parameters(), hidden_matrices);
     let plan = DiffusionPlan {
         config: &config,
         model: &model_config,

@@ -17,6 +17,7 @@ use vqdiffusion::diffusion::compat::{gumbel_argmax, LogSchedule};
 use vqdiffusion::diffusion::timesteps::TimestepSampler;
 use vqdiffusion::diffusion::Objective;
 use vqdiffusion::torch::Params;
+use vqdiffusion::train::diffusion::model::hidden_matrices;
 use vqdiffusion::train::diffusion::step::{accumulate, Shown};
 use vqdiffusion::train::engine::learning_rate::LearningRate;
 use vqdiffusion::train::official::{learning_rate, OfficialRecipe};
@@ -107,7 +108,7 @@ fn steps(case: &mut Case) {
     let start = parameters.copied();
     let schedule = checkpoint.config.schedule();
     let rules = config.rules();
-    let mut state = RunState::new(&rules, parameters);
+    let mut state = RunState::new(&rules, parameters, hidden_matrices);
     let mut history = TimestepSampler::new(schedule.timesteps(), config.duplicates());
     let ema = trainable(&open(case, &folder, WeightSet::Ema)).1.copied();
     state.ema = Some(ema);

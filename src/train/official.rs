@@ -87,6 +87,7 @@ impl OfficialRecipe {
                 betas: [beta(0, 0.9)?, beta(1, 0.999)?],
                 weight_decay: optimizer("weight_decay", 0.01)?,
                 epsilon: optimizer("eps", 1e-8)?,
+                ..OptimizerConfig::default()
             },
             clip: clip(yaml)?,
             ema: match yaml.at("solver.ema") {

@@ -11,6 +11,7 @@ mod diffusion;
 mod drawn;
 mod files;
 mod moments;
+mod muon;
 mod numbers;
 mod places;
 mod preprocessing;

@@ -128,7 +128,7 @@ fn one_step_of_adamw_in_closed_form() {
     clip(&parameters, 5.0, 0.5);
     assert!((gradient_norm(&parameters) - 0.5).abs() < 1e-6);
     let config = OptimizerConfig::default();
-    let mut optimizer = Optimizer::new(&config, &parameters);
+    let mut optimizer = Optimizer::new(&config, &parameters, |_| None);
     optimizer.step(&parameters, 0.1);
     // The first step moves by the rate against the gradient's sign, after the decay.
     let decayed = [1.0 - 0.1 * 0.045, -2.0 + 0.2 * 0.045];
@@ -151,7 +151,7 @@ fn a_weight_without_a_gradient_stays() {
     sum(&parameters).backward();
     let norm = gradient_norm(&parameters);
     assert!((norm - 18f64.sqrt()).abs() < 1e-6, "{norm}");
-    let mut optimizer = Optimizer::new(&OptimizerConfig::default(), &parameters);
+    let mut optimizer = Optimizer::new(&OptimizerConfig::default(), &parameters, |_| None);
     optimizer.step(&parameters, 0.1);
     assert_eq!(parameters.tensors["idle"].double_value(&[0]), 7.0);
     assert_ne!(parameters.tensors["w"].double_value(&[0]), 1.0);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config_error::ConfigError;
 use crate::torch::device::Precision;
 use crate::train::engine::learning_rate::{Course, LearningRateConfig};
-use crate::train::engine::optimizer::{GradientClipping, OptimizerConfig};
+use crate::train::engine::optimizer::{GradientClipping, OptimizerConfig, OptimizerKind};
 use crate::train::engine::range::{
     check_counts, check_most, check_numbers, check_precision, check_samples, Range, MOST_STEPS,
     MOST_TOGETHER,
@@ -139,6 +139,7 @@ impl Default for CodecTrainConfig {
                 betas: [0.9, 0.99],
                 weight_decay: 0.0,
                 epsilon: 1e-8,
+                ..OptimizerConfig::default()
             },
             clip_norm: 1.0,
             log_every: 50,
@@ -227,6 +228,10 @@ impl CodecTrainConfig {
             .check()
             .map_err(within("learning_rate"))?;
         self.optimizer.check().map_err(within("optimizer"))?;
+        if self.optimizer.kind == OptimizerKind::Muon {
+            let expected = "adamw: a codec's weights are convolutions, and Muon is for matrices";
+            return Err(ConfigError::value("optimizer.kind", "muon", expected));
+        }
         if matches!(self.learning_rate.course, Course::Plateau { .. }) {
             let expected = "constant or cosine";
             return Err(ConfigError::value(

@@ -149,7 +149,7 @@ pub fn open(
             format: config.gradients,
         },
     };
-    let state = RunState::new(&config.rules(), trained);
+    let state = RunState::new(&config.rules(), trained, |_| None);
     let settings = config.settings(!data.validation.is_empty());
     let task = CodecTask::new(config, weights, data);
     let is_first = ranks.is_first();

@@ -166,6 +166,23 @@ pub fn build(
     (parts, trainable.into_parameters())
 }
 
+/// How many hidden weight matrices lie in the parameter of this name: those of attention
+/// and of the dense layers in the blocks of denoiser and text tower, whose query, key and
+/// value are one tensor. Not the linear layers of the adaptive norms.
+pub fn hidden_matrices(name: &str) -> Option<i64> {
+    let in_block = |blocks: &str| {
+        let (_, rest) = name.strip_prefix(blocks)?.split_once('.')?;
+        let known = ["attn", "attn1", "attn2", "mlp"];
+        let (layer, rest) = rest.split_once('.')?;
+        known.contains(&layer).then_some(rest)
+    };
+    let denoiser = in_block(&format!("{DENOISER}.blocks."));
+    match denoiser.or_else(|| in_block(&format!("{TEXT}.transformer.resblocks.")))? {
+        "in_proj_weight" => Some(3),
+        rest => rest.ends_with(".weight").then_some(1),
+    }
+}
+
 /// Values that training changes in a model of this shape, and those of a frozen text tower.
 pub fn sizes(config: &ModelConfig, text: TextTraining) -> (u64, u64) {
     let (_, trained) = build(config, text, &Placeholders, Device::Cpu);

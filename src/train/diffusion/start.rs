@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::config::TrainConfig;
-use super::model::{build, TextTraining};
+use super::model::{build, hidden_matrices, TextTraining};
 use super::start_weights::{OtherGrid, StartWeights};
 use super::task::Frozen;
 use crate::checkpoint::clip::tower::read_text_tower;
@@ -312,7 +312,8 @@ impl InitialModel {
             tensors,
             notice: self.checkpoint.notice.clone(),
         };
-        Ok((RunState::new(&config.rules(), parameters), frozen))
+        let state = RunState::new(&config.rules(), parameters, hidden_matrices);
+        Ok((state, frozen))
     }
 }
 

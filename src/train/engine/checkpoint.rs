@@ -15,6 +15,7 @@ use tch::{Device, TchError, Tensor};
 use super::folder::{saved_steps, SavedStep};
 use super::learning_rate::PlateauState;
 use super::manifest::{self, hashes, verified, Manifest};
+use super::optimizer::Optimizer;
 use super::parameters::Parameters;
 use super::state::RunState;
 use crate::checkpoint::state_dict::read_safetensors;
@@ -125,6 +126,7 @@ pub(super) fn restore(
         fill_from(ema, &model, "")?;
     }
     fill_from(&mut state.parameters, &rest, "parameter.")?;
+    check_optimizer(path, &rest, &state.optimizer)?;
     fill_from(&mut state.optimizer.averages, &rest, "average.")?;
     fill_from(
         &mut state.optimizer.square_averages,
@@ -157,6 +159,25 @@ pub(super) fn restore(
         model,
         rest,
         window,
+    })
+}
+
+/// Whether the checkpoint `path` has second moments of the same parameters as `optimizer`.
+fn check_optimizer(path: &Path, rest: &StateDict, optimizer: &Optimizer) -> Result<(), TrainError> {
+    const SQUARES: &str = "square_average.";
+    let there = rest.iter().filter(|(name, _)| name.starts_with(SQUARES));
+    let (there, here) = (there.count(), optimizer.square_averages.tensors.len());
+    let then = match there {
+        there if there < here => "muon",
+        there if there > here => "adamw",
+        _ => return Ok(()),
+    };
+    Err(TrainError::Checkpoint {
+        path: path.to_path_buf(),
+        problem: format!(
+            "was made with train.optimizer.kind {then}; a run goes on with the optimizer that it \
+             began with (to change it, begin another from its model)"
+        ),
     })
 }
 

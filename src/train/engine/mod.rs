@@ -13,6 +13,7 @@ pub mod growing;
 pub mod learning_rate;
 pub mod log;
 pub mod manifest;
+pub mod muon;
 pub mod optimizer;
 pub mod parameters;
 pub mod range;

@@ -1,8 +1,12 @@
-//! AdamW over all parameters as one group, and the clipping of their gradients.
+//! AdamW over all parameters as one group, or Muon over the hidden matrices and AdamW over
+//! the rest; and the clipping of their gradients.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::muon::{muon, HiddenMatrices, HiddenSlot, MuonConstants};
 use super::parameters::Parameters;
 use super::range::{check_numbers, Range};
 use super::recipe::Recipe;
@@ -10,19 +14,41 @@ use crate::config_error::ConfigError;
 use crate::torch::adamw::{fused_adamw, AdamWConstants, Slot};
 use crate::torch::foreach;
 
+/// Which rule changes the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// AdamW for all parameters, as in the original.
+    #[default]
+    Adamw,
+    /// [`muon`] for the hidden weight matrices, AdamW for the others.
+    Muon,
+}
+
 /// AdamW with the original's constants; weight decay acts on every parameter, biases
-/// and embeddings too.
+/// and embeddings too. Learning rate and weight decay are Muon's as well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    #[serde(skip_serializing_if = "is_adamw")]
+    pub kind: OptimizerKind,
+    /// Decay of Muon's average of the gradients, 0.95 if absent; AdamW has `betas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
     pub betas: [f64; 2],
     pub weight_decay: f64,
     pub epsilon: f64,
 }
 
+fn is_adamw(kind: &OptimizerKind) -> bool {
+    *kind == OptimizerKind::Adamw
+}
+
 impl Default for OptimizerConfig {
     fn default() -> Self {
         OptimizerConfig {
+            kind: OptimizerKind::Adamw,
+            momentum: None,
             betas: [0.9, 0.96],
             weight_decay: 0.045,
             epsilon: 1e-8,
@@ -30,9 +56,23 @@ impl Default for OptimizerConfig {
     }
 }
 
+/// μ of Muon where nothing is said.
+const MOMENTUM: f64 = 0.95;
+
 impl OptimizerConfig {
     /// Whether the values are possible; the first that is not, by its key.
     pub fn check(&self) -> Result<(), ConfigError> {
+        match (self.kind, self.momentum) {
+            (OptimizerKind::Adamw, Some(momentum)) => {
+                let expected = "nothing: AdamW has betas, only kind: muon a momentum";
+                return Err(ConfigError::value("momentum", momentum, expected));
+            }
+            (_, momentum) => check_numbers(&[(
+                "momentum",
+                momentum.unwrap_or(MOMENTUM),
+                Range::BelowOne,
+            )])?,
+        }
         check_numbers(&[
             ("betas", self.betas[0], Range::BelowOne),
             ("betas", self.betas[1], Range::BelowOne),
@@ -42,27 +82,46 @@ impl OptimizerConfig {
     }
 }
 
-/// The moments of AdamW.
+/// Both rules with their moments.
 pub struct Optimizer {
     constants: AdamWConstants,
+    muon: MuonConstants,
+    /// The parameters that Muon changes, with the number of matrices in each.
+    hidden: BTreeMap<String, i64>,
     /// First moments.
     pub averages: Parameters,
-    /// Second moments.
+    /// Second moments of the parameters that AdamW changes.
     pub square_averages: Parameters,
     /// Updates made.
     pub updates: u64,
 }
 
 impl Optimizer {
-    pub fn new(config: &OptimizerConfig, parameters: &Parameters) -> Self {
+    /// Of `config` for `parameters`, of which `matrices` tells the hidden ones.
+    pub fn new(
+        config: &OptimizerConfig,
+        parameters: &Parameters,
+        matrices: HiddenMatrices,
+    ) -> Self {
+        let hidden = match config.kind {
+            OptimizerKind::Adamw => BTreeMap::new(),
+            OptimizerKind::Muon => hidden(parameters, matrices),
+        };
         Optimizer {
             constants: AdamWConstants {
                 betas: config.betas,
                 weight_decay: config.weight_decay,
                 epsilon: config.epsilon,
             },
+            muon: MuonConstants {
+                momentum: config.momentum.unwrap_or(MOMENTUM),
+                weight_decay: config.weight_decay,
+            },
             averages: parameters.zeros(),
-            square_averages: parameters.zeros(),
+            square_averages: parameters
+                .only(|name| !hidden.contains_key(name))
+                .zeros(),
+            hidden,
             updates: 0,
         }
     }
@@ -70,25 +129,49 @@ impl Optimizer {
     /// Updates those of `parameters` that have a gradient at this learning rate.
     pub fn step(&mut self, parameters: &Parameters, rate: f64) {
         self.updates += 1;
-        let gradients: Vec<Tensor> = parameters.tensors.values().map(Tensor::grad).collect();
-        let slots: Vec<Slot> = parameters
-            .tensors
-            .values()
-            .zip(&gradients)
-            .zip(self.averages.tensors.values())
-            .zip(self.square_averages.tensors.values())
-            .filter(|(((_, gradient), _), _)| gradient.defined())
-            .map(|(((parameter, gradient), average), square_average)| Slot {
+        let mut of_muon = Vec::new();
+        let mut of_adamw = Vec::new();
+        for (name, parameter) in &parameters.tensors {
+            let gradient = parameter.grad();
+            if !gradient.defined() {
+                continue;
+            }
+            match self.hidden.get(name) {
+                Some(matrices) => of_muon.push((name, parameter, gradient, *matrices)),
+                None => of_adamw.push((name, parameter, gradient)),
+            }
+        }
+        let slots: Vec<HiddenSlot> = of_muon
+            .iter()
+            .map(|(name, parameter, gradient, matrices)| HiddenSlot {
                 parameter,
                 gradient,
-                average,
-                square_average,
+                average: &self.averages.tensors[*name],
+                matrices: *matrices,
+            })
+            .collect();
+        muon(&slots, rate, &self.muon);
+        let slots: Vec<Slot> = of_adamw
+            .iter()
+            .map(|(name, parameter, gradient)| Slot {
+                parameter,
+                gradient,
+                average: &self.averages.tensors[*name],
+                square_average: &self.square_averages.tensors[*name],
             })
             .collect();
         let Some(first) = slots.first() else { return };
         let step = Tensor::from(self.updates as f32).to_device(first.parameter.device());
         fused_adamw(&slots, &step, rate, &self.constants);
     }
+}
+
+/// The hidden matrices among `parameters`: those of two dimensions that `matrices` knows.
+fn hidden(parameters: &Parameters, matrices: HiddenMatrices) -> BTreeMap<String, i64> {
+    let two_dimensional = parameters.tensors.iter().filter(|(_, p)| p.dim() == 2);
+    two_dimensional
+        .filter_map(|(name, _)| Some((name.clone(), matrices(name)?)))
+        .collect()
 }
 
 /// Bound on the gradient's L2 norm over all parameters, in the steps start…end − 1.

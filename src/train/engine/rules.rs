@@ -5,7 +5,7 @@ use super::learning_rate::LearningRateConfig;
 use super::optimizer::{GradientClipping, OptimizerConfig};
 use super::recipe::Recipe;
 
-/// Clipping, AdamW, learning rate and average of a run.
+/// Clipping, optimizer, learning rate and average of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     pub optimizer: OptimizerConfig,

@@ -1,6 +1,7 @@
 //! What every run changes, and one optimizer step on it.
 
 use super::learning_rate::LearningRate;
+use super::muon::HiddenMatrices;
 use super::optimizer::{clip, gradient_norm, Optimizer};
 use super::parameters::Parameters;
 use super::recipe::Recipe;
@@ -23,10 +24,11 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// A run's start from `parameters`, at the first sample.
-    pub fn new(rules: &Rules, parameters: Parameters) -> Self {
+    /// A run's start from `parameters`, of which `matrices` tells the hidden ones, at the
+    /// first sample.
+    pub fn new(rules: &Rules, parameters: Parameters, matrices: HiddenMatrices) -> Self {
         RunState {
-            optimizer: Optimizer::new(&rules.optimizer, &parameters),
+            optimizer: Optimizer::new(&rules.optimizer, &parameters, matrices),
             ema: rules.ema.as_ref().map(|_| parameters.copied()),
             parameters,
             learning_rate: LearningRate::new(
@@ -44,8 +46,8 @@ impl RunState {
         gradient_norm(&self.parameters)
     }
 
-    /// One step with the gradients at hand, whose L2 norm is `norm`: clipping, AdamW,
-    /// learning rate, average, in the original's order. `loss` is the step's loss.
+    /// One step with the gradients at hand, whose L2 norm is `norm`: clipping,
+    /// optimizer, learning rate, average, in the original's order. `loss` is the step's loss.
     pub fn update(&mut self, rules: &Rules, loss: f64, norm: f64) {
         if rules.clip.applies(self.step, rules.recipe) {
             clip(&self.parameters, norm, rules.clip.norm);

@@ -4,6 +4,7 @@
 mod bases;
 mod growing;
 mod learning;
+mod muon;
 mod official;
 pub mod place;
 mod ranks;

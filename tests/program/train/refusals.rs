@@ -112,6 +112,18 @@ fn impossible_experiments_are_refused_before_any_work() {
             ["train.optimizer.betas is 1", "below 1"],
         ),
         (
+            ["train.optimizer.momentum=0.9"],
+            ["train.optimizer.momentum is 0.9", "only kind: muon"],
+        ),
+        (
+            ["train.optimizer={kind: muon, momentum: 1.0}"],
+            ["train.optimizer.momentum is 1", "below 1"],
+        ),
+        (
+            ["train.optimizer.kind=lion"],
+            ["train.optimizer.kind", "`adamw` or `muon`"],
+        ),
+        (
             ["train.preview={every: 1, classes: [3]}"],
             ["train.preview: the model takes a prompt", "class 3"],
         ),

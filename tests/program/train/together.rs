@@ -16,6 +16,7 @@ use vqdiffusion::train::diffusion::line::{Speed, StepReport};
 use vqdiffusion::train::diffusion::model::TextTraining;
 use vqdiffusion::train::diffusion::start::{InitialModel, WeightsConfig};
 use vqdiffusion::train::diffusion::task::{DiffusionTask, RunData};
+use vqdiffusion::train::engine::optimizer::OptimizerKind;
 use vqdiffusion::train::engine::{
     GradientFormat, Parameters, Run, RunFolder, Settings, Share, Task,
 };
@@ -167,10 +168,17 @@ fn gradients_are_those_of_the_joined_batch() {
 #[test]
 fn twenty_steps_leave_all_processes_alike() {
     let folder = prepared();
-    let config = config();
-    let one = &after(folder.path(), &config, 1, 20)[0];
+    let mut config = config();
+    for kind in [OptimizerKind::Adamw, OptimizerKind::Muon] {
+        config.optimizer.kind = kind;
+        steps_leave_all_alike(folder.path(), &config);
+    }
+}
+
+fn steps_leave_all_alike(folder: &Path, config: &TrainConfig) {
+    let one = &after(folder, config, 1, 20)[0];
     for count in [2, 3, 4] {
-        let all = after(folder.path(), &config, count, 20);
+        let all = after(folder, config, count, 20);
         for each in &all {
             assert_eq!(each.weights, all[0].weights, "{count} processes");
             assert_eq!(each.average, all[0].average, "{count} processes");
