@@ -142,6 +142,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             t: Tensor::from_slice(&t).to_device(device),
             p_t: Tensor::full([batch], 0.01, (Kind::Float, device)),
             y: Tensor::randn([batch, positions, width], (Kind::Float, device)) * 0.04,
+            dropout: None,
         };
         state.parameters.clear_gradients();
         let outcome = accumulate(&model, &objective, &shown, 1, args.recompute);

@@ -60,6 +60,8 @@ pub enum TrainingDraw {
     Substitute = 9,
     /// The start of a codebook and the entries that are moved, by step.
     Codebook = 10,
+    /// Keys of the masks of a network's dropout, by layer and place.
+    Mask = 11,
 }
 
 /// The generator of one decision for one sample of a training run: `index` is the

@@ -136,6 +136,7 @@ fn steps(case: &mut Case) {
             t,
             p_t,
             y: input("cond_emb"),
+            dropout: None,
         };
         state.parameters.clear_gradients();
         let outcome = accumulate(&model, &objective, &shown, 1, false);

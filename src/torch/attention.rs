@@ -90,14 +90,30 @@ pub fn thirds(joined: &Tensor) -> [Tensor; 3] {
     [0, 1, 2].map(|i| parts[i].shallow_clone())
 }
 
+/// As [`attend`] of all keys to `q`, `k` and `v`, whose weights `[B, H, N, M]` pass through
+/// `change` behind the softmax: by plain products.
+pub fn attend_weighing(
+    qkv: [&Tensor; 3],
+    heads: i64,
+    change: impl FnOnce(&Tensor) -> Tensor,
+) -> Tensor {
+    let [q, k, v] = qkv.map(|x| split_heads(x, heads));
+    let weights = scores(&q, &k).softmax(-1, q.kind());
+    change(&weights).matmul(&v).transpose(1, 2).flatten(2, 3)
+}
+
 /// How much each query attends to each key, the mean over the heads: `q` `[B, N, D]`, `k`
 /// `[B, M, D]` → f32 `[B, N, M]`, every row summing to 1.
 pub fn mean_weights(q: &Tensor, k: &Tensor, heads: i64) -> Tensor {
     let [q, k] = [q, k].map(|x| split_heads(x, heads));
-    let scale = (q.size()[3] as f64).sqrt();
-    (q.matmul(&k.transpose(-2, -1)) / scale)
+    scores(&q, &k)
         .softmax(-1, Kind::Float)
         .mean_dim([1i64].as_slice(), false, Kind::Float)
+}
+
+/// q kᵀ / √(D/H): `[B, H, N, D / H]` and `[B, H, M, D / H]` → `[B, H, N, M]`.
+fn scores(q: &Tensor, k: &Tensor) -> Tensor {
+    q.matmul(&k.transpose(-2, -1)) / (q.size()[3] as f64).sqrt()
 }
 
 /// `[B, N, D]` → `[B, H, N, D / H]`.

@@ -182,6 +182,15 @@ impl Gelu2Mlp {
         self.out.pack();
     }
 
+    /// out(GELU2(hidden(x))): `[…, D]` → `[…, D]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        if self.folded {
+            return self.out.forward(&self.hidden.forward_silu(x));
+        }
+        let [hidden, out] = self.around_silu();
+        out.forward(&hidden.forward_silu(x))
+    }
+
     /// residual + out(GELU2(hidden(x))): `[…, D]` both → `[…, D]`.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         if self.folded {

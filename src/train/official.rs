@@ -7,6 +7,7 @@ use super::engine::optimizer::{GradientClipping, OptimizerConfig};
 use super::engine::Recipe;
 use crate::checkpoint::official::{Document, OptionError};
 use crate::diffusion::ObjectiveConfig;
+use crate::transformer::DropoutRates;
 
 /// What an official configuration says of training.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +65,7 @@ impl OfficialRecipe {
             let key = format!("{SOLVER}.optimizer.params.{option}");
             Ok(yaml.number(&key)?.unwrap_or(usual))
         };
+        let dropped = |option| Ok(yaml.number(&format!("{NETWORK}.{option}"))?.unwrap_or(0.0));
         let train = TrainConfig {
             epochs: yaml.count("solver.max_epochs")?,
             batch_size: usize::try_from(batch_size).unwrap_or(usize::MAX),
@@ -72,6 +74,10 @@ impl OfficialRecipe {
             activation_checkpointing: yaml
                 .flag(&format!("{NETWORK}.checkpoint"))?
                 .unwrap_or(false),
+            dropout: DropoutRates {
+                attention: dropped("attn_pdrop")?,
+                residual: dropped("resid_pdrop")?,
+            },
             objective: ObjectiveConfig {
                 auxiliary_weight: yaml
                     .number(&format!("{LOSS}.auxiliary_loss_weight"))?

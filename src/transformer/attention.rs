@@ -6,8 +6,9 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::config::DenoiserConfig;
+use super::dropout::{LayerDropout, Place};
 use super::embedding::{gather_positions, positions_index};
-use crate::torch::attention::{attend, attend_joined, mean_weights, thirds, Mask};
+use crate::torch::attention::{attend, attend_joined, attend_weighing, mean_weights, thirds, Mask};
 use crate::torch::{Linear, Params};
 
 /// Self-attention over the image tokens.
@@ -127,6 +128,21 @@ impl SelfAttention {
             .forward_add(&self.attend(&q, &kept.key, &kept.value), &at(residual))
     }
 
+    /// As [`forward`](Self::forward) at all positions, in training.
+    pub fn forward_dropping(&self, x: &Tensor, residual: &Tensor, dropout: LayerDropout) -> Tensor {
+        let Projections::Separate(layers) = &self.projections else {
+            unreachable!("dropout after preparation for inference");
+        };
+        let qkv = Linear::joined(&layers.each_ref()).forward(x);
+        let h = match dropout.drops_weights() {
+            true => attend_weighing(thirds(&qkv).each_ref(), self.heads, |weights| {
+                dropout.weights(weights, Place::SelfWeights)
+            }),
+            false => self.attend_joined(&qkv),
+        };
+        dropout.add(&self.proj.forward(&h), residual, Place::SelfOutput)
+    }
+
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         attend(q, k, v, self.heads, Mask::Nothing)
     }
@@ -178,11 +194,26 @@ impl CrossAttention {
         self.proj.pack();
     }
 
-    /// residual + CA(x, text): `x` and `residual` `[B, N, D]` → `[B, N, D]`.
-    pub fn forward(&self, x: &Tensor, residual: &Tensor, text: &KeyValue) -> Tensor {
+    /// residual + CA(x, text): `x` and `residual` `[B, N, D]` → `[B, N, D]`. In training with
+    /// `dropout`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        text: &KeyValue,
+        dropout: Option<LayerDropout>,
+    ) -> Tensor {
         let q = self.query.forward(x);
-        let h = attend(&q, &text.key, &text.value, self.heads, Mask::Nothing);
-        self.proj.forward_add(&h, residual)
+        let h = match dropout.filter(LayerDropout::drops_weights) {
+            Some(dropout) => attend_weighing([&q, &text.key, &text.value], self.heads, |weights| {
+                dropout.weights(weights, Place::TextWeights)
+            }),
+            None => attend(&q, &text.key, &text.value, self.heads, Mask::Nothing),
+        };
+        match dropout {
+            Some(dropout) => dropout.add(&self.proj.forward(&h), residual, Place::TextOutput),
+            None => self.proj.forward_add(&h, residual),
+        }
     }
 
     /// How much each image token attends to each text position, the mean over the

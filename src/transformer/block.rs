@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::attention::{CrossAttention, KeyValue, SelfAttention};
 use super::config::{Conditioning, DenoiserConfig};
+use super::dropout::LayerDropout;
 use super::feed_forward::FeedForward;
 use super::norm::{Affine, ClassNorm, TimeNorm};
 use crate::torch::{norm, LayerNorm, Params};
@@ -160,6 +161,20 @@ impl Block {
         self.self_attention.forward(&normed, x, positions, keep)
     }
 
+    /// As [`self_attention`](Self::self_attention) at all positions, in training.
+    pub fn training_self_attention(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        dropout: Option<LayerDropout>,
+    ) -> Tensor {
+        let Some(dropout) = dropout else {
+            return self.self_attention(x, t, None, None);
+        };
+        let normed = self.ln1.forward(x, t);
+        self.self_attention.forward_dropping(&normed, x, dropout)
+    }
+
     /// As [`self_attention`](Self::self_attention) of a group of positions alone
     /// ([`SelfAttention::forward_local`]): `x` `[B, G, D]` → `[B, A, D]`.
     pub fn local_self_attention(
@@ -187,22 +202,28 @@ impl Block {
         }
     }
 
-    /// The rest of the block: `[B, A, D]` → `[B, A, D]`.
+    /// The rest of the block: `[B, A, D]` → `[B, A, D]`. In training with `dropout`.
     ///
     /// - text: x + CA(AdaLN(x, t), y), then x + MLP(LN(x));
     /// - class: x + MLP(AdaLN(x, y));
     /// - nothing: x + MLP(LN(x)).
-    pub fn condition_and_feed_forward(&self, x: &Tensor, t: &Tensor, y: &BlockCondition) -> Tensor {
+    pub fn condition_and_feed_forward(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        y: &BlockCondition,
+        dropout: Option<LayerDropout>,
+    ) -> Tensor {
         match (&self.conditioned, y) {
             (Conditioned::Text { ln1_1, attn2, ln2 }, BlockCondition::Text(text)) => {
-                let x = attn2.forward(&ln1_1.forward(x, t), x, text);
-                self.mlp.forward(&ln2.forward(&x), &x)
+                let x = attn2.forward(&ln1_1.forward(x, t), x, text, dropout);
+                self.mlp.forward(&ln2.forward(&x), &x, dropout)
             }
             (Conditioned::Class { .. }, BlockCondition::Class(class)) => {
-                self.mlp.forward(&class.apply(x), x)
+                self.mlp.forward(&class.apply(x), x, dropout)
             }
             (Conditioned::Nothing { ln2 }, BlockCondition::Nothing) => {
-                self.mlp.forward(&ln2.forward(x), x)
+                self.mlp.forward(&ln2.forward(x), x, dropout)
             }
             _ => unreachable!("a condition made by another network"),
         }

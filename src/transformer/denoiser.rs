@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::attention::KeyValue;
 use super::block::{Block, BlockCondition};
 use super::config::DenoiserConfig;
+use super::dropout::Dropout;
 use super::embedding::{gather_positions, ContentEmbedding};
 use crate::torch::{norm, LayerNorm, Linear, Params};
 
@@ -166,13 +167,31 @@ impl Denoiser {
                     t = t.repeat([branches]);
                 }
             }
-            x = block.condition_and_feed_forward(&x, &t, y);
+            x = block.condition_and_feed_forward(&x, &t, y, None);
             observe(&x);
         }
         if let Some(positions) = wanted {
             x = gather_positions(&x, positions);
         }
         self.logits(&x) // [B or 2B, A, K]
+    }
+
+    /// As [`forward`](Self::forward) at all positions for a `condition` of B rows, in training:
+    /// with the values of `dropout` dropped.
+    pub fn forward_training(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        condition: &Condition,
+        dropout: Option<&Dropout>,
+    ) -> Tensor {
+        let mut x = self.content_emb.forward(x_t); // [B, L, D]
+        for (i, (block, y)) in self.blocks.iter().zip(&condition.blocks).enumerate() {
+            let dropout = dropout.map(|d| d.layer(i));
+            x = block.training_self_attention(&x, t, dropout);
+            x = block.condition_and_feed_forward(&x, t, y, dropout);
+        }
+        self.logits(&x) // [B, L, K]
     }
 
     /// Logits f32 `[·, A, K]` of what the last block gives, `[·, A, D]`.
@@ -196,7 +215,7 @@ impl Denoiser {
         for (block, y) in self.blocks.iter().zip(&condition.blocks) {
             x = block.self_attention(&x, t, None, None);
             maps.push(block.text_attention(&x, t, y)?); // [B, L, S]
-            x = block.condition_and_feed_forward(&x, t, y);
+            x = block.condition_and_feed_forward(&x, t, y, None);
         }
         Some(Tensor::stack(&maps, 0))
     }

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::config::{Activation, DenoiserConfig, FeedForwardKind};
+use super::dropout::{LayerDropout, Place};
 use crate::torch::linear::{gelu2, Gelu2Mlp};
 use crate::torch::{Init, Linear, Params};
 
@@ -67,12 +68,27 @@ impl FeedForward {
         }
     }
 
-    /// residual + MLP(x): both `[B, L, D]`; the dense kind takes any number of positions.
-    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+    /// residual + MLP(x): both `[B, L, D]`; the dense kind takes any number of positions. In
+    /// training with `dropout`.
+    pub fn forward(&self, x: &Tensor, residual: &Tensor, dropout: Option<LayerDropout>) -> Tensor {
+        if let Some(dropout) = dropout {
+            return dropout.add(&self.output(x), residual, Place::FeedForward);
+        }
         match self {
             FeedForward::Gelu2(mlp) => mlp.forward_add(x, residual),
             FeedForward::Gelu { hidden, out } => {
                 out.forward_add(&Activation::Gelu.apply(&hidden.forward(x)), residual)
+            }
+            FeedForward::Conv { .. } => residual + self.output(x),
+        }
+    }
+
+    /// MLP(x): `[B, L, D]` → `[B, L, D]`.
+    fn output(&self, x: &Tensor) -> Tensor {
+        match self {
+            FeedForward::Gelu2(mlp) => mlp.forward(x),
+            FeedForward::Gelu { hidden, out } => {
+                out.forward(&Activation::Gelu.apply(&hidden.forward(x)))
             }
             FeedForward::Conv {
                 hidden,
@@ -83,7 +99,7 @@ impl FeedForward {
                 let (batch, tokens, width) = (x.size()[0], x.size()[1], x.size()[2]);
                 let image = x.transpose(1, 2).reshape([batch, width, grid[0], grid[1]]); // [B, D, h, w]
                 let h = out.forward(&activation.apply(&hidden.forward(&image)));
-                residual + h.view([batch, width, tokens]).transpose(1, 2)
+                h.view([batch, width, tokens]).transpose(1, 2)
             }
         }
     }

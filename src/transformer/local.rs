@@ -65,7 +65,7 @@ impl Denoiser {
                     t = t.repeat([branches]);
                 }
             }
-            x = block.condition_and_feed_forward(&x, &t, y);
+            x = block.condition_and_feed_forward(&x, &t, y, None);
         }
         self.logits(&x)
     }

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod block;
 pub mod config;
 pub mod denoiser;
+pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
 pub mod local;
@@ -16,4 +17,5 @@ pub mod recompute;
 
 pub use config::{Conditioning, DenoiserConfig, NullClass};
 pub use denoiser::{Condition, Denoiser};
+pub use dropout::{Dropout, DropoutRates};
 pub use local::KeptKeys;

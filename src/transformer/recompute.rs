@@ -3,8 +3,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::block::Block;
 use super::denoiser::Denoiser;
+use super::dropout::Dropout;
 
 /// A forward pass whose backward pass stops before the blocks.
 pub struct SparingPass {
@@ -20,11 +20,17 @@ impl Denoiser {
     /// condition `y` of B rows as [`condition`](Self::condition) takes it. After the
     /// backward pass of the loss, [`backward_through_blocks`](Self::backward_through_blocks)
     /// makes the rest of it.
-    pub fn forward_sparing(&self, x_t: &Tensor, t: &Tensor, y: &Tensor) -> SparingPass {
+    pub fn forward_sparing(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        y: &Tensor,
+        dropout: Option<&Dropout>,
+    ) -> SparingPass {
         let inputs = tch::no_grad(|| {
             let mut inputs = vec![self.content_emb.forward(x_t)]; // [B, L, D]
-            for block in &self.blocks {
-                let next = self.evaluate(block, &inputs[inputs.len() - 1], t, y);
+            for layer in 0..self.blocks.len() {
+                let next = self.evaluate(layer, &inputs[inputs.len() - 1], t, y, dropout);
                 inputs.push(next);
             }
             inputs
@@ -41,16 +47,23 @@ impl Denoiser {
     /// same arguments.
     ///
     /// [`forward_sparing`]: Self::forward_sparing
-    pub fn backward_through_blocks(&self, pass: SparingPass, x_t: &Tensor, t: &Tensor, y: &Tensor) {
+    pub fn backward_through_blocks(
+        &self,
+        pass: SparingPass,
+        x_t: &Tensor,
+        t: &Tensor,
+        y: &Tensor,
+        dropout: Option<&Dropout>,
+    ) {
         let mut inputs = pass.inputs;
         let mut gradient = inputs.pop().map(|last| last.grad()); // [B, L, D]
         let leaf = y.detach().set_requires_grad(y.requires_grad());
-        for block in self.blocks.iter().rev() {
+        for layer in (0..self.blocks.len()).rev() {
             let (Some(x), Some(arriving)) = (inputs.pop(), gradient) else {
                 unreachable!("a pass of another network");
             };
             let x = x.set_requires_grad(true);
-            send_back(&self.evaluate(block, &x, t, &leaf), &arriving);
+            send_back(&self.evaluate(layer, &x, t, &leaf, dropout), &arriving);
             gradient = Some(x.grad());
         }
         if let Some(arriving) = gradient {
@@ -61,10 +74,19 @@ impl Denoiser {
         }
     }
 
-    fn evaluate(&self, block: &Block, x: &Tensor, t: &Tensor, y: &Tensor) -> Tensor {
+    fn evaluate(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        t: &Tensor,
+        y: &Tensor,
+        dropout: Option<&Dropout>,
+    ) -> Tensor {
+        let block = &self.blocks[layer];
         let y = block.condition(&self.in_own_kind(y));
-        let x = block.self_attention(x, t, None, None);
-        block.condition_and_feed_forward(&x, t, &y)
+        let dropout = dropout.map(|d| d.layer(layer));
+        let x = block.training_self_attention(x, t, dropout);
+        block.condition_and_feed_forward(&x, t, &y, dropout)
     }
 }
 

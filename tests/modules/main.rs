@@ -9,6 +9,7 @@ mod codebook;
 mod data;
 mod diffusion;
 mod drawn;
+mod dropout;
 mod files;
 mod moments;
 mod muon;

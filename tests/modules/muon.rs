@@ -11,7 +11,9 @@ use vqdiffusion::train::Parameters;
 use crate::drawn::drawn;
 
 fn random(shape: &[i64], seed: u64) -> Tensor {
-    drawn(seed as i64, || Tensor::randn(shape, (Kind::Float, Device::Cpu)))
+    drawn(seed as i64, || {
+        Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    })
 }
 
 /// O of the quintic iteration: U p(p(p(p(p(Σ / ‖Σ‖))))) Vᵀ in f64, with p(s) = 3.4445 s −
@@ -72,15 +74,17 @@ fn updates_follow_the_definition() {
         (format!("{resblock}.attn.in_proj_weight"), &[24, 8], 3),
         (format!("{block}.mlp.0.bias"), &[48], 0),
         (format!("{block}.ln1.linear.weight"), &[24, 12], 0),
-        ("transformer.transformer.content_emb.emb.weight".into(), &[9, 12], 0),
+        (
+            "transformer.transformer.content_emb.emb.weight".into(),
+            &[9, 12],
+            0,
+        ),
     ];
     let leaves = || Parameters {
         tensors: shapes
             .iter()
             .zip(0..)
-            .map(|((name, shape, _), n)| {
-                (name.clone(), random(shape, n).set_requires_grad(true))
-            })
+            .map(|((name, shape, _), n)| (name.clone(), random(shape, n).set_requires_grad(true)))
             .collect(),
     };
     let (parameters, others) = (leaves(), leaves());
@@ -99,9 +103,11 @@ fn updates_follow_the_definition() {
     for step in 0..3u64 {
         for group in [&parameters, &others] {
             group.clear_gradients();
-            let terms = group.tensors.values().zip(0..).map(|(p, n)| {
-                (p * random(&p.size(), 100 + 10 * step + n)).sum(Kind::Float)
-            });
+            let terms = group
+                .tensors
+                .values()
+                .zip(0..)
+                .map(|(p, n)| (p * random(&p.size(), 100 + 10 * step + n)).sum(Kind::Float));
             terms.for_each(|term| term.backward());
         }
         optimizer.step(&parameters, rate);

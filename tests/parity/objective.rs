@@ -69,7 +69,7 @@ fn terms(case: &mut Case, checkpoint: &Checkpoint, model: &TrainingModel, group:
     let p_t = case.input(&format!("input.loss.{group}{dot}pt"));
     let schedule = checkpoint.config.schedule();
     let objective = Objective::new(&objective_config(case), &schedule, Device::Cpu);
-    let logits = model.logits(&x_t, &t, &condition::recorded(case));
+    let logits = model.logits(&x_t, &t, &condition::recorded(case), None);
     let terms = objective.terms(&logits, &x_0, &x_t, &t, &p_t);
     let loss = terms.total.mean(Kind::Float) / x_0.size()[1] as f64;
 

@@ -759,6 +759,11 @@ fn bad_configurations() {
             ["train.validation_pictures is 1048577", "at most 1048576"],
         ),
         (
+            "batch_size: 8",
+            "optimizer: {kind: muon}",
+            ["train.optimizer.kind is muon", "expected adamw"],
+        ),
+        (
             "kind: constant",
             "kind: plateau, factor: 0.5, patience: 3, threshold: 0.1, minimum: 0",
             ["plateau", "expected constant or cosine"],

@@ -233,12 +233,6 @@ fn check_values(document: &Document) -> Result<(), OptionError> {
 
 /// Refuses options that are nothing to a trained model, but would train another one.
 pub fn check_training(document: &Document) -> Result<(), OptionError> {
-    for option in ["attn_pdrop", "resid_pdrop"] {
-        let key = format!("{NETWORK}.params.{option}");
-        if document.number(&key)?.is_some_and(|rate| rate > 0.0) {
-            return Err(document.refused(&key, "0: nothing is dropped out in training here"));
-        }
-    }
     let key = format!("{CONTENT}.params.trainable");
     if document.flag(&key)? == Some(false) {
         return Err(document.refused(&key, "true: the whole denoiser is trained here"));

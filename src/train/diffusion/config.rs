@@ -19,6 +19,7 @@ use crate::train::engine::range::{
 };
 use crate::train::engine::settings::{CheckpointConfig, GradientFormat, Settings, SKIP_LIMIT};
 use crate::train::engine::{Recipe, Rules};
+use crate::transformer::DropoutRates;
 
 /// A training run; the defaults are the original's COCO recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,10 @@ pub struct TrainConfig {
     pub activation_checkpointing: bool,
     pub recipe: Recipe,
     pub text: TextTraining,
+    /// Shares of the denoiser's values that are dropped in training (`attn_pdrop`,
+    /// `resid_pdrop`).
+    #[serde(skip_serializing_if = "DropoutRates::is_none")]
+    pub dropout: DropoutRates,
     pub objective: ObjectiveConfig,
     pub learning_rate: LearningRateConfig,
     pub optimizer: OptimizerConfig,
@@ -78,6 +83,7 @@ impl Default for TrainConfig {
             activation_checkpointing: false,
             recipe: Recipe::Corrected,
             text: TextTraining::Frozen,
+            dropout: DropoutRates::default(),
             objective: ObjectiveConfig::default(),
             learning_rate: LearningRateConfig {
                 start: 3e-6,
@@ -242,6 +248,8 @@ impl TrainConfig {
                 self.objective.auxiliary_weight,
                 Range::AtLeastZero,
             ),
+            ("dropout.attention", self.dropout.attention, Range::BelowOne),
+            ("dropout.residual", self.dropout.residual, Range::BelowOne),
             ("objective.mask_weight", masked, Range::AtLeastZero),
             ("objective.mask_weight", visible, Range::AtLeastZero),
         ])?;

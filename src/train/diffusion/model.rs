@@ -14,7 +14,7 @@ use crate::torch::params::Placeholders;
 use crate::torch::{Params, WeightSource};
 use crate::train::engine::{Parameters, TrainableWeights};
 use crate::train::TrainError;
-use crate::transformer::{Conditioning, Denoiser};
+use crate::transformer::{Conditioning, Denoiser, Dropout};
 
 /// What happens to the text tower in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,9 +141,15 @@ impl TrainingModel {
     }
 
     /// Logits `[B, L, K]` f32 for `x_t` `[B, L]` at `t` `[B]` under the condition `y`.
-    pub fn logits(&self, x_t: &Tensor, t: &Tensor, y: &Tensor) -> Tensor {
+    pub fn logits(
+        &self,
+        x_t: &Tensor,
+        t: &Tensor,
+        y: &Tensor,
+        dropout: Option<&Dropout>,
+    ) -> Tensor {
         let condition = self.denoiser.condition(y);
-        self.denoiser.forward(x_t, t, &condition, None)
+        self.denoiser.forward_training(x_t, t, &condition, dropout)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::train::engine::learning_rate::Course;
 use crate::train::engine::reduction::Reduction;
 use crate::train::engine::{GradientFormat, Share};
 use crate::train::error::MemoryError;
+use crate::transformer::Conditioning;
 
 /// What a run will do and need.
 #[derive(Clone, Debug)]
@@ -96,7 +97,23 @@ impl DiffusionPlan<'_> {
             true => layers + inside,
             false => layers * inside,
         };
-        let blocks = kept * l * d * value;
+        // Masks of a byte a value; where attention weights are dropped, these before and after.
+        let (rates, mut dropped) = (self.config.dropout, 0.0);
+        if rates.residual > 0.0 {
+            dropped += 3.0 * l * d;
+        }
+        if rates.attention > 0.0 {
+            let text = match c.condition {
+                Conditioning::Text { positions, .. } => positions as f64,
+                _ => 0.0,
+            };
+            dropped += c.heads as f64 * l * (l + text) * (2.0 * value + 1.0);
+        }
+        let at_once = match self.config.activation_checkpointing {
+            true => 1.0,
+            false => layers,
+        };
+        let blocks = kept * l * d * value + at_once * dropped;
         // Logits, their log-softmax, the posterior's mixture and their gradients, in f32.
         let loss = l * k * 4.0 * 7.0;
         self.share.batch_size as f64 * (blocks + loss)

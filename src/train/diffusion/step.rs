@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::model::TrainingModel;
 use crate::diffusion::Objective;
+use crate::transformer::Dropout;
 
 /// What the network is shown of one batch, and what it should say.
 pub struct Shown {
@@ -13,6 +14,8 @@ pub struct Shown {
     pub p_t: Tensor, // [B]
     /// The condition, as [`TrainingModel::condition`] gives it.
     pub y: Tensor,
+    /// What is dropped, in training.
+    pub dropout: Option<Dropout>,
 }
 
 /// Outcome of a batch, on the device.
@@ -40,18 +43,20 @@ pub fn accumulate(
         t,
         p_t,
         y,
+        dropout,
     } = shown;
+    let dropout = dropout.as_ref();
     let denoiser = model.denoiser();
-    let pass = recompute.then(|| denoiser.forward_sparing(x_t, t, y));
+    let pass = recompute.then(|| denoiser.forward_sparing(x_t, t, y, dropout));
     let logits = match &pass {
         Some(pass) => pass.logits.shallow_clone(),
-        None => model.logits(x_t, t, y),
+        None => model.logits(x_t, t, y, dropout),
     }; // [B, L, K]
     let terms = objective.terms(&logits, x_0, x_t, t, p_t);
     let loss = terms.total.mean(Kind::Float) / (x_0.size()[1] * batches as i64) as f64;
     loss.backward();
     if let Some(pass) = pass {
-        denoiser.backward_through_blocks(pass, x_t, t, y);
+        denoiser.backward_through_blocks(pass, x_t, t, y, dropout);
     }
     let accuracy = tch::no_grad(|| {
         let right = logits.argmax(-1, false).eq_tensor(x_0);

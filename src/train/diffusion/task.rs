@@ -28,6 +28,7 @@ use crate::torch::Params;
 use crate::train::engine::checkpoint::numbers;
 use crate::train::engine::{Better, Measure, RunState, Task};
 use crate::train::TrainError;
+use crate::transformer::Dropout;
 
 /// The frozen parts of a model in training.
 pub struct Frozen {
@@ -133,7 +134,15 @@ impl DiffusionTask {
                 .to_kind(Kind::Float)
                 .to_device(self.device),
             y,
+            dropout: None,
         })
+    }
+
+    /// What is dropped of a batch in training, if anything is.
+    fn dropout(&self, batch: &Batch) -> Option<Dropout> {
+        let rates = self.config.dropout;
+        let layers = self.model.denoiser.layers as usize;
+        (!rates.is_none()).then(|| Dropout::new(rates, self.config.seed, &batch.samples, layers))
     }
 
     /// The model over the weights of this step: in f32 always the same, which holds the
@@ -197,7 +206,10 @@ impl Task for DiffusionTask {
         let usage = batch.tokens.flatten(0, -1).bincount(None::<Tensor>, codes);
         let (first, times, p_t) = &self.drawn;
         let part = (samples.start - first) as usize..(samples.end - first) as usize;
-        let shown = self.show(&model, &batch, &times[part.clone()], &p_t[part])?;
+        let shown = Shown {
+            dropout: self.dropout(&batch),
+            ..self.show(&model, &batch, &times[part.clone()], &p_t[part])?
+        };
         let outcome = accumulate(
             &model,
             &self.objective,
@@ -296,7 +308,7 @@ impl Task for DiffusionTask {
         bound(samples, times, size, timesteps, ranks, stop, |batch, t| {
             let p_t = vec![1.0 / timesteps as f64; t.len()];
             let shown = self.show(&model, batch, t, &p_t)?;
-            let logits = model.logits(&shown.x_t, &shown.t, &shown.y);
+            let logits = model.logits(&shown.x_t, &shown.t, &shown.y, None);
             let Shown {
                 x_0, x_t, t, p_t, ..
             } = &shown;

@@ -47,7 +47,10 @@ impl HiddenSlot<'_> {
     /// Nesterov's direction (1 − μ) g + μ m `[matrices, rows, columns]` after m has learnt g.
     fn direction(&self, momentum: f64) -> Tensor {
         let (rows, columns) = self.shape();
-        let _ = self.average.shallow_clone().lerp_(self.gradient, 1.0 - momentum);
+        let _ = self
+            .average
+            .shallow_clone()
+            .lerp_(self.gradient, 1.0 - momentum);
         let direction = self.gradient.lerp(self.average, momentum);
         direction.reshape([self.matrices, rows, columns])
     }

@@ -67,11 +67,9 @@ impl OptimizerConfig {
                 let expected = "nothing: AdamW has betas, only kind: muon a momentum";
                 return Err(ConfigError::value("momentum", momentum, expected));
             }
-            (_, momentum) => check_numbers(&[(
-                "momentum",
-                momentum.unwrap_or(MOMENTUM),
-                Range::BelowOne,
-            )])?,
+            (_, momentum) => {
+                check_numbers(&[("momentum", momentum.unwrap_or(MOMENTUM), Range::BelowOne)])?
+            }
         }
         check_numbers(&[
             ("betas", self.betas[0], Range::BelowOne),
@@ -118,9 +116,7 @@ impl Optimizer {
                 weight_decay: config.weight_decay,
             },
             averages: parameters.zeros(),
-            square_averages: parameters
-                .only(|name| !hidden.contains_key(name))
-                .zeros(),
+            square_averages: parameters.only(|name| !hidden.contains_key(name)).zeros(),
             hidden,
             updates: 0,
         }

@@ -2,6 +2,7 @@
 //! kills, learning, and what is refused.
 
 mod bases;
+mod dropout;
 mod growing;
 mod learning;
 mod muon;

@@ -29,7 +29,10 @@ fn a_run_goes_on_to_the_same_bytes() {
     place.assert_same("whole/last", "halves/last");
     let losses = place.logged("whole", "loss");
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    assert!(mean(&losses[30..]) < 0.9 * mean(&losses[..10]), "{losses:?}");
+    assert!(
+        mean(&losses[30..]) < 0.9 * mean(&losses[..10]),
+        "{losses:?}"
+    );
 
     let state = "whole/last/state.safetensors";
     let [parameters, averages, squares] =

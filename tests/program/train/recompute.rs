@@ -13,6 +13,7 @@ use vqdiffusion::train::diffusion::step::{accumulate, Shown};
 use vqdiffusion::train::diffusion::{InitialModel, WeightsConfig};
 use vqdiffusion::train::engine::Share;
 use vqdiffusion::train::{Parameters, TextTraining, TrainConfig, TrainingModel};
+use vqdiffusion::transformer::{Dropout, DropoutRates};
 
 use crate::train::place::{model, text_model, Workplace};
 
@@ -21,6 +22,7 @@ fn gradients(
     place: &Workplace,
     text: TextTraining,
     precision: Precision,
+    dropout: DropoutRates,
     recompute: bool,
 ) -> (f64, Parameters) {
     let weights = WeightsConfig {
@@ -50,6 +52,7 @@ fn gradients(
             t: Tensor::from_slice(&times),
             p_t: Tensor::full([3], 0.1, (Kind::Float, Device::Cpu)),
             y: model.condition(&batch).expect("a condition"),
+            dropout: Some(Dropout::new(dropout, 3, &batch.samples, 2)),
         };
         let outcome = accumulate(&model, &objective, &shown, 2, recompute);
         loss += outcome.loss.double_value(&[]);
@@ -68,9 +71,18 @@ fn recomputed_blocks_give_the_same_gradients() {
         (nothing, TextTraining::Frozen),
     ] {
         let place = Workplace::new(&config, 10);
-        for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-2)] {
-            let (loss, kept) = gradients(&place, text, precision, false);
-            let (same_loss, recomputed) = gradients(&place, text, precision, true);
+        let nothing = DropoutRates::default();
+        let some = DropoutRates {
+            attention: 0.3,
+            residual: 0.2,
+        };
+        for (precision, dropout, tolerance) in [
+            (Precision::F32, nothing, 1e-6),
+            (Precision::F32, some, 1e-6),
+            (Precision::Bf16, some, 1e-2),
+        ] {
+            let (loss, kept) = gradients(&place, text, precision, dropout, false);
+            let (same_loss, recomputed) = gradients(&place, text, precision, dropout, true);
             assert_eq!(loss, same_loss);
             assert!(kept.tensors.keys().eq(recomputed.tensors.keys()));
             for (name, parameter) in &kept.tensors {

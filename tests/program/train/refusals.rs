@@ -112,6 +112,15 @@ fn impossible_experiments_are_refused_before_any_work() {
             ["train.optimizer.betas is 1", "below 1"],
         ),
         (
+            ["train.dropout.residual=1"],
+            ["train.dropout.residual is 1", "below 1"],
+        ),
+        (
+            ["train.dropout.attention=-0.1"],
+            ["train.dropout.attention is -0.1", "below 1"],
+        ),
+        (["train.dropout.hidden=0.1"], ["train.dropout", "`hidden`"]),
+        (
             ["train.optimizer.momentum=0.9"],
             ["train.optimizer.momentum is 0.9", "only kind: muon"],
         ),

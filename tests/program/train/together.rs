@@ -20,6 +20,7 @@ use vqdiffusion::train::engine::optimizer::OptimizerKind;
 use vqdiffusion::train::engine::{
     GradientFormat, Parameters, Run, RunFolder, Settings, Share, Task,
 };
+use vqdiffusion::transformer::DropoutRates;
 
 use crate::train::place::{text_model, write_model, write_tokens};
 
@@ -152,7 +153,14 @@ fn gradients_are_those_of_the_joined_batch() {
         text: TextTraining::Trained,
         ..config()
     };
-    for config in [plain, sparing] {
+    let dropping = TrainConfig {
+        dropout: DropoutRates {
+            attention: 0.2,
+            residual: 0.3,
+        },
+        ..config()
+    };
+    for config in [plain, sparing, dropping] {
         let one = &after(folder.path(), &config, 1, 1)[0];
         for count in [2, 3, 4] {
             for each in after(folder.path(), &config, count, 1) {
