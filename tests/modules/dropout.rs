@@ -63,7 +63,9 @@ fn the_share_of_dropped_values_is_the_rate() {
         }
     }
     for rate in [1e-3, 0.5, 0.97] {
-        let keys: Vec<u64> = (0..8).map(|n| n * 0x9e37_79b9_7f4a_7c15).collect();
+        let keys: Vec<u64> = (0..8u64)
+            .map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .collect();
         let share = mean(&kept(&keys, &[8, 50_000], rate, Device::Cpu).to_kind(Kind::Double));
         let deviation = (rate * (1.0 - rate) / 4e5).sqrt();
         assert!(
@@ -147,7 +149,7 @@ fn gradients_through_masks() {
     for (n, leaf) in [&q, &k, &v, &residual].into_iter().enumerate() {
         for at in 0..leaf.numel() as i64 {
             let moved = |by: f64| {
-                let mut inputs = [&q, &k, &v, &residual].map(|x| x.detach().copy());
+                let inputs = [&q, &k, &v, &residual].map(|x| x.detach().copy());
                 let flat = inputs[n].view(-1);
                 let _ = flat.narrow(0, at, 1).g_add_scalar_(by);
                 loss(inputs.each_ref()).double_value(&[])

@@ -45,9 +45,14 @@ fn newton_schulz_is_the_polynomial_of_the_singular_values() {
         // Alone or together, whatever their scale.
         let alone = orthogonalised(&(matrices.narrow(0, 1, 1) * 1e-3));
         assert!(difference(&alone.get(0), &found.get(1)) < 2e-5);
-        let values = found.svd(true, false).1;
+        let values = found.svd(true, true).1;
         let [least, most] = [values.min(), values.max()].map(|s| s.double_value(&[]));
-        assert!(least > 0.3 && most < 1.3, "{least} to {most}");
+        // A square matrix may be nearly singular.
+        assert!(
+            rows == columns || least > 0.6,
+            "{rows} × {columns}: {least}"
+        );
+        assert!(most < 1.25, "{rows} × {columns}: {most}");
     }
     let nothing = orthogonalised(&Tensor::zeros([1, 4, 6], (Kind::Float, Device::Cpu)));
     assert_eq!(nothing.abs().max().double_value(&[]), 0.0);

@@ -44,7 +44,7 @@ fn validations_drop_nothing() {
     ];
     let bound = |folder: &str, more: &[&str]| {
         let folder_set = format!("train.folder={folder}");
-        place.succeed(&[&still, &[folder_set.as_str()], more].concat());
+        place.succeed(&[&still[..], &[folder_set.as_str()], more].concat());
         place.logged(folder, "validation_nats_per_token")
     };
     let without = bound("without", &[]);
