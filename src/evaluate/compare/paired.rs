@@ -26,7 +26,7 @@ pub struct Paired {
     pub difference: f64,
     /// Its 95 % interval, by the bootstrap over the prompts.
     pub interval: [f64; 2],
-    /// a / b of a mean that is not 0, with its interval.
+    /// a / b of means of numbers that are not negative, where b is not 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Ratio>,
     /// Of a rate.
@@ -67,16 +67,20 @@ impl Paired {
         let differences = |part: &[f64; 3]| [part[0] - part[1], part[2]];
         let ratios = |part: &[f64; 3]| [part[0], part[1]];
         let (a, b) = (mean(|p| [p[0], p[2]]), mean(|p| [p[1], p[2]]));
-        let positive = pairs.iter().all(|pair| pair.a > 0.0 && pair.b > 0.0);
+        let ratio = Ratio {
+            ratio: a / b,
+            interval: ratio_interval(&parts(ratios), 0, index),
+        };
+        let is_known = pairs.iter().all(|pair| pair.a >= 0.0 && pair.b >= 0.0)
+            && [ratio.ratio, ratio.interval[0], ratio.interval[1]]
+                .iter()
+                .all(|number| number.is_finite());
         Paired {
             a,
             b,
             difference: a - b,
             interval: ratio_interval(&parts(differences), 0, index),
-            ratio: (!is_rate && positive).then(|| Ratio {
-                ratio: a / b,
-                interval: ratio_interval(&parts(ratios), 0, index),
-            }),
+            ratio: (!is_rate && is_known).then_some(ratio),
             mcnemar: is_rate.then(|| McNemar::new(pairs)),
         }
     }
@@ -152,7 +156,11 @@ mod tests {
         let thrice: Vec<_> = once.iter().flat_map(|&pair| [pair; 3]).collect();
         let [once, thrice] = [&once, &thrice].map(|v| Paired::new(&pairs(v), false, 4));
         assert_eq!(once.interval, thrice.interval);
-        assert_eq!(once.ratio, None, "a value of 0 has no ratio");
+        // Some may be 0, but not all that is divided by.
+        assert_eq!(once.ratio, thrice.ratio);
+        assert!(once.ratio.is_some_and(|found| found.ratio > 1.0));
+        let none: Vec<_> = (0..40).map(|i| (i, 1.0, 0.0)).collect();
+        assert_eq!(Paired::new(&pairs(&none), false, 4).ratio, None);
     }
 
     #[test]
