@@ -116,7 +116,7 @@ impl<'a> Bound<'a> {
 /// parts, every number below `count` is equally likely.
 fn in_part(generator: &mut ChaCha8Rng, part: usize, parts: usize, count: usize) -> u64 {
     let place = (part as u128) << 64 | u128::from(generator.next_u64());
-    (place * count as u128 / parts as u128 >> 64) as u64
+    ((place * count as u128 / parts as u128) >> 64) as u64
 }
 
 /// The bound over pictures.
