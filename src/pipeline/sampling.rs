@@ -128,7 +128,7 @@ impl Pipeline {
     }
 
     /// As [`sample_batch`](Self::sample_batch), by the steps of `run`, which
-    /// [suits](FixedRun::suits) the condition: the same tokens, on a GPU with few calls.
+    /// suits the condition: the same tokens, on a GPU with few calls.
     ///
     /// # Errors
     ///

@@ -145,7 +145,7 @@ pub fn word(key: u64, n: u32) -> u32 {
     x ^ x >> 16
 }
 
-/// As [`kept_on_cpu`], `[B, values]`, in the operators of any device. Products of int32 wrap.
+/// As `kept_on_cpu`, `[B, values]`, in the operators of any device. Products of int32 wrap.
 pub fn kept_by_operators(keys: &[u64], values: i64, least: i32, device: Device) -> Tensor {
     let halves = |shift: u32| {
         let half: Vec<i32> = keys.iter().map(|key| (key >> shift) as i32).collect();
