@@ -29,7 +29,7 @@ pub enum Provenance {
     Pictures { pictures: Vec<PathBuf> },
 }
 
-fn is_zero(calls: &usize) -> bool {
+pub(super) fn is_zero(calls: &usize) -> bool {
     *calls == 0
 }
 

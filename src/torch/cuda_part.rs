@@ -30,7 +30,7 @@ pub enum CudaPartError {
 #[derive(Clone, Debug)]
 pub struct CudaPart {
     pub path: PathBuf,
-    library: *mut c_void,
+    handle: *mut c_void,
 }
 
 // SAFETY: a handle of the dynamic loader, which any thread may use.
@@ -72,7 +72,7 @@ impl CudaPart {
     pub unsafe fn function<F: Copy>(&self, name: &CStr) -> Result<F, CudaPartError> {
         // SAFETY: dlsym only reads the loader's tables; the caller vouches for the type.
         unsafe {
-            let found = libc::dlsym(self.library, name.as_ptr());
+            let found = libc::dlsym(self.handle, name.as_ptr());
             if found.is_null() {
                 let reason = format!("it lacks {}", name.to_string_lossy());
                 return Err(failed(self.path.clone(), reason));
@@ -97,9 +97,9 @@ fn open(path: PathBuf) -> Result<CudaPart, CudaPartError> {
     };
     // SAFETY: the name ends with a zero; dlerror is read straight after the failure.
     unsafe {
-        let library = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
-        if !library.is_null() {
-            return Ok(CudaPart { path, library });
+        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+        if !handle.is_null() {
+            return Ok(CudaPart { path, handle });
         }
         let message = libc::dlerror();
         let reason = match message.is_null() {

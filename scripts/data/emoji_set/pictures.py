@@ -77,34 +77,30 @@ def is_black(picture):
     return (np.asarray(picture).max(axis=2) < 8).mean() > 0.4
 
 
-def dominant_hue(picture):
-    """The hue angle that most of the object has, if there is one."""
+def hue_of_most(picture, vivid_share, near, near_share):
+    """The hue angle that at least `near_share` of the vivid pixels lie within `near` of, where
+    at least `vivid_share` of what is drawn is vivid."""
     hsv = np.asarray(picture.convert("HSV")).astype(float)
     hue, saturation, value = hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, hsv[..., 2] / 255
     drawn = ~((saturation < 0.08) & (value > 0.96))
     vivid = drawn & (saturation > 0.35) & (value > 0.3)
-    if vivid.sum() < 0.6 * drawn.sum() or vivid.sum() < 300:
+    if vivid.sum() < vivid_share * drawn.sum() or vivid.sum() < 300:
         return None
     weights = np.histogram(hue[vivid], bins=36, range=(0, 360))[0]
     smooth = weights + np.roll(weights, 1) + np.roll(weights, -1)
     centre = smooth.argmax() * 10 + 5
-    near = np.abs((hue[vivid] - centre + 180) % 360 - 180) <= 20
-    return float(centre) if near.mean() > 0.85 else None
+    share = (np.abs((hue[vivid] - centre + 180) % 360 - 180) <= near).mean()
+    return float(centre) if share > near_share else None
+
+
+def dominant_hue(picture):
+    """The hue angle that most of the object has, if there is one."""
+    return hue_of_most(picture, vivid_share=0.6, near=20, near_share=0.85)
 
 
 def single_hue(picture):
     """The hue angle of the main part of an object: most of what is vivid, beside greys and outlines."""
-    hsv = np.asarray(picture.convert("HSV")).astype(float)
-    hue, saturation, value = hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, hsv[..., 2] / 255
-    drawn = ~((saturation < 0.08) & (value > 0.96))
-    vivid = drawn & (saturation > 0.35) & (value > 0.3)
-    if vivid.sum() < 0.45 * drawn.sum() or vivid.sum() < 300:
-        return None
-    weights = np.histogram(hue[vivid], bins=36, range=(0, 360))[0]
-    smooth = weights + np.roll(weights, 1) + np.roll(weights, -1)
-    centre = smooth.argmax() * 10 + 5
-    near = np.abs((hue[vivid] - centre + 180) % 360 - 180) <= 25
-    return float(centre) if near.mean() > 0.72 else None
+    return hue_of_most(picture, vivid_share=0.45, near=25, near_share=0.72)
 
 
 def turn_hue(picture, hue, turn):

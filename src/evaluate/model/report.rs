@@ -46,17 +46,13 @@ pub struct SamplesReport {
     /// Evaluations of the network for a picture.
     pub network_calls: usize,
     /// Further ones at the positions of a few steps alone.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "crate::evaluate::protocol::is_zero")]
     pub local_calls: usize,
     /// For a picture that is kept, where this process or one before it made some.
     pub seconds_per_picture: Option<f64>,
     /// SHA-256 of the weights that ranked candidates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranking_sha256: Option<String>,
-}
-
-fn is_zero(calls: &usize) -> bool {
-    *calls == 0
 }
 
 impl SamplesReport {

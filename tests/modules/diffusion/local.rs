@@ -7,12 +7,10 @@ use vqdiffusion::diffusion::sampler::{sample, start, Calls, Query, Reuse, Sample
 use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, SamplingPlan};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
-use vqdiffusion::transformer::config::{
-    Activation, AdaptiveNorm, FeedForwardKind, IndexEmbedding, PositionWeights,
-};
 use vqdiffusion::transformer::{Condition, Conditioning, Denoiser, DenoiserConfig, KeptKeys};
 
 use crate::diffusion::enumeration::*;
+use crate::diffusion::run::small_network;
 use crate::drawn::drawn;
 
 const CODES: i64 = 7;
@@ -22,22 +20,11 @@ const LENGTH: i64 = 36;
 fn network(layers: i64, is_prepared: bool) -> (Denoiser, Condition) {
     let config = DenoiserConfig {
         layers,
-        width: 32,
-        heads: 2,
-        codes: CODES,
-        grid: [6, 6],
-        position_table: [6, 6],
-        position_weights: PositionWeights::Embedding,
-        timesteps: 20,
-        timestep_embedding: IndexEmbedding::Table,
-        timestep_norm: AdaptiveNorm::Layer,
-        feed_forward: FeedForwardKind::Fc,
-        activation: Activation::Gelu2,
-        expansion: 4,
         condition: Conditioning::Text {
             positions: 5,
             width: 16,
         },
+        ..small_network()
     };
     let (mut denoiser, text) = drawn(5, || {
         let params = Params::new(&RandomWeights, Device::Cpu, Kind::Float);

@@ -121,7 +121,7 @@ fn padded_runs_draw_the_same_tokens() {
     }
 }
 
-fn small_network() -> DenoiserConfig {
+pub fn small_network() -> DenoiserConfig {
     DenoiserConfig {
         layers: 2,
         width: 32,
