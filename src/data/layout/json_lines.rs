@@ -6,14 +6,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::list::{collect, Label, ListRow, RowError, CAPTION, FILE, LABEL};
+use super::list::{collect, repeats, Label, ListRow, RowError, CAPTION, FILE, LABEL, REPEATS};
 use super::text;
 use crate::data::dataset::{DataLayout, Dataset};
 use crate::data::error::DataError;
 
 /// An object a line with `file` (or `file_name`); captions in `caption`, `text` or
-/// `captions`, each a text or a list of texts; and optionally an integer `label`. Other
-/// fields are not read. Python's `NaN` and `Infinity` are no values.
+/// `captions`, each a text or a list of texts; and optionally an integer `label`, and
+/// `repeats`, how often an epoch shows the picture. Other fields are not read. Python's `NaN` and `Infinity` are no values.
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let bytes = text::list(path)?;
     let mut unread = BTreeSet::new();
@@ -48,6 +48,7 @@ fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, RowError
     let file = take(&FILE).into_iter().next();
     let captions = take(&CAPTION);
     let label = take(&[LABEL]).pop();
+    let times = take(&[REPEATS]).pop();
     let row = ListRow {
         file: match file {
             Some((_, Value::String(file))) => file,
@@ -68,6 +69,11 @@ fn parse(line: &[u8], unread: &mut BTreeSet<String>) -> Result<ListRow, RowError
                 Value::Number(number) => Label::parse(&number.to_string()),
                 other => Label::Odd(other.to_string()),
             },
+        },
+        repeats: match times {
+            None => 1,
+            Some((_, Value::String(text))) => repeats(&text)?,
+            Some((_, value)) => repeats(&value.to_string())?,
         },
     };
     let words = fields

@@ -10,6 +10,9 @@ use crate::data::error::Skipped;
 pub const FILE: [&str; 3] = ["file", "file_name", "filepath"];
 pub const CAPTION: [&str; 4] = ["caption", "text", "captions", "title"];
 pub const LABEL: &str = "label";
+pub const REPEATS: &str = "repeats";
+/// Times that an epoch shows a picture, at most.
+const MOST_REPEATS: usize = 1000;
 
 /// One line of a list.
 pub struct ListRow {
@@ -17,6 +20,8 @@ pub struct ListRow {
     pub file: String,
     pub captions: Vec<String>,
     pub label: Label,
+    /// Times that an epoch shows the picture, from [`repeats`].
+    pub repeats: usize,
 }
 
 /// Why a line is no row of a list.
@@ -83,7 +88,25 @@ impl Label {
     }
 }
 
-/// Joins the rows (line, row) of each picture in the order of first mention. Where some
+/// The number in `text`, 1 where there is none.
+pub fn repeats(text: &str) -> Result<usize, RowError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(1);
+    }
+    let whole = text.strip_suffix(".0").unwrap_or(text);
+    match whole.parse() {
+        Ok(times) if (1..=MOST_REPEATS).contains(&times) => Ok(times),
+        _ => Err(RowError::Field {
+            field: REPEATS,
+            found: format!("is {text}"),
+            expected: "an integer from 1 to 1000",
+        }),
+    }
+}
+
+/// Joins the rows (line, row) of each picture in the order of first mention, and has it there
+/// as often as the largest `repeats` of its rows says. Where some
 /// pictures have captions, those without are skipped. Where none has, and no label either,
 /// there is a warning; it names the list's `unread` fields.
 pub fn collect(
@@ -99,7 +122,7 @@ pub fn collect(
     };
     let mut skipped = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    let mut items: Vec<(usize, Item)> = Vec::new();
+    let mut items: Vec<(usize, usize, Item)> = Vec::new();
     let (mut odd, mut first_odd) = (0, None);
     for (line, row) in rows {
         let row = match row {
@@ -128,10 +151,10 @@ pub fn collect(
                 captions: Vec::new(),
                 label: None,
             };
-            items.push((line, item));
+            items.push((line, 1, item));
             items.len() - 1
         });
-        let item = &mut items[place].1;
+        let (_, repeats, item) = &mut items[place];
         if let (Some(new), Some(known)) = (label, item.label) {
             if new != known {
                 let reason = format!(
@@ -142,6 +165,7 @@ pub fn collect(
                 continue;
             }
         }
+        *repeats = row.repeats.max(*repeats);
         let captions = row.captions.iter().map(|caption| caption.trim());
         let captions = captions.filter(|caption| !caption.is_empty());
         item.captions.extend(captions.map(str::to_string));
@@ -154,13 +178,13 @@ pub fn collect(
             path.display()
         );
     }
-    let captioned = items.iter().any(|(_, item)| !item.captions.is_empty());
+    let captioned = items.iter().any(|(_, _, item)| !item.captions.is_empty());
     let mut kept = Vec::with_capacity(items.len());
-    for (line, item) in items {
+    for (line, repeats, item) in items {
         if captioned && item.captions.is_empty() {
             skipped.push(at(line, format!("no caption for {}", item.picture)));
         } else {
-            kept.push(item);
+            kept.extend(std::iter::repeat_n(item, repeats));
         }
     }
     let labelled = kept.iter().any(|item| item.label.is_some());

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use ::csv::{ByteRecord, ReaderBuilder, StringRecord};
 
-use super::list::{collect, Label, ListRow, RowError, CAPTION, FILE, LABEL};
+use super::list::{collect, repeats, Label, ListRow, RowError, CAPTION, FILE, LABEL, REPEATS};
 use super::text;
 use crate::data::dataset::{DataLayout, Dataset};
 use crate::data::error::DataError;
 
-/// The columns `file` (or `file_name`) and optionally `caption` (or `text`, `captions`) and
-/// `label`, in capitals or not; several rows of one picture are several captions. The
+/// The columns `file` (or `file_name`) and optionally `caption` (or `text`, `captions`), `label`
+/// and `repeats` (how often an epoch shows the picture), in capitals or not; several rows of one picture are several captions. The
 /// header row tells the separator: Excel writes tabs, and in many countries semicolons.
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let bytes = text::list(path)?;
@@ -30,6 +30,7 @@ struct Table {
     file: usize,
     caption: Option<usize>,
     label: Option<usize>,
+    repeats: Option<usize>,
     /// Names of the other columns.
     unread: Vec<String>,
     /// Where the rows begin in the file.
@@ -55,7 +56,8 @@ impl Table {
             };
             if let Some(file) = column(&FILE) {
                 let (caption, label) = (column(&CAPTION), column(&[LABEL]));
-                let used = [Some(file), caption, label];
+                let repeats = column(&[REPEATS]);
+                let used = [Some(file), caption, label, repeats];
                 let unread = names.iter().enumerate();
                 let unread =
                     unread.filter(|(n, name)| !used.contains(&Some(*n)) && !name.is_empty());
@@ -65,6 +67,7 @@ impl Table {
                     file,
                     caption,
                     label,
+                    repeats,
                     unread: unread.map(|(_, name)| name.clone()).collect(),
                     start,
                 });
@@ -129,6 +132,7 @@ impl Table {
             file: field(Some(self.file)).to_string(),
             captions: vec![field(self.caption).to_string()],
             label: Label::parse(field(self.label)),
+            repeats: repeats(field(self.repeats))?,
         })
     }
 }

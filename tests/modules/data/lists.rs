@@ -108,6 +108,46 @@ fn comma_separated_values() {
     );
 }
 
+/// A picture is there as often as its rows say, in one place, with all its captions.
+#[test]
+fn pictures_that_are_shown_more_often() {
+    let root = TempDir::new().unwrap();
+    let lines: [&[u8]; 7] = [
+        br#"{"file": "a.png", "caption": "one", "repeats": 3}"#,
+        br#"{"file": "b.png", "caption": "x"}"#,
+        br#"{"file": "a.png", "caption": "two"}"#,
+        br#"{"file": "c.png", "caption": "x", "repeats": "2"}"#,
+        br#"{"file": "d.png", "caption": "x", "repeats": 0}"#,
+        br#"{"file": "e.png", "caption": "x", "repeats": 1001}"#,
+        br#"{"file": "f.png", "caption": "x", "repeats": 1.5}"#,
+    ];
+    put(&root.path().join("list.jsonl"), lines.join(&b'\n'));
+    let dataset = open(&root.path().join("list.jsonl"), Split::Train);
+    let expected = ["a.png", "a.png", "a.png", "b.png", "c.png", "c.png"];
+    assert_eq!(names(&dataset), expected);
+    assert!(dataset.items[..3]
+        .iter()
+        .all(|a| a.captions == ["one", "two"]));
+    let found: Vec<_> = skipped(&dataset)
+        .iter()
+        .map(|(_, why)| why.to_string())
+        .collect();
+    let expected = ["0", "1001", "1.5"]
+        .map(|n| format!("`repeats` is {n}, expected an integer from 1 to 1000"));
+    assert_eq!(found, expected);
+
+    let list = root.path().join("list.csv");
+    put(
+        &list,
+        "file,Repeats,caption\na.png,2,x\nb.png,,y\nc.png,many,z\n",
+    );
+    let dataset = open(&list, Split::Train);
+    assert_eq!(names(&dataset), ["a.png", "a.png", "b.png"]);
+    let reasons = skipped(&dataset);
+    assert_eq!(reasons[0].0, "list.csv line 4");
+    assert!(reasons[0].1.contains("`repeats` is many"), "{reasons:?}");
+}
+
 #[test]
 fn lists_that_are_none() {
     let root = TempDir::new().unwrap();
