@@ -13,7 +13,8 @@ use crate::data::error::DataError;
 
 /// An object a line with `file` (or `file_name`); captions in `caption`, `text` or
 /// `captions`, each a text or a list of texts; and optionally an integer `label`, and
-/// `repeats`, how often an epoch shows the picture. Other fields are not read. Python's `NaN` and `Infinity` are no values.
+/// `repeats`, how often an epoch shows the picture. Other fields are not read. Python's
+/// `NaN` and `Infinity` are no values.
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let bytes = text::list(path)?;
     let mut unread = BTreeSet::new();

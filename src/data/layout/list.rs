@@ -11,8 +11,6 @@ pub const FILE: [&str; 3] = ["file", "file_name", "filepath"];
 pub const CAPTION: [&str; 4] = ["caption", "text", "captions", "title"];
 pub const LABEL: &str = "label";
 pub const REPEATS: &str = "repeats";
-/// Times that an epoch shows a picture, at most.
-const MOST_REPEATS: usize = 1000;
 
 /// One line of a list.
 pub struct ListRow {
@@ -88,7 +86,11 @@ impl Label {
     }
 }
 
-/// The number in `text`, 1 where there is none.
+/// How often an epoch shows a picture: the number in `text`, 1 where there is none.
+///
+/// # Errors
+///
+/// What is no integer from 1 to 1000.
 pub fn repeats(text: &str) -> Result<usize, RowError> {
     let text = text.trim();
     if text.is_empty() {
@@ -96,7 +98,7 @@ pub fn repeats(text: &str) -> Result<usize, RowError> {
     }
     let whole = text.strip_suffix(".0").unwrap_or(text);
     match whole.parse() {
-        Ok(times) if (1..=MOST_REPEATS).contains(&times) => Ok(times),
+        Ok(times) if (1..=1000).contains(&times) => Ok(times),
         _ => Err(RowError::Field {
             field: REPEATS,
             found: format!("is {text}"),
@@ -106,9 +108,9 @@ pub fn repeats(text: &str) -> Result<usize, RowError> {
 }
 
 /// Joins the rows (line, row) of each picture in the order of first mention, and has it there
-/// as often as the largest `repeats` of its rows says. Where some
-/// pictures have captions, those without are skipped. Where none has, and no label either,
-/// there is a warning; it names the list's `unread` fields.
+/// as often as the largest `repeats` of its rows says. Where some pictures have captions,
+/// those without are skipped. Where none has, and no label either, there is a warning; it
+/// names the list's `unread` fields.
 pub fn collect(
     path: &Path,
     layout: DataLayout,
