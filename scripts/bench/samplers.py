@@ -29,7 +29,7 @@ from pathlib import Path
 
 CALLS = [2, 4, 6, 8, 12, 16, 25, 50, 100]
 # Measured with all prompts and two seeds, the others with few prompts and one.
-FULL = ["even-25", "cosine-08", "even-08"]
+FULL = ["even-25", "cosine-08", "even-08", "own"]
 REFERENCE, VARIETY_REFERENCE = "even-25", "even-100"
 SPANS = [(0, 0.15), (0.15, 1), (0, 0.5)]
 SEEDS = [0, 1_000_000]
@@ -69,8 +69,9 @@ GATES = [
 
 
 def cells():
-    """Options of each sampler, by name; the ones that decide most come first."""
-    found = {}
+    """Options of each sampler, by name; the ones that decide most come first. `own` has none: it
+    is the model's own sampling."""
+    found = {"own": []}
     for times in ["even", "cosine"]:
         for calls in CALLS:
             name = f"{times}-{calls:02}"
@@ -99,6 +100,13 @@ class Table:
             sys.exit(done.returncode)
         return done.stdout
 
+    def sampling(self, options):
+        """The options of a cell with the ones that all but the model's own sampling share."""
+        if not options:
+            return []
+        guidance = [] if "--guidance" in options else ["--guidance", self.args.guidance]
+        return [*options, *guidance, "--truncation", self.args.truncation]
+
     def measured(self, cell, options, name, seed):
         """The folder with the report of a set by a sampler; None where it is not wanted."""
         measure, prompts, pictures, more = SETS[name]
@@ -110,11 +118,9 @@ class Table:
         if not (data / prompts).exists():
             return None
         gallery = [data / part for part in self.args.gallery if (data / part).exists()]
-        if "--guidance" not in options:
-            options = [*options, "--guidance", self.args.guidance]
         arguments = ["evaluate", measure, "--checkpoint", self.args.checkpoint, "--gallery", *gallery,
-                     "--prompts", data / prompts, "--limit", limit, "--seed", seed, *more, *options,
-                     "--truncation", self.args.truncation, *self.args.options]
+                     "--prompts", data / prompts, "--limit", limit, "--seed", seed, *more,
+                     *self.sampling(options), *self.args.options]
         arguments = [str(argument) for argument in arguments]
         folder = self.out / "cells" / cell / f"{name}-{seed}"
         said, report = folder / "arguments.json", folder / "report.json"
@@ -229,8 +235,8 @@ COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#3
 
 def line_of(cell):
     """The line that a sampler's point lies on."""
-    times, _, *rest = cell.split("-")
-    return "-".join([times, *rest])
+    times, *rest = cell.split("-")
+    return "-".join([times, *rest[1:]])
 
 
 def plot(path, rows, column, cost, heading):
@@ -299,10 +305,8 @@ def grids(table, wanted, count):
         if sheet.exists():
             continue
         made = folder / cell
-        guidance = [] if "--guidance" in options else ["--guidance", table.args.guidance]
         table.run("sample", "--checkpoint", table.args.checkpoint, "--prompts", folder / "prompts.txt",
-                  "--grid", "--out", made, "--overwrite", *options, *guidance,
-                  "--truncation", table.args.truncation, *table.args.options)
+                  "--grid", "--out", made, "--overwrite", *table.sampling(options), *table.args.options)
         (made / "grid.png").rename(sheet)
 
 
