@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 use vqdiffusion::checkpoint::state_dict::read_safetensors;
 use vqdiffusion::checkpoint::{codec_file, CodecFile};
+use vqdiffusion::codec::CodecConfig;
 use vqdiffusion::data::dataset::Epoch;
 use vqdiffusion::data::{Dataset, PictureLoader, Rows, Split, TokenCache, Transform};
 use vqdiffusion::experiment::codec::CodecExperiment;
@@ -718,8 +719,21 @@ fn codes_keep_a_bound_on_their_entropy() {
 fn the_configurations_are_experiments() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let codec = CodecExperiment::read(&folder.join("emoji_codec.yaml"), &[]).unwrap();
-    let whole = Experiment::read(&folder.join("emoji.yaml"), &[]).unwrap();
-    assert_eq!(whole.model.map(|model| model.codec), Some(codec.codec));
+    for (stage, resolution, tokens) in [
+        ("emoji_small", 32, 8),
+        ("emoji_middle", 64, 16),
+        ("emoji", 64, 16),
+    ] {
+        let path = folder.join(format!("{stage}.yaml"));
+        let whole = Experiment::read(&path, &[]).unwrap();
+        let model = whole.model.expect("a model");
+        let same = CodecConfig {
+            resolution,
+            ..codec.codec.clone()
+        };
+        assert_eq!(model.codec, same, "{stage}");
+        assert_eq!(model.denoiser.grid, [tokens, tokens], "{stage}");
+    }
 }
 
 #[test]

@@ -59,10 +59,12 @@ const EXPERIMENTS: [(&str, u64, u64); 18] = [
 
 /// Configurations of parts, which are no experiments; those of the emoji model have tests of
 /// their own.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 11] = [
     "emoji",
     "emoji_codec",
     "emoji_finetune",
+    "emoji_middle",
+    "emoji_small",
     "from_cc",
     "released",
     "text_b",
