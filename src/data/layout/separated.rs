@@ -11,7 +11,8 @@ use crate::data::error::DataError;
 
 /// The columns `file` (or `file_name`) and optionally `caption` (or `text`, `captions`), `label`
 /// and `repeats` (how often an epoch shows the picture), in capitals or not; several rows of
-/// one picture are several captions. The header row tells the separator: Excel writes tabs, and in many countries semicolons.
+/// one picture are several captions. The header row tells the separator: Excel writes tabs,
+/// and in many countries semicolons.
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let bytes = text::list(path)?;
     let table = Table::new(&bytes).map_err(|error| match error {
