@@ -10,9 +10,9 @@ Needs the pictures that `scripts/data/emoji` makes, a built `vqdiffusion`, and n
 Every sampler is asked for the same prompts with the same seeds: captions of training and of
 held-out pairs and concepts, objects in held-out colours, bare names, and a few bare names with eight
 seeds each.
-What follows `--` is given to every measurement. A measurement that is there with the same options is
-not made again, so that the same command goes on after Ctrl-C or after --minutes; what is there is
-summed up each time:
+What follows `--` is given to every measurement. A measurement that is there with the same model and
+options is not made again, so that the same command goes on after Ctrl-C or after --minutes; what is
+there is summed up each time:
 
     samplers.md, samplers.csv   differences from the reference, paired, with 95 % intervals
     summary.json                the same, all figures
@@ -21,6 +21,7 @@ summed up each time:
 """
 import argparse
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -91,6 +92,9 @@ class Table:
         self.args = args
         self.out = Path(args.out)
         self.deadline = time.monotonic() + 60 * args.minutes if args.minutes else None
+        # Another file under the same name is another model.
+        model = Path(args.checkpoint)
+        self.model = hashlib.sha256(model.read_bytes()).hexdigest() if model.is_file() else ""
 
     def run(self, *arguments):
         """Runs vqdiffusion; ends the script where that ended itself."""
@@ -122,9 +126,10 @@ class Table:
                      "--prompts", data / prompts, "--limit", limit, "--seed", seed, *more,
                      *self.sampling(options), *self.args.options]
         arguments = [str(argument) for argument in arguments]
+        identity = [self.model, *arguments]
         folder = self.out / "cells" / cell / f"{name}-{seed}"
         said, report = folder / "arguments.json", folder / "report.json"
-        if said.exists() and report.exists() and json.loads(said.read_text()) == arguments:
+        if said.exists() and report.exists() and json.loads(said.read_text()) == identity:
             return folder
         if self.deadline and time.monotonic() > self.deadline:
             return None
@@ -132,7 +137,7 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
         said.unlink(missing_ok=True)
         self.run(*arguments, "--out", folder, "--overwrite")
-        said.write_text(json.dumps(arguments))
+        said.write_text(json.dumps(identity))
         return folder
 
     def measure(self, wanted):
