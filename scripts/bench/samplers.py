@@ -16,7 +16,7 @@ there is summed up each time:
 
     samplers.md, samplers.csv   differences from the reference, paired, with 95 % intervals
     summary.json                the same, all figures
-    plots/*.svg                 each figure against calls and against seconds
+    plots/*.svg                 the figures against calls and against seconds
     grids/*.png                 the same prompts and seeds by several samplers
 """
 import argparse
@@ -26,6 +26,7 @@ import json
 import subprocess
 import sys
 import time
+from math import floor, log10
 from pathlib import Path
 
 CALLS = [2, 4, 6, 8, 12, 16, 25, 50, 100]
@@ -47,10 +48,10 @@ SETS = {
 GALLERY = ["train", "withheld", "heldout_pairs", "heldout_colours", "heldout_concepts"]
 # Columns of the table: set, figure, heading, decimals, scale; a ratio is not a difference.
 COLUMNS = [
-    ("training", "wanted_distance", "wanted", 2, 1),
-    ("training", "bound", "bound, nats", 1, 1),
-    ("training", "hit", "top-1, points", 1, 100),
-    ("heldout", "hit", "held-out top-1", 1, 100),
+    ("training", "wanted_distance", "training: wanted", 2, 1),
+    ("training", "bound", "training: bound, nats", 1, 1),
+    ("training", "hit", "training: top-1", 1, 100),
+    ("heldout", "hit", "held-out pairs: top-1", 1, 100),
     ("concepts", "hit", "held-out concepts: top-1", 1, 100),
     ("colours", "both_hit", "hue and shape", 1, 100),
     ("names", "nearest_distance", "names: nearest", 2, 1),
@@ -235,32 +236,32 @@ def write_csv(path, rows):
                                          *found["interval"]])
 
 
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#3c3c3c"]
+# Series of the charts: name, colour, whether its points are joined, what a sampler's name has.
+SERIES = [
+    ("even", "#0072b2", True, None),
+    ("cosine", "#d55e00", True, None),
+    ("guidance 1", "#009e73", False, "-w1"),
+    ("guided in part", "#cc79a7", False, "-span-"),
+    ("local steps", "#e69f00", False, "-local-"),
+    ("the model's own", "#3c3c3c", False, "own"),
+]
 
 
-def line_of(cell):
-    """The line that a sampler's point lies on."""
-    times, *rest = cell.split("-")
-    return "-".join([times, *rest[1:]])
+def series_of(cell):
+    """Index of the series that a sampler's point belongs to."""
+    marked = [n for n, (_, _, _, mark) in enumerate(SERIES) if mark and mark in cell]
+    return marked[0] if marked else [name for name, *_ in SERIES].index(cell.split("-")[0])
 
 
-def plot(path, rows, column, cost, heading):
-    """A chart of a column against a cost on a logarithmic axis, with its intervals."""
-    from math import floor, log10
-
-    lines = {}
-    for row in rows:
-        found = value(row, column)
-        if found:
-            lines.setdefault(line_of(row["cell"]), []).append((row[cost], *found))
-    points = [point for line in lines.values() for point in line]
-    if len({point[0] for point in points}) < 2:
-        return
-    x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
-    y_low, y_high = min(p[2] for p in points), max(p[3] for p in points)
+def panel(rows, column, cost, left, top, width, height):
+    """The elements of a column against a cost, both on the axes that suit them, with intervals."""
+    points = [(series_of(row["cell"]), row[cost], *value(row, column)) for row in rows if value(row, column)]
+    x_low, x_high = min(row[cost] for row in rows), max(row[cost] for row in rows)
+    if not points or x_low == x_high:
+        return []
+    y_low, y_high = min(p[3] for p in points), max(p[4] for p in points)
     room = 0.05 * (y_high - y_low) or 1
     y_low, y_high = y_low - room, y_high + room
-    left, top, width, height = 90, 20, 640, 380
 
     def x(at):
         return left + width * (log10(at / x_low) / log10(x_high / x_low))
@@ -268,31 +269,48 @@ def plot(path, rows, column, cost, heading):
     def y(at):
         return top + height * (y_high - at) / (y_high - y_low)
 
-    svg = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 460" font-family="sans-serif" font-size="14">',
-           '<rect width="960" height="460" fill="white"/>']
+    svg = [f'<text x="{left}" y="{top - 8}">{column[2]}</text>']
     step = 10 ** floor(log10(y_high - y_low))
-    step = next(part * step for part in (0.2, 0.5, 1, 2) if (y_high - y_low) / (part * step) <= 8)
-    at = floor(y_low / step + 1) * step
-    while at <= y_high:
-        svg.append(f'<path d="M{left} {y(at):.1f}h{width}" stroke="#ddd"/>'
-                   f'<text x="{left - 8}" y="{y(at) + 5:.1f}" text-anchor="end">{at:.4g}</text>')
-        at += step
+    step = next(part * step for part in (0.2, 0.5, 1, 2) if (y_high - y_low) / (part * step) <= 7)
+    for at in (step * n for n in range(floor(y_low / step) + 1, floor(y_high / step) + 1)):
+        svg.append(f'<path d="M{left} {y(at):.1f}h{width}" stroke="{"#888" if at == 0 else "#ddd"}"/>'
+                   f'<text x="{left - 6}" y="{y(at) + 4:.1f}" text-anchor="end">{at:.4g}</text>')
     ticks = [part * 10.0**power for power in range(-6, 7) for part in (1, 2, 5)]
     for at in (tick for tick in ticks if x_low <= tick <= x_high):
-        svg.append(f'<text x="{x(at):.1f}" y="{top + height + 20}" text-anchor="middle">{at:.3g}</text>')
-    what = column[2] if column[4] is None else f"{column[2]}, difference from {REFERENCE}"
-    svg.append(f'<text x="{left + width / 2}" y="{top + height + 46}" text-anchor="middle">{heading}</text>'
-               f'<text transform="translate(20 {top + height / 2}) rotate(-90)" text-anchor="middle">{what}</text>')
-    for n, (name, line) in enumerate(sorted(lines.items(), key=lambda line: -len(line[1]))):
-        colour, line = COLOURS[n % len(COLOURS)], sorted(line)
-        path_of = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in line)
-        svg.append(f'<polyline points="{path_of}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        svg.append(f'<text x="{x(at):.1f}" y="{top + height + 16}" text-anchor="middle">{at:.3g}</text>')
+    for n, (_, colour, joined, _) in enumerate(SERIES):
+        line = sorted(point[1:] for point in points if point[0] == n)
+        if joined and len(line) > 1:
+            path = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in line)
+            svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         for at, middle, low, high in line:
             svg.append(f'<path d="M{x(at):.1f} {y(low):.1f}V{y(high):.1f}" stroke="{colour}"/>'
-                       f'<circle cx="{x(at):.1f}" cy="{y(middle):.1f}" r="4" fill="{colour}"/>')
-        svg.append(f'<circle cx="{left + width + 20}" cy="{top + 20 * n + 6}" r="4" fill="{colour}"/>'
-                   f'<text x="{left + width + 30}" y="{top + 20 * n + 11}">{name}</text>')
-    path.write_text("\n".join([*svg, "</svg>"]) + "\n")
+                       f'<circle cx="{x(at):.1f}" cy="{y(middle):.1f}" r="3" fill="{colour}"/>')
+    return svg
+
+
+def chart(path, rows, cost, heading):
+    """Every column against a cost on a logarithmic axis, a panel each."""
+    width, height, across, down = 390, 200, 480, 270
+    panels = []
+    for column in COLUMNS:
+        n = len(panels)
+        panels.append(panel(rows, column, cost, 60 + across * (n % 2), 70 + down * (n // 2), width, height))
+        if not panels[-1]:
+            panels.pop()
+    if not panels:
+        return
+    tall = 70 + down * ((len(panels) + 1) // 2)
+    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {tall}" font-family="sans-serif" font-size="12">',
+           f'<rect width="960" height="{tall}" fill="white"/>',
+           f'<text x="60" y="20">Differences from {REFERENCE} (variety: ratio to {VARIETY_REFERENCE}), '
+           f'95 % intervals, against {heading}</text>']
+    found = sorted({series_of(row["cell"]) for row in rows})
+    for place, n in enumerate(found):
+        name, colour, *_ = SERIES[n]
+        svg.append(f'<circle cx="{66 + 140 * place}" cy="36" r="4" fill="{colour}"/>'
+                   f'<text x="{76 + 140 * place}" y="40">{name}</text>')
+    path.write_text("\n".join([*svg, *sum(panels, []), "</svg>"]) + "\n")
 
 
 def grids(table, wanted, count):
@@ -306,13 +324,16 @@ def grids(table, wanted, count):
     prompts = [label["captions"][0] for label in labels] + [label["concept"] for label in labels]
     (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
     for cell, options in wanted.items():
-        sheet = folder / f"{cell}.png"
-        if sheet.exists():
+        made, sheet, said = folder / cell, folder / f"{cell}.png", folder / f"{cell}.json"
+        arguments = ["sample", "--checkpoint", table.args.checkpoint, "--prompts", str(folder / "prompts.txt"),
+                     "--grid", "--out", str(made), *table.sampling(options), *table.args.options]
+        identity = [table.model, prompts, arguments]
+        if sheet.exists() and said.exists() and json.loads(said.read_text()) == identity:
             continue
-        made = folder / cell
-        table.run("sample", "--checkpoint", table.args.checkpoint, "--prompts", folder / "prompts.txt",
-                  "--grid", "--out", made, "--overwrite", *table.sampling(options), *table.args.options)
+        said.unlink(missing_ok=True)
+        table.run(*arguments, "--overwrite")
         (made / "grid.png").rename(sheet)
+        said.write_text(json.dumps(identity))
 
 
 def main():
@@ -341,17 +362,16 @@ def main():
     wanted = {name: options for name, options in cells().items() if not args.cells or name in args.cells}
     found = table.measure(wanted)
     rows = sorted((table.row(found, cell) for cell in found),
-                  key=lambda row: (line_of(row["cell"]), row["network_calls"]))
+                  key=lambda row: (series_of(row["cell"]), row["cell"]))
     table.out.mkdir(parents=True, exist_ok=True)
     (table.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_csv(table.out / "samplers.csv", rows)
     (table.out / "samplers.md").write_text(markdown(rows) + "\n" + gates(rows))
     plots = table.out / "plots"
     plots.mkdir(exist_ok=True)
-    for column in COLUMNS:
-        for cost, heading in [("network_calls", "network calls a picture, both branches"),
-                              ("seconds_per_picture", "seconds a picture")]:
-            plot(plots / f"{column[0]}-{column[1]}-{cost}.svg", rows, column, cost, heading)
+    for cost, heading in [("network_calls", "network calls a picture, both branches"),
+                          ("seconds_per_picture", "seconds a picture")]:
+        chart(plots / f"{cost}.svg", rows, cost, heading)
     grids(table, {name: wanted[name] for name in found}, args.grid)
     print(f"wrote {table.out / 'samplers.md'}")
     complete = sum(len(seeds) for sets in found.values() for seeds in sets.values())
