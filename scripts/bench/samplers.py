@@ -14,8 +14,9 @@ What follows `--` is given to every measurement. A measurement that is there wit
 options is not made again, so that the same command goes on after Ctrl-C or after --minutes; what is
 there is summed up each time:
 
-    samplers.md, samplers.csv   differences from the reference, paired, with 95 % intervals
-    summary.json                the same, all figures
+    samplers.md                 differences from the reference, paired, ± half the 95 % interval
+    samplers.csv                the same with the intervals
+    summary.json                everything
     plots/*.svg                 the figures against calls and against seconds
     grids/*.png                 the same prompts and seeds by several samplers
 """
@@ -205,7 +206,7 @@ def markdown(rows):
             found, decimals = value(row, column), column[3]
             sign = "" if column[4] is None else "+"
             line.append("–" if found is None else
-                        f"{found[0]:{sign}.{decimals}f} ({found[1]:{sign}.{decimals}f} to {found[2]:{sign}.{decimals}f})")
+                        f"{found[0]:{sign}.{decimals}f} ± {(found[2] - found[1]) / 2:.{decimals}f}")
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines) + "\n"
 
