@@ -14,7 +14,8 @@ What follows `--` is given to every measurement. A measurement that is there wit
 options is not made again, so that the same command goes on after Ctrl-C or after --minutes; what is
 there is summed up each time:
 
-    samplers.md                 differences from the reference, paired, ± half the 95 % interval
+    samplers.md                 figures of the reference; differences from it, paired, ± half
+                                the 95 % interval
     samplers.csv                the same with the intervals
     summary.json                everything
     plots/*.svg                 the figures against calls and against seconds
@@ -203,10 +204,14 @@ def markdown(rows):
             calls += f" + {row['local_calls']} local"
         line = [row["cell"], calls, f"{row['seconds_per_picture']:.3f}"]
         for column in columns:
-            found, decimals = value(row, column), column[3]
-            sign = "" if column[4] is None else "+"
-            line.append("–" if found is None else
-                        f"{found[0]:{sign}.{decimals}f} ± {(found[2] - found[1]) / 2:.{decimals}f}")
+            found, (name, figure, _, decimals, scale) = value(row, column), column
+            sign = "" if scale is None else "+"
+            if found is None:
+                line.append("–")
+            elif scale and row["cell"] == REFERENCE:
+                line.append(f"{scale * row['sets'][name][figure]['a']:.{decimals}f}")
+            else:
+                line.append(f"{found[0]:{sign}.{decimals}f} ± {(found[2] - found[1]) / 2:.{decimals}f}")
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines) + "\n"
 
@@ -363,7 +368,7 @@ def main():
     wanted = {name: options for name, options in cells().items() if not args.cells or name in args.cells}
     found = table.measure(wanted)
     rows = sorted((table.row(found, cell) for cell in found),
-                  key=lambda row: (series_of(row["cell"]), row["cell"]))
+                  key=lambda row: (series_of(row["cell"]), row["network_calls"], row["cell"]))
     table.out.mkdir(parents=True, exist_ok=True)
     (table.out / "summary.json").write_text(json.dumps(rows, indent=1) + "\n")
     write_csv(table.out / "samplers.csv", rows)
