@@ -66,8 +66,8 @@ GATES = [
     ("training", "wanted_distance", "difference at most 0.3", lambda f: f["difference"] <= 0.3),
     ("names", "nearest_distance", "difference at most 1", lambda f: f["difference"] <= 1),
     ("names", "concept_hit", "at least -4 points", lambda f: f["difference"] >= -0.04),
-    ("training", "bound", "not above 0 beyond its interval", lambda f: f["interval"][0] <= 0),
-    ("names", "bound", "not above 0 beyond its interval", lambda f: f["interval"][0] <= 0),
+    ("training", "bound", "interval holds 0", lambda f: f["interval"][0] <= 0 <= f["interval"][1]),
+    ("names", "bound", "interval holds 0", lambda f: f["interval"][0] <= 0 <= f["interval"][1]),
     ("variety", "token_entropy", "ratio at least 0.95", lambda f: f["ratio"]["ratio"] >= 0.95),
 ]
 
@@ -259,12 +259,8 @@ def series_of(cell):
     return marked[0] if marked else [name for name, *_ in SERIES].index(cell.split("-")[0])
 
 
-def panel(rows, column, cost, left, top, width, height):
-    """The elements of a column against a cost, both on the axes that suit them, with intervals."""
-    points = [(series_of(row["cell"]), row[cost], *value(row, column)) for row in rows if value(row, column)]
-    x_low, x_high = min(row[cost] for row in rows), max(row[cost] for row in rows)
-    if not points or x_low == x_high:
-        return []
+def panel(points, heading, x_low, x_high, left, top, width, height):
+    """The elements of points (series, cost, value, low, high), costs on a logarithmic axis."""
     y_low, y_high = min(p[3] for p in points), max(p[4] for p in points)
     room = 0.05 * (y_high - y_low) or 1
     y_low, y_high = y_low - room, y_high + room
@@ -275,7 +271,7 @@ def panel(rows, column, cost, left, top, width, height):
     def y(at):
         return top + height * (y_high - at) / (y_high - y_low)
 
-    svg = [f'<text x="{left}" y="{top - 8}">{column[2]}</text>']
+    svg = [f'<text x="{left}" y="{top - 8}">{heading}</text>']
     step = 10 ** floor(log10(y_high - y_low))
     step = next(part * step for part in (0.2, 0.5, 1, 2) if (y_high - y_low) / (part * step) <= 7)
     for at in (step * n for n in range(floor(y_low / step) + 1, floor(y_high / step) + 1)):
@@ -298,14 +294,16 @@ def panel(rows, column, cost, left, top, width, height):
 def chart(path, rows, cost, heading):
     """Every column against a cost on a logarithmic axis, a panel each."""
     width, height, across, down = 390, 200, 480, 270
+    costs = {row[cost] for row in rows}
+    if len(costs) < 2:
+        return
     panels = []
     for column in COLUMNS:
+        points = [(series_of(row["cell"]), row[cost], *found) for row in rows if (found := value(row, column))]
         n = len(panels)
-        panels.append(panel(rows, column, cost, 60 + across * (n % 2), 70 + down * (n // 2), width, height))
-        if not panels[-1]:
-            panels.pop()
-    if not panels:
-        return
+        left, top = 60 + across * (n % 2), 70 + down * (n // 2)
+        if points:
+            panels.append(panel(points, column[2], min(costs), max(costs), left, top, width, height))
     tall = 70 + down * ((len(panels) + 1) // 2)
     svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {tall}" font-family="sans-serif" font-size="12">',
            f'<rect width="960" height="{tall}" fill="white"/>',
