@@ -22,7 +22,7 @@ use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::sampler::fixed::{self, FixedSteps};
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Reuse, Start};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Times};
+use vqdiffusion::diffusion::{HostNoise, RevealOrder, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::model::ModelConfig;
 use vqdiffusion::torch::device::{DeviceChoice, Precision};
 use vqdiffusion::torch::graph::Recorder;
@@ -140,6 +140,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             true => Times::Cosine,
             false => Times::Even,
         },
+        order: RevealOrder::Independent,
         guidance: args.guidance,
         guidance_span: Some([args.guidance_from, args.guidance_to]),
         local_steps: args.local_steps,
@@ -147,7 +148,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         revealing: None,
         rule: ReverseRule::Exact,
     };
-    let plan = options.plan(&schedule, config.tokens())?;
+    let plan = options.plan(&schedule, config.grid)?;
     let seeds: Vec<u64> = (0..args.batch as u64).collect();
     let mut noise = HostNoise::new(&seeds);
     let start = start(&plan, args.batch, &mut noise).to_device(device);

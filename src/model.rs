@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clip::TextConfig;
 use crate::codec::CodecConfig;
 use crate::config_error::ConfigError;
-use crate::diffusion::{Schedule, Times, Transition};
+use crate::diffusion::{RevealOrder, Schedule, Times, Transition};
 use crate::transformer::{Conditioning, DenoiserConfig, NullClass};
 
 /// Guidance scales above this are taken for a mistake.
@@ -42,15 +42,14 @@ pub struct UsualSampling {
     /// Share of the probability to keep (truncation rate), above 0 to 1.
     pub truncation: f64,
     /// Which times the evaluations are for.
-    #[serde(default, skip_serializing_if = "is_even")]
+    #[serde(default, skip_serializing_if = "Times::is_even")]
     pub times: Times,
+    /// Which masked tokens are revealed together.
+    #[serde(default, skip_serializing_if = "RevealOrder::is_independent")]
+    pub order: RevealOrder,
     /// Visible shares, from 0 to 1, between which guidance is applied; throughout if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_span: Option<[f64; 2]>,
-}
-
-fn is_even(times: &Times) -> bool {
-    *times == Times::Even
 }
 
 /// Shape of a model: denoiser with its noise, codec, and a text tower if it is
@@ -114,6 +113,7 @@ impl ModelConfig {
             guidance,
             truncation,
             times: _,
+            order,
             guidance_span,
         } = usual;
         let timesteps = self.denoiser.timesteps;
@@ -132,6 +132,12 @@ impl ModelConfig {
                 truncation,
                 expected,
             ));
+        }
+        let masks = self.schedule().at(timesteps - 1).mask > 0.0;
+        if !masks && !order.is_independent() {
+            let found = format!("{order:?}").to_lowercase();
+            let expected = "independent, since the transition masks no tokens";
+            return Err(ConfigError::value("sampling.order", found, expected));
         }
         if let Some([from, to]) = guidance_span {
             if !((0.0..=1.0).contains(&from) && (from..=1.0).contains(&to)) {
@@ -156,6 +162,13 @@ impl ModelConfig {
     /// even ones.
     pub fn usual_times(&self) -> Times {
         self.sampling.map_or(Times::Even, |usual| usual.times)
+    }
+
+    /// Which masked tokens are revealed together where nothing else is asked for: the model's
+    /// own choice, else each by itself.
+    pub fn usual_order(&self) -> RevealOrder {
+        self.sampling
+            .map_or(RevealOrder::Independent, |usual| usual.order)
     }
 
     /// Visible shares between which guidance is applied where nothing else is asked for: the

@@ -24,6 +24,8 @@ pub enum Draw {
     Position = 4,
     /// Which code a picture's quantizer takes.
     Encode = 5,
+    /// In which order masked tokens are revealed.
+    Order = 6,
 }
 
 /// The generator of one decision in the network evaluation `step` (counted from 0) of the

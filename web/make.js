@@ -40,7 +40,7 @@ export class Making {
 
   /** The options as the server takes them. */
   wish() {
-    const wish = { times: byId('times').value, n: Number(byId('n').value) };
+    const wish = { times: byId('times').value, order: byId('order').value, n: Number(byId('n').value) };
     if (this.page.model.subject !== 'anything') wish.prompt = byId('prompt').value.trim();
     for (const id of NUMBERS) {
       if (byId(id).value !== '') wish[id] = Number(byId(id).value);
@@ -59,6 +59,7 @@ export class Making {
     if (settings.top_k !== undefined) delete all.truncation;
     for (const id of NUMBERS) byId(id).value = all[id] ?? '';
     byId('times').value = all.times ?? 'even';
+    byId('order').value = all.order ?? 'independent';
     byId('negative_prompt').value = all.negative_prompt ?? '';
     if (settings.prompt !== undefined) byId('prompt').value = settings.prompt ?? '';
     if (withSeed) byId('seed').value = settings.seed ?? '';

@@ -28,12 +28,16 @@ import json
 import subprocess
 import sys
 import time
+from itertools import product
 from math import floor, log10
 from pathlib import Path
 
 CALLS = [2, 4, 6, 8, 12, 16, 25, 50, 100]
+# In Halton order.
+SPREAD_CALLS = [4, 6, 8, 12, 16, 25]
 # Measured with all prompts and two seeds, the others with few prompts and one.
-FULL = ["even-25", "cosine-08", "even-08", "own"]
+FULL = ["even-25", "cosine-08", "halton-08", "even-08", "own", "own-halton"]
+FEW_STEPS = ["cosine-08", "halton-08"]
 REFERENCE, VARIETY_REFERENCE = "even-25", "even-100"
 SPANS = [(0, 0.15), (0.15, 1), (0, 0.5)]
 SEEDS = [0, 1_000_000]
@@ -61,7 +65,7 @@ COLUMNS = [
     ("names", "concept_hit", "names: concept", 1, 100),
     ("variety", "token_entropy", "variety, ratio", 3, None),
 ]
-# Of the few-step sampler against the reference: set, figure, what must hold of it.
+# Of each of the few-step samplers against the reference: set, figure, what must hold of it.
 GATES = [
     ("training", "wanted_distance", "difference at most 0.3", lambda f: f["difference"] <= 0.3),
     ("names", "nearest_distance", "difference at most 1", lambda f: f["difference"] <= 1),
@@ -73,13 +77,15 @@ GATES = [
 
 
 def cells():
-    """Options of each sampler, by name; the ones that decide most come first. `own` has none: it
-    is the model's own sampling."""
-    found = {"own": []}
+    """Options of each sampler, by name; the ones that decide most come first. `own` is the model's
+    own sampling, `halton` cosine times in Halton order."""
+    found = {"own": [], "own-halton": ["--order", "halton"]}
     for times in ["even", "cosine"]:
         for calls in CALLS:
             name = f"{times}-{calls:02}"
             found[name] = ["--steps", str(calls), "--times", times]
+    for calls in SPREAD_CALLS:
+        found[f"halton-{calls:02}"] = [*found[f"cosine-{calls:02}"], "--order", "halton"]
     for base in ["cosine-08", "even-25"]:
         found[f"{base}-w1"] = [*found[base], "--guidance", "1"]
         for low, high in SPANS:
@@ -109,8 +115,8 @@ class Table:
 
     def sampling(self, options):
         """The options of a cell with the ones that all but the model's own sampling share."""
-        if not options:
-            return []
+        if "--steps" not in options:
+            return options
         guidance = [] if "--guidance" in options else ["--guidance", self.args.guidance]
         return [*options, *guidance, "--truncation", self.args.truncation]
 
@@ -217,13 +223,13 @@ def markdown(rows):
 
 
 def gates(rows):
-    row = next((row for row in rows if row["cell"] == FULL[1]), None)
     lines = []
-    for name, figure, wanted, holds in GATES if row else []:
+    for row, (name, figure, wanted, holds) in product(rows, GATES):
         found = row["sets"].get(name, {}).get(figure)
-        if found and (figure != "token_entropy" or "ratio" in found):
+        if row["cell"] in FEW_STEPS and found and (figure != "token_entropy" or "ratio" in found):
             shown = found["ratio"]["ratio"] if figure == "token_entropy" else found["difference"]
-            lines.append(f"- {name}, {figure}: {shown:.3f}, {wanted}: {'yes' if holds(found) else 'no'}")
+            held = "yes" if holds(found) else "no"
+            lines.append(f"- {row['cell']}: {name}, {figure}: {shown:.3f}, {wanted}: {held}")
     return "".join(line + "\n" for line in lines)
 
 
@@ -246,6 +252,7 @@ def write_csv(path, rows):
 SERIES = [
     ("even", "#0072b2", True, None),
     ("cosine", "#d55e00", True, None),
+    ("halton", "#56b4e9", True, None),
     ("guidance 1", "#009e73", False, "-w1"),
     ("guided in part", "#cc79a7", False, "-span-"),
     ("local steps", "#e69f00", False, "-local-"),

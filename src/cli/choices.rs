@@ -6,7 +6,7 @@ use crate::checkpoint::pytorch::DType;
 use crate::checkpoint::WeightSet;
 use crate::clip::ClipActivation;
 use crate::data::{CropRule, Split};
-use crate::diffusion::{ReverseRule, Times};
+use crate::diffusion::{RevealOrder, ReverseRule, Times};
 use crate::evaluate::emoji::asked::Ask;
 use crate::metrics::networks::dinov2::PositionTable;
 use crate::metrics::preparation::{ClipCrop, DinoResize, InceptionResize};
@@ -55,6 +55,17 @@ pub fn times() -> impl TypedValueParser<Value = Times> {
             "cosine",
             "By the share of noise, as a cosine: few tokens first, many at the end",
             Times::Cosine,
+        ),
+    ])
+}
+
+pub fn order() -> impl TypedValueParser<Value = RevealOrder> {
+    parser(&[
+        ("independent", "Each by itself", RevealOrder::Independent),
+        (
+            "halton",
+            "Along a Halton sequence over the token grid: far from each other",
+            RevealOrder::Halton,
         ),
     ])
 }

@@ -8,7 +8,7 @@ use super::choices;
 use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, Times};
+use crate::diffusion::{RevealOrder, ReverseRule, Times};
 use crate::model::ModelConfig;
 use crate::pipeline::PictureOptions;
 use crate::torch::device::Precision;
@@ -24,6 +24,12 @@ pub struct SamplerArgs {
     /// Every choice is exact for each token [default: the model's own choice, else even].
     #[arg(long, value_parser = choices::times())]
     times: Option<Times>,
+
+    /// Which masked tokens are revealed in the same step. An approximation unless independent:
+    /// each token by itself is revealed as in the exact process, but not each independently of
+    /// the others [default: the model's own choice, else independent].
+    #[arg(long, value_parser = choices::order())]
+    order: Option<RevealOrder>,
 
     /// Guidance scale; 1 is none [default: the model's own choice, else 5 with a learned null
     /// text, 1.5 with a learned null class, 1 for others].
@@ -123,6 +129,9 @@ impl SamplerArgs {
         }
         if let Some(times) = self.times {
             options.times = times;
+        }
+        if let Some(order) = self.order {
+            options.order = order;
         }
         if let Some(span) = self.guidance_span {
             options.guidance_span = Some(span);

@@ -30,7 +30,7 @@ pub mod truncation;
 
 pub use noise::{HostNoise, Noise};
 pub use objective::{Objective, ObjectiveConfig};
-pub use sampler::{ReverseRule, SamplerConfig, SamplingPlan, Start, Times};
+pub use sampler::{RevealOrder, ReverseRule, SamplerConfig, SamplingPlan, Start, Times};
 pub use schedule::{Schedule, Transition};
 
 /// Stands for log 0 in predictions and posteriors, as in the originals.

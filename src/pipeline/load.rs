@@ -146,7 +146,7 @@ impl Pipeline {
 
     /// A run plan for this model.
     pub fn plan(&self, config: &SamplerConfig) -> Result<SamplingPlan, SamplerError> {
-        config.plan(&self.config.schedule(), self.config.denoiser.tokens())
+        config.plan(&self.config.schedule(), self.config.denoiser.grid)
     }
 
     /// The part that makes the condition.

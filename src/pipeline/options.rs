@@ -9,7 +9,7 @@ use crate::codec::Rounding;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, SamplerConfig, SamplingPlan, Times};
+use crate::diffusion::{RevealOrder, ReverseRule, SamplerConfig, SamplingPlan, Times};
 use crate::model::ModelConfig;
 use crate::torch::device::Precision;
 use crate::transformer::Conditioning;
@@ -29,6 +29,8 @@ pub struct PictureOptions {
     pub steps: usize,
     /// Which times the steps visit.
     pub times: Times,
+    /// Which masked tokens are revealed together.
+    pub order: RevealOrder,
     /// Guidance scale; 1 is none.
     pub guidance: f64,
     /// Guidance only while the visible share of the tokens is between these two.
@@ -115,6 +117,7 @@ impl PictureOptions {
             batch_size: 8,
             steps: model.usual_steps(),
             times: model.usual_times(),
+            order: model.usual_order(),
             guidance: model.usual_guidance(),
             guidance_span: model.usual_guidance_span(),
             local_steps: 0,
@@ -135,6 +138,7 @@ impl PictureOptions {
         let SamplerConfig {
             steps,
             times,
+            order,
             guidance,
             guidance_span,
             local_steps,
@@ -148,6 +152,7 @@ impl PictureOptions {
             batch_size: 1,
             steps,
             times,
+            order,
             guidance,
             guidance_span,
             local_steps,
@@ -193,6 +198,13 @@ impl PictureOptions {
         self
     }
 
+    /// Which masked tokens are revealed together; any but the independent order is an
+    /// approximation.
+    pub fn order(mut self, order: RevealOrder) -> Self {
+        self.order = order;
+        self
+    }
+
     /// Guidance scale; 1 is none.
     pub fn guidance(mut self, scale: f64) -> Self {
         self.guidance = scale;
@@ -231,6 +243,7 @@ impl PictureOptions {
         self.rule = rule;
         if rule != ReverseRule::Exact {
             self.times = Times::Even;
+            self.order = RevealOrder::Independent;
             self.guidance_span = None;
             self.local_steps = 0;
         }
@@ -274,6 +287,7 @@ impl PictureOptions {
         SamplerConfig {
             steps: self.steps,
             times: self.times,
+            order: self.order,
             guidance: self.guidance,
             guidance_span: self.guidance_span,
             local_steps: self.local_steps,
@@ -323,7 +337,7 @@ impl PictureOptions {
         if local_steps > 0 && !model.denoiser.treats_tokens_alone() {
             return Err(OptionsError::LocalSteps { local_steps });
         }
-        let plan = config.plan(&model.schedule(), model.denoiser.tokens())?;
+        let plan = config.plan(&model.schedule(), model.denoiser.grid)?;
         let plan = match &self.edit {
             Some(edit) => plan.with_strength(edit.record().strength)?,
             None => plan,

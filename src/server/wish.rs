@@ -13,7 +13,7 @@ use super::settings::{MOST_PICTURES, MOST_PIXELS, MOST_PROMPT};
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::Times;
+use crate::diffusion::{RevealOrder, Times};
 use crate::picture::{dimensions, PictureError};
 use crate::pipeline::{class_named, ConditionError, Edit, EditError, OptionsError, Subject};
 use crate::transformer::Conditioning;
@@ -39,6 +39,11 @@ pub struct OwnOptions {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub times: Option<Times>,
+    /// Which masked tokens are revealed in the same step: `independent`, or `halton`, an
+    /// approximation.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub order: Option<RevealOrder>,
     /// Guidance scale; 1 is none.
     #[serde(default, deserialize_with = "loose::number")]
     #[schema(value_type = Option<f64>)]
@@ -181,6 +186,7 @@ impl OwnOptions {
             };
         }
         options.times = self.times.unwrap_or(options.times);
+        options.order = self.order.unwrap_or(options.order);
         options.guidance = self.guidance.unwrap_or(options.guidance);
         options.guidance_span = self.guidance_span.or(options.guidance_span);
         if let Some(steps) = self.local_steps {

@@ -1,7 +1,7 @@
 //! Numbers that are written and read again are the same, to the bit.
 
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{ReverseRule, SamplerConfig, Times};
+use vqdiffusion::diffusion::{RevealOrder, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::train::TrainConfig;
 
 /// Finite numbers of every size, from a linear congruential sequence of bit patterns.
@@ -53,6 +53,7 @@ fn settings_keep_every_bit() {
             guidance: 1.0 + share(x),
             truncation: Truncation::TopP(share(x)),
             times: Times::Even,
+            order: RevealOrder::Independent,
             guidance_span: Some([share(x), 1.0]),
             local_steps: 3,
             revealing: None,

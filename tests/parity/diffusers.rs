@@ -13,7 +13,7 @@ use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::noise::Draw;
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig, Times};
+use vqdiffusion::diffusion::{Noise, RevealOrder, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::pipeline::{Pipeline, Subject};
 
 use crate::case::Case;
@@ -189,6 +189,7 @@ fn sampling(case: &mut Case, pipeline: &Pipeline, run: &str) {
     let config = SamplerConfig {
         steps: number("num_inference_steps") as usize,
         times: Times::Even,
+        order: RevealOrder::Independent,
         guidance: number("guidance_scale"),
         guidance_span: None,
         local_steps: 0,

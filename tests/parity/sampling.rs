@@ -10,7 +10,7 @@ use vqdiffusion::diffusion::noise::Draw;
 use vqdiffusion::diffusion::purity::{self, Revealing};
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{Noise, ReverseRule, SamplerConfig, Times};
+use vqdiffusion::diffusion::{Noise, RevealOrder, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::model::NullText;
 use vqdiffusion::pipeline::{Pipeline, Subject};
 use vqdiffusion::transformer::Condition;
@@ -108,6 +108,7 @@ impl Settings {
             config: SamplerConfig {
                 steps: official::times(skip, timesteps).len(),
                 times: Times::Even,
+                order: RevealOrder::Independent,
                 guidance,
                 guidance_span: None,
                 local_steps: 0,

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::checkpoint::{Checkpoint, OpenOptions};
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{ReverseRule, SamplerConfig, Times};
+use vqdiffusion::diffusion::{RevealOrder, ReverseRule, SamplerConfig, Times};
 use vqdiffusion::picture::{read_picture, Mask, Picture};
 use vqdiffusion::pipeline::{Canvas, EditError, Margins};
 use vqdiffusion::pipeline::{Edits, Origin, Pipeline, Subject};
@@ -65,6 +65,7 @@ pub fn config(rule: ReverseRule, steps: usize, revealing: Option<Revealing>) -> 
     SamplerConfig {
         steps,
         times: Times::Even,
+        order: RevealOrder::Independent,
         guidance: 2.0,
         guidance_span: None,
         local_steps: 0,

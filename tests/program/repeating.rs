@@ -7,9 +7,10 @@ use crate::running::{fixture, native_model, refuse, s, sample, succeed};
 #[test]
 fn a_png_repeats_itself() {
     let (folder, model) = native_model();
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 9] = [
         &["--steps", "6", "--guidance", "2.5", "--truncation", "0.7"],
         &["--steps", "6", "--times", "cosine"],
+        &["--steps", "6", "--order", "halton"],
         &[
             "--steps",
             "9",
@@ -129,7 +130,7 @@ fn a_png_records_its_plan() {
 }
 
 #[test]
-fn times_and_spans_are_refused_by_name() {
+fn times_orders_and_spans_are_refused_by_name() {
     let (folder, model) = native_model();
     for (options, words) in [
         (
@@ -145,6 +146,18 @@ fn times_and_spans_are_refused_by_name() {
         (
             &["--compat", "official", "--times", "cosine"],
             &["times", "cosine", "exact rule"],
+        ),
+        (
+            &["--order", "spiral"],
+            &["--order", "independent", "halton"],
+        ),
+        (
+            &["--compat", "official", "--order", "halton"],
+            &["order", "halton", "exact rule"],
+        ),
+        (
+            &["--tokens-per-step", "4", "--order", "halton"],
+            &["order", "halton", "fixed counts"],
         ),
         (
             &["--compat", "diffusers", "--guidance-span", "0..0.5"],

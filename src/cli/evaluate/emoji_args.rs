@@ -52,7 +52,7 @@ pub struct EmojiArgs {
     /// should show.
     #[arg(long, value_name = "FOLDER", num_args = 1.., conflicts_with_all = ["checkpoint", "prompts",
         "config", "weights", "mapping", "codec", "text_encoder", "steps", "guidance", "truncation",
-        "times", "guidance_span", "local_steps", "top_k", "purity", "tokens_per_step", "compat", "dtype", "decode_dtype", "seed",
+        "times", "order", "guidance_span", "local_steps", "top_k", "purity", "tokens_per_step", "compat", "dtype", "decode_dtype", "seed",
         "batch_size", "device"])]
     pictures: Vec<PathBuf>,
 

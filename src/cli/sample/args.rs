@@ -47,7 +47,7 @@ pub struct SampleArgs {
 
     /// Repeat the picture in this PNG: its prompt or class, seed and sampler options.
     #[arg(long, value_name = "PNG", conflicts_with_all = ["prompt", "prompts", "class", "count", "seed",
-        "steps", "times", "guidance", "guidance_span", "local_steps", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype",
+        "steps", "times", "order", "guidance", "guidance_span", "local_steps", "truncation", "top_k", "purity", "tokens_per_step", "compat", "dtype",
         "decode_dtype",
         "strength", "outpaint", "negative_prompt", "layout", "rerank"])]
     pub from_image: Option<PathBuf>,

@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use tch::Tensor;
 
+use super::activity::Widths;
 use super::error::Stopped;
-use super::exact::{redraw, run, Redrawn, StepInput, Widths};
+use super::exact::{redraw, run, Redrawn, StepInput};
 use super::plan::SamplingPlan;
 use super::run::{Denoise, Observe, Reuse, Start};
 use crate::diffusion::noise::Noise;

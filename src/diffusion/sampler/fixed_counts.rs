@@ -96,7 +96,7 @@ fn reveal(
     let candidates = plan.rule.draw(&sharpened, noise, call); // [B, L]
     let exponential = noise.exponential(call, Draw::Position, &x.size());
     let exponential = exponential.to_device(x.device());
-    let count = (count as i64).min(plan.tokens);
+    let count = (count as i64).min(plan.tokens());
     let at = purity::choose_positions(&scores, &masked, &exponential, count); // [B, count]
                                                                               // An image with fewer masked positions than that keeps the others.
     let revealed = candidates.where_self(&masked, x);

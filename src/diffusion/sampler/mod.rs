@@ -3,16 +3,19 @@
 //! ([`SamplerConfig::plan`]), which names the times ([`times`]), [`start`] draws x_T, and
 //! [`sample`] leads it to x_0, by
 //!
-//! - [`exact`]: the paper's process at any times, asking only where tokens change; its steps
-//!   at places in memory that a GPU can record them at: [`fixed`];
+//! - [`exact`]: the paper's process at any times, asking only where tokens change
+//!   ([`activity`]), which may be decided for all tokens together ([`order`]); its steps at
+//!   places in memory that a GPU can record them at: [`fixed`];
 //! - [`fixed_counts`]: so many tokens a step, with the purity prior;
 //! - [`compat`](crate::diffusion::compat): an original implementation's steps.
 
+pub mod activity;
 mod error;
 pub mod exact;
 pub mod fixed;
 pub mod fixed_counts;
 mod options;
+pub mod order;
 mod plan;
 mod run;
 mod start;
@@ -24,6 +27,7 @@ use crate::diffusion::noise::Noise;
 
 pub use error::{SamplerError, Stopped};
 pub use options::{ReverseRule, SamplerConfig};
+pub use order::RevealOrder;
 pub use plan::{Calls, Rule, SamplingPlan};
 pub(in crate::diffusion) use run::Reporter;
 pub use run::{Denoise, Observe, Progress, Query, Reuse, Start};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SamplerError;
 use super::exact::Exact;
+use super::order::RevealOrder;
 use super::plan::{Rule, SamplingPlan};
 use super::times::Times;
 use crate::diffusion::compat::{DIFFUSERS, OFFICIAL};
@@ -45,6 +46,9 @@ pub struct SamplerConfig {
     /// Which times they visit; an original's rule has its own.
     #[serde(default, skip_serializing_if = "Times::is_even")]
     pub times: Times,
+    /// Which masked tokens leave the mask together.
+    #[serde(default, skip_serializing_if = "RevealOrder::is_independent")]
+    pub order: RevealOrder,
     /// Guidance scale w; 1 is no guidance (w = s + 1 of arXiv 2205.16007).
     pub guidance: f64,
     /// Apply guidance only while the visible share ā of the tokens is from the first to the
@@ -67,12 +71,12 @@ fn is_zero(steps: &usize) -> bool {
 }
 
 impl SamplerConfig {
-    /// The run of these options under `schedule` over `tokens` L.
+    /// The run of these options under `schedule` over a `grid` of tokens, as rows and columns.
     ///
     /// # Errors
     ///
     /// An option out of its range or impossible under the schedule.
-    pub fn plan(&self, schedule: &Schedule, tokens: i64) -> Result<SamplingPlan, SamplerError> {
+    pub fn plan(&self, schedule: &Schedule, grid: [i64; 2]) -> Result<SamplingPlan, SamplerError> {
         self.check(schedule)?;
         let (rule, timesteps) = (self.rule.rule(), schedule.timesteps());
         if self.steps == 0 || self.steps > timesteps {
@@ -84,6 +88,7 @@ impl SamplerConfig {
             schedule: schedule.clone(),
             steps: Vec::new(),
             times: self.times,
+            order: self.order,
             guidance: self.guidance,
             guidance_span: self.guidance_span.unwrap_or([0.0, 1.0]),
             local_steps: self.local_steps,
@@ -91,7 +96,7 @@ impl SamplerConfig {
             revealing: self.revealing,
             counts: Vec::new(),
             partial: false,
-            tokens,
+            grid,
         };
         let steps = rule.steps(self.steps, &plan)?;
         Ok(plan.with_steps(steps))
@@ -135,13 +140,20 @@ impl SamplerConfig {
                 return option("guidance span", format!("{from}..{to}"), expected);
             }
         }
-        if self.local_steps > 0 && !(self.rule.rule().is_exact() && self.revealing.is_none()) {
+        // Only such runs know beforehand where tokens change.
+        let foreknown = self.rule.rule().is_exact() && self.revealing.is_none();
+        if self.local_steps > 0 && !foreknown {
             return option(
                 "local steps",
                 self.local_steps.to_string(),
                 "0, or the exact rule without purity or fixed counts: it alone knows beforehand \
                  where tokens change",
             );
+        }
+        let order = || format!("{:?}", self.order).to_lowercase();
+        if !self.order.is_independent() && !foreknown {
+            let expected = "independent, or the exact rule without purity or fixed counts";
+            return option("order", order(), expected);
         }
         match self.truncation {
             Truncation::TopP(r) if !(r > 0.0 && r <= 1.0) => {
@@ -167,6 +179,10 @@ impl SamplerConfig {
                     "a model whose noise masks tokens (this one only replaces them)",
                 );
             }
+        }
+        if !masks && !self.order.is_independent() {
+            let expected = "independent, since the model's noise masks no tokens";
+            return option("order", order(), expected);
         }
         if !masks && self.rule.rule().mask_share(schedule) > 0.0 {
             return option(

@@ -3,6 +3,7 @@
 use tch::{Device, Tensor};
 
 use super::error::{SamplerError, Stopped};
+use super::order::RevealOrder;
 use super::run::{Denoise, Observe, Start};
 use super::times::{stepping, PlannedStep, Times};
 use crate::diffusion::guidance::{entropy, Prediction};
@@ -76,6 +77,7 @@ pub struct SamplingPlan {
     pub(in crate::diffusion) schedule: Schedule,
     pub(in crate::diffusion) steps: Vec<PlannedStep>,
     pub(in crate::diffusion) times: Times,
+    pub(in crate::diffusion) order: RevealOrder,
     /// Guidance scale w.
     pub(in crate::diffusion) guidance: f64,
     /// Visible shares ā from which to which guidance is applied.
@@ -88,8 +90,8 @@ pub struct SamplingPlan {
     pub(in crate::diffusion) counts: Vec<usize>,
     /// Whether the first steps are left out.
     pub(in crate::diffusion) partial: bool,
-    /// L.
-    pub(in crate::diffusion) tokens: i64,
+    /// Rows and columns of the tokens.
+    pub(in crate::diffusion) grid: [i64; 2],
 }
 
 /// Evaluations of the network, those under the null condition counted.
@@ -102,6 +104,11 @@ pub struct Calls {
 }
 
 impl SamplingPlan {
+    /// Tokens L of a picture.
+    pub(in crate::diffusion) fn tokens(&self) -> i64 {
+        self.grid.iter().product()
+    }
+
     /// The steps that a run makes.
     pub fn steps(&self) -> &[PlannedStep] {
         &self.steps
@@ -188,7 +195,7 @@ impl SamplingPlan {
     /// official fast sampler (T = 10: skips 2 and 3 both make 4 steps).
     pub fn with_steps(mut self, steps: Vec<PlannedStep>) -> Self {
         self.steps = steps;
-        self.counts = self.reveal_counts(self.tokens as usize);
+        self.counts = self.reveal_counts(self.tokens() as usize);
         self
     }
 

@@ -12,7 +12,7 @@ use crate::diffusion::noise::{Draw, Noise};
 /// originals' rules always start from masks.
 pub fn start(plan: &SamplingPlan, batch: i64, noise: &mut dyn Noise) -> Tensor {
     let codes = plan.schedule.codes();
-    let shape = [batch, plan.tokens];
+    let shape = [batch, plan.tokens()];
     let share = plan.rule.mask_share(&plan.schedule);
     if share == 1.0 {
         return Tensor::full(shape, codes, (Kind::Int64, Device::Cpu));

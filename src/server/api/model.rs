@@ -86,6 +86,7 @@ pub async fn show(State(server): State<Shared>) -> Result<Json<ModelInfo>, ApiEr
         usual: json!({
             "steps": usual.steps,
             "times": usual.times,
+            "order": usual.order,
             "guidance": usual.guidance,
             "guidance_span": usual.guidance_span,
             "truncation": truncation,

@@ -38,6 +38,7 @@ pub fn told(record: &Record, model: &Model) -> Value {
     put("seed", json!(record.request.seed));
     put("steps", json!(sampler.steps));
     put("times", json!(sampler.times));
+    put("order", json!(sampler.order));
     put("guidance", json!(sampler.guidance));
     put("guidance_span", json!(sampler.guidance_span));
     let local = sampler.local_steps;

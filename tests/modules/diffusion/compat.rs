@@ -251,7 +251,9 @@ fn official_and_diffusers_rules_draw_the_same_tokens() {
         let oracle = Oracle::new(&course.chain(timesteps, codes), 2, &PAIRS);
         let [official, diffusers] = [ReverseRule::Official, ReverseRule::Diffusers].map(|rule| {
             let config = config(rule, timesteps);
-            let plan = config.plan(&course.schedule(timesteps, codes), 2).unwrap();
+            let plan = config
+                .plan(&course.schedule(timesteps, codes), [1, 2])
+                .unwrap();
             integers(&tokens_of(&plan, &oracle, &seeds(50, 500)))
         });
         // At time 0 one draws over K + 1 classes of either rule's shape.

@@ -12,7 +12,7 @@ use vqdiffusion::diffusion::sampler::{
 };
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{
-    HostNoise, ReverseRule, SamplerConfig, SamplingPlan, Schedule, Times, Transition,
+    HostNoise, RevealOrder, ReverseRule, SamplerConfig, SamplingPlan, Schedule, Times, Transition,
 };
 
 /// Row: state before, column: state after; the mask is the last state.
@@ -314,6 +314,7 @@ pub fn config(rule: ReverseRule, steps: usize) -> SamplerConfig {
     SamplerConfig {
         steps,
         times: Times::Even,
+        order: RevealOrder::Independent,
         guidance: 1.0,
         guidance_span: None,
         local_steps: 0,
@@ -427,7 +428,7 @@ pub fn steps(
     timesteps: usize,
 ) -> Result<Vec<PlannedStep>, SamplerError> {
     let schedule = RELEASED.schedule(timesteps, 3);
-    let plan = config(rule, steps).plan(&schedule, 1)?;
+    let plan = config(rule, steps).plan(&schedule, [1, 1])?;
     Ok(plan.steps().to_vec())
 }
 

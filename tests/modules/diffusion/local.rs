@@ -186,7 +186,7 @@ fn runs_over_one_block_draw_the_same_tokens() {
                     guidance_span: span,
                     ..local(10, local_steps)
                 };
-                options.plan(&schedule, LENGTH).unwrap()
+                options.plan(&schedule, [1, LENGTH]).unwrap()
             };
             let (full, asked) = run(&plan(0), 1);
             assert!(!asked.contains(['K', 'L']), "{asked}");
@@ -207,7 +207,7 @@ fn runs_over_one_block_draw_the_same_tokens() {
 fn the_first_third_is_full_and_groups_follow() {
     let schedule = MASKS.schedule(20, CODES as usize);
     let shown = |options: SamplerConfig| {
-        let plan = options.plan(&schedule, LENGTH).unwrap();
+        let plan = options.plan(&schedule, [1, LENGTH]).unwrap();
         let letter = |local| if local { 'L' } else { 'F' };
         let steps: String = plan.local().into_iter().map(letter).collect();
         (steps, plan.calls())
@@ -232,7 +232,7 @@ fn the_first_third_is_full_and_groups_follow() {
     assert_eq!((steps.as_str(), calls), ("FFFFLFLLF", counted(10, 4)));
 
     // Asked as planned, where every step reveals something.
-    let plan = local(6, 2).plan(&schedule, LENGTH).unwrap();
+    let plan = local(6, 2).plan(&schedule, [1, LENGTH]).unwrap();
     assert_eq!(run(&plan, 2).1, "FFKLLF");
     assert_eq!(plan.calls(), counted(4, 2));
 }
@@ -258,7 +258,7 @@ fn local_steps_are_of_the_exact_rule_alone() {
             ..local(20, 1)
         },
     ] {
-        let error = options.plan(&schedule, LENGTH).err();
+        let error = options.plan(&schedule, [1, LENGTH]).err();
         assert!(matches!(
             error,
             Some(SamplerError::Option {

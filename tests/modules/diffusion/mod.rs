@@ -6,6 +6,7 @@ mod enumeration;
 mod local;
 mod noise;
 mod objective;
+mod order;
 mod posterior;
 mod purity;
 mod run;

@@ -14,7 +14,7 @@ use vqdiffusion::diffusion::sampler::times::even;
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query};
 use vqdiffusion::diffusion::truncation::Truncation;
 use vqdiffusion::diffusion::{
-    HostNoise, Noise, ReverseRule, SamplerConfig, Schedule, Times, Transition,
+    HostNoise, Noise, RevealOrder, ReverseRule, SamplerConfig, Schedule, Times, Transition,
 };
 
 use crate::diffusion::enumeration::{finished, floats, integers, steps, unobserved};
@@ -30,6 +30,7 @@ fn config(rule: ReverseRule, steps: usize, purity: Option<f64>, limit: usize) ->
     SamplerConfig {
         steps,
         times: Times::Even,
+        order: RevealOrder::Independent,
         guidance: 1.0,
         guidance_span: None,
         local_steps: 0,
@@ -139,7 +140,7 @@ fn run(
     per_step: Option<&[usize]>,
 ) -> (usize, Vec<i64>) {
     let codes = schedule.codes();
-    let plan = config.plan(schedule, tokens).unwrap();
+    let plan = config.plan(schedule, [1, tokens]).unwrap();
     let mut noise = HostNoise::new(seeds);
     let batch = seeds.len() as i64;
     let start = start(&plan, batch, &mut noise);
@@ -249,7 +250,7 @@ fn official_rule_makes_no_call_where_nothing_is_revealed() {
     table[revealing] = 0;
     let official = config(ReverseRule::Official, 100, Some(1.0), 1024);
     let plan = official
-        .plan(&schedule, 36)
+        .plan(&schedule, [1, 36])
         .unwrap()
         .with_reveal_counts(&table);
     let mut noise = HostNoise::new(&[3]);

@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::purity::Revealing;
-use vqdiffusion::diffusion::sampler::exact::{self, Widths};
+use vqdiffusion::diffusion::sampler::activity::Widths;
+use vqdiffusion::diffusion::sampler::exact;
 use vqdiffusion::diffusion::sampler::fixed::{self, FixedSteps};
 use vqdiffusion::diffusion::sampler::{sample, start, Progress, Query, Start, Stopped};
 use vqdiffusion::diffusion::truncation::Truncation;
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Times};
+use vqdiffusion::diffusion::{HostNoise, RevealOrder, ReverseRule, SamplerConfig, Schedule, Times};
 use vqdiffusion::torch::cuda::prefer_flash_attention;
 use vqdiffusion::torch::host::values;
 use vqdiffusion::torch::params::RandomWeights;
@@ -73,12 +74,21 @@ fn padded_runs_draw_the_same_tokens() {
     let (codes, length) = (5i64, 40i64);
     for course in COURSES {
         let schedule = course.schedule(20, codes as usize);
-        for steps in [20usize, 6, 1] {
+        for (steps, order) in [
+            (20usize, RevealOrder::Independent),
+            (6, RevealOrder::Independent),
+            (6, RevealOrder::Halton),
+            (1, RevealOrder::Independent),
+        ] {
+            if order == RevealOrder::Halton && course.name == UNIFORM.name {
+                continue;
+            }
             let options = SamplerConfig {
+                order,
                 truncation: Truncation::TopP(0.9),
                 ..config(ReverseRule::Exact, steps)
             };
-            let plan = options.plan(&schedule, length).unwrap();
+            let plan = options.plan(&schedule, [1, length]).unwrap();
             for seeds in [vec![1u64], vec![3, 4, 5]] {
                 let run = |widths| {
                     let network = network(codes);
@@ -158,7 +168,7 @@ fn padding_does_not_change_what_the_network_says() {
     let condition = denoiser.condition(&text);
     let schedule = Schedule::new(&paper(), 20, 7);
     let plan = crate::diffusion::enumeration::config(ReverseRule::Exact, 10)
-        .plan(&schedule, config.tokens())
+        .plan(&schedule, config.grid)
         .unwrap();
     let run = |widths| {
         let mut noise = HostNoise::new(&[8, 9]);
@@ -225,10 +235,14 @@ fn steps_at_fixed_places_draw_the_same_tokens() {
                 guidance,
                 guidance_span: Some([0.0, 0.6]),
                 times: Times::Cosine,
+                order: match course.name {
+                    "uniform" => RevealOrder::Independent,
+                    _ => RevealOrder::Halton,
+                },
                 truncation: Truncation::TopP(0.9),
                 ..crate::diffusion::enumeration::config(ReverseRule::Exact, 12)
             };
-            let plan = plan.plan(&course.schedule(20, 7), config.tokens()).unwrap();
+            let plan = plan.plan(&course.schedule(20, 7), config.grid).unwrap();
             let mut steps = FixedSteps::new(None);
             let mut at_places = denoiser.condition(&subjects[0]).copy();
             for (i, y) in subjects.iter().enumerate() {
@@ -322,7 +336,7 @@ fn an_observer_stops_a_run_after_any_step() {
     let (codes, length, steps) = (5i64, 24i64, 8usize);
     let schedule = PAPER.schedule(steps, codes as usize);
     for config in all_configs(steps) {
-        let plan = config.plan(&schedule, length).unwrap();
+        let plan = config.plan(&schedule, [1, length]).unwrap();
         for last in 1..=steps {
             let network = network(codes);
             let mut noise = HostNoise::new(&[4]);
@@ -355,7 +369,7 @@ fn an_observer_is_told_what_changed_and_the_entropy() {
     let (codes, length, steps) = (5i64, 24i64, 8usize);
     let schedule = PAPER.schedule(steps, codes as usize);
     for config in all_configs(steps) {
-        let plan = config.plan(&schedule, length).unwrap();
+        let plan = config.plan(&schedule, [1, length]).unwrap();
         let network = network(codes);
         let mut noise = HostNoise::new(&[4, 11]);
         let start = start(&plan, 2, &mut noise);

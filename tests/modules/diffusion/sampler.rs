@@ -8,7 +8,7 @@ use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::noise::Draw;
 use vqdiffusion::diffusion::posterior::{reverse_step, Posterior, StepNoise};
 use vqdiffusion::diffusion::purity::Revealing;
-use vqdiffusion::diffusion::sampler::exact::{Activity, Widths};
+use vqdiffusion::diffusion::sampler::activity::{Activity, Widths};
 use vqdiffusion::diffusion::sampler::times::even;
 use vqdiffusion::diffusion::sampler::{
     sample, start, start_from, Progress, Query, Reuse, SamplerError,
@@ -28,18 +28,20 @@ fn start_has_the_prior_law() {
         (UNIFORM, vec![0.25, 0.25, 0.25, 0.25, 0.0]),
     ] {
         let exact = config(ReverseRule::Exact, 3);
-        let plan = exact.plan(&course.schedule(5, 4), n).unwrap();
+        let plan = exact.plan(&course.schedule(5, 4), [1, n]).unwrap();
         let x = start(&plan, 2, &mut HostNoise::new(&[3, 4]));
         assert_eq!(x.size(), [2, n]);
         let degrees = law.iter().filter(|&&p| p > 0.0).count() - 1;
         assert_fits(course.name, &integers(&x), &law, degrees);
     }
     for rule in [ReverseRule::Official, ReverseRule::Diffusers] {
-        let plan = config(rule, 5).plan(&STRONG.schedule(5, 4), 7).unwrap();
+        let plan = config(rule, 5)
+            .plan(&STRONG.schedule(5, 4), [1, 7])
+            .unwrap();
         let x = start(&plan, 2, &mut HostNoise::new(&[3, 4]));
         assert_eq!(integers(&x), vec![4; 14]);
         // A model that never masks cannot start from masks.
-        let error = config(rule, 5).plan(&UNIFORM.schedule(5, 4), 7);
+        let error = config(rule, 5).plan(&UNIFORM.schedule(5, 4), [1, 7]);
         assert!(matches!(
             error,
             Err(SamplerError::Option { option: "rule", .. })
@@ -57,7 +59,7 @@ fn one_position_recovers_the_data() {
             let oracle = Oracle::new(&course.chain(timesteps, 3), 1, &data);
             for steps in [timesteps, 3, 2, 1] {
                 let config = config(ReverseRule::Exact, steps);
-                let plan = config.plan(&schedule, 1).unwrap();
+                let plan = config.plan(&schedule, [1, 1]).unwrap();
                 let tokens = tokens_of(&plan, &oracle, &seeds(first, 20_000));
                 let what = format!("{} {steps} of {timesteps} steps", course.name);
                 assert_fits(&what, &integers(&tokens), &data, 2);
@@ -69,7 +71,9 @@ fn one_position_recovers_the_data() {
     for course in [RELEASED, MASKS] {
         for rule in [ReverseRule::Official, ReverseRule::Diffusers] {
             let oracle = Oracle::new(&course.chain(4, 3), 1, &data);
-            let plan = config(rule, 4).plan(&course.schedule(4, 3), 1).unwrap();
+            let plan = config(rule, 4)
+                .plan(&course.schedule(4, 3), [1, 1])
+                .unwrap();
             let tokens = tokens_of(&plan, &oracle, &seeds(first, 20_000));
             assert_fits(course.name, &integers(&tokens), &data, 2);
             first += 20_000;
@@ -157,7 +161,9 @@ fn two_positions_have_the_enumerated_law() {
             truncation,
             ..config(rule, steps.len())
         };
-        let plan = config.plan(&course.schedule(timesteps, codes), 2).unwrap();
+        let plan = config
+            .plan(&course.schedule(timesteps, codes), [1, 2])
+            .unwrap();
         let seeds = seeds(first, 20_000);
         first += 20_000;
         let mut noise = HostNoise::new(&seeds);
@@ -228,7 +234,7 @@ fn runs_from_pictures_have_the_enumerated_law() {
 
         let schedule = course.schedule(timesteps, codes);
         let plan = config(rule, steps.len())
-            .plan(&schedule, 2)
+            .plan(&schedule, [1, 2])
             .and_then(|plan| plan.with_strength(strength))
             .unwrap();
         let seeds = seeds(first, 20_000);
@@ -264,7 +270,7 @@ fn fixed_counts_reveal_the_redrawn_tokens_alone() {
         }),
         ..config(ReverseRule::Exact, 6)
     };
-    let plan = config.plan(&schedule, length).unwrap();
+    let plan = config.plan(&schedule, [1, length]).unwrap();
     for redrawn in [1i64, 5, 12] {
         let x_0 = Tensor::arange(length, (Kind::Int64, Device::Cpu)).remainder(codes);
         let x_0 = x_0.repeat([2, 1]);
@@ -308,11 +314,11 @@ fn fixed_counts_reveal_the_redrawn_tokens_alone() {
         );
     }
     for (strength, possible) in [(0.0, true), (0.5, false), (1.0, true)] {
-        let plan = config.plan(&schedule, length).unwrap();
+        let plan = config.plan(&schedule, [1, length]).unwrap();
         assert_eq!(plan.with_strength(strength).is_ok(), possible, "{strength}");
     }
     for strength in [-0.1, 1.1, f64::NAN] {
-        let plan = config.plan(&schedule, length).unwrap();
+        let plan = config.plan(&schedule, [1, length]).unwrap();
         assert!(matches!(
             plan.with_strength(strength),
             Err(SamplerError::Option {
@@ -331,7 +337,7 @@ fn only_active_positions_are_asked_about_and_change() {
         let oracle = Oracle::new(&course.chain(timesteps, codes), 2, &PAIRS);
         for steps in [40usize, 13] {
             let config = config(ReverseRule::Exact, steps);
-            let plan = config.plan(&schedule, length).unwrap();
+            let plan = config.plan(&schedule, [1, length]).unwrap();
             let planned = even(steps, timesteps);
             let (mut calls, mut skipped) = (0, 0);
             for batch in [seeds(0, 1), seeds(7, 1), seeds(20, 3), seeds(30, 8)] {
@@ -409,7 +415,8 @@ fn only_active_positions_are_asked_about_and_change() {
                     .map(|s| Posterior::new(&schedule, s.to, s.from))
                     .collect();
                 let masked = start.eq(codes as i64);
-                let activity = Activity::new(&posteriors, &masked, None, &mut noise, Widths::Own);
+                let activity =
+                    Activity::new(&posteriors, &masked, None, None, &mut noise, Widths::Own);
                 assert_eq!(activity.evaluations(), evaluations);
                 for (i, step) in planned.iter().enumerate() {
                     let asked = asked.borrow();
@@ -436,7 +443,7 @@ fn tokens_do_not_depend_on_the_batch() {
         let oracle = Oracle::new(&course.chain(timesteps, codes), 2, &PAIRS);
         for rule in rules {
             let schedule = course.schedule(timesteps, codes);
-            let Ok(plan) = config(rule, timesteps).plan(&schedule, 2) else {
+            let Ok(plan) = config(rule, timesteps).plan(&schedule, [1, 2]) else {
                 assert!(rule != ReverseRule::Exact && course.name == "uniform");
                 continue;
             };

@@ -41,7 +41,7 @@ fn cosine_times_fall_strictly_for_any_steps_and_schedule() {
     for timesteps in [1usize, 2, 3, 7, 10, 100, 1000] {
         for schedule in schedules(timesteps) {
             for n in (1..=timesteps).filter(|n| timesteps < 100 || n % 7 == 1 || *n == timesteps) {
-                let plan = cosine(n).plan(&schedule, 4).unwrap();
+                let plan = cosine(n).plan(&schedule, [1, 4]).unwrap();
                 let times = plan.visited();
                 assert_eq!(times.len(), n);
                 assert_eq!(times[0], timesteps as i64 - 1);
@@ -69,7 +69,7 @@ fn cosine_times_are_nearest_the_cosine() {
         (STRONG, 4),
     ] {
         let schedule = course.schedule(1000, 5);
-        let plan = cosine(steps).plan(&schedule, 4).unwrap();
+        let plan = cosine(steps).plan(&schedule, [1, 4]).unwrap();
         for (i, t) in plan.visited().into_iter().enumerate().skip(1) {
             let wanted = (std::f64::consts::PI * i as f64 / (2 * steps) as f64).cos();
             let distance = |t: i64| (1.0 - schedule.at(t).keep - wanted).abs();
@@ -79,10 +79,10 @@ fn cosine_times_are_nearest_the_cosine() {
     }
     // The released schedule is linear in t: 99 cos(πi/16), rounded.
     let schedule = RELEASED.schedule(100, 5);
-    let plan = cosine(8).plan(&schedule, 4).unwrap();
+    let plan = cosine(8).plan(&schedule, [1, 4]).unwrap();
     assert_eq!(plan.visited(), [99, 97, 91, 82, 70, 55, 38, 19]);
     // As many steps as times: all of them.
-    let plan = cosine(100).plan(&schedule, 4).unwrap();
+    let plan = cosine(100).plan(&schedule, [1, 4]).unwrap();
     assert_eq!(plan.visited(), (0..100).rev().collect::<Vec<_>>());
 }
 
@@ -97,9 +97,9 @@ fn cosine_runs_have_the_enumerated_law() {
         let oracle = Oracle::new(&chain, 2, &PAIRS);
         let p = |t: i64, x: usize, position: usize| oracle.p(t, x, position);
         for steps in [1, 2, 4] {
-            let plan = cosine(steps).plan(&schedule, 2).unwrap();
+            let plan = cosine(steps).plan(&schedule, [1, 2]).unwrap();
             let even = config(ReverseRule::Exact, steps)
-                .plan(&schedule, 2)
+                .plan(&schedule, [1, 2])
                 .unwrap();
             assert!(steps < 4 || plan.visited() != even.visited());
             let last = chain.between(-1, timesteps as i64 - 1)[0].clone();
@@ -124,7 +124,7 @@ fn cosine_runs_have_the_enumerated_law() {
 fn reveal_steps(options: &SamplerConfig, course: Course, length: i64, seeds: &[u64]) -> Vec<i64> {
     let (timesteps, codes) = (20usize, 4usize);
     let plan = options
-        .plan(&course.schedule(timesteps, codes), length)
+        .plan(&course.schedule(timesteps, codes), [1, length])
         .unwrap();
     let mut noise = HostNoise::new(seeds);
     let batch = seeds.len() as i64;
@@ -159,7 +159,7 @@ fn every_position_has_the_same_law_of_its_reveal_step() {
     let course = MASKS; // all masks at the start
     let schedule = course.schedule(20, 4);
     for options in [cosine(5), cosine(9), config(ReverseRule::Exact, 5)] {
-        let plan = options.plan(&schedule, 4).unwrap();
+        let plan = options.plan(&schedule, [1, 4]).unwrap();
         let total = schedule.at(19).mask;
         let law: Vec<f64> = plan
             .steps()
@@ -217,7 +217,7 @@ fn the_null_condition_is_asked_within_the_span_alone() {
             revealing,
             ..config(ReverseRule::Exact, 25)
         };
-        let plan = options.plan(&schedule, length).unwrap();
+        let plan = options.plan(&schedule, [1, length]).unwrap();
         let [from, to] = span.unwrap_or([0.0, 1.0]);
         let inside = |t: i64| {
             let visible = schedule.at(t).keep;
@@ -260,7 +260,7 @@ fn a_span_of_everything_changes_nothing() {
             guidance_span,
             ..config(ReverseRule::Exact, 6)
         };
-        let plan = options.plan(&course.schedule(12, 3), 2).unwrap();
+        let plan = options.plan(&course.schedule(12, 3), [1, 2]).unwrap();
         let seeds = seeds(1, 300);
         let mut noise = HostNoise::new(&seeds);
         let x = start(&plan, 300, &mut noise);
@@ -296,7 +296,7 @@ fn partial_runs_of_uneven_times_begin_at_the_share_of_noise() {
         (0.01, Some(19)),
         (0.0, None),
     ] {
-        let plan = cosine(8).plan(&schedule, 4).unwrap();
+        let plan = cosine(8).plan(&schedule, [1, 4]).unwrap();
         let plan = plan.with_strength(strength).unwrap();
         assert_eq!(
             plan.visited().first().copied(),
@@ -317,7 +317,9 @@ fn partial_runs_of_uneven_times_begin_at_the_share_of_noise() {
         (0.01, 1),
         (0.0, 0),
     ] {
-        let plan = config(ReverseRule::Exact, 8).plan(&schedule, 4).unwrap();
+        let plan = config(ReverseRule::Exact, 8)
+            .plan(&schedule, [1, 4])
+            .unwrap();
         let plan = plan.with_strength(strength).unwrap();
         assert_eq!(plan.steps().len(), run, "strength {strength}");
     }
@@ -329,14 +331,14 @@ fn recorded_times_make_the_same_plan() {
     for options in [cosine(12), config(ReverseRule::Exact, 25)] {
         for strength in [1.0, 0.6] {
             let plan = || {
-                let plan = options.plan(&schedule, 4).unwrap();
+                let plan = options.plan(&schedule, [1, 4]).unwrap();
                 plan.with_strength(strength).unwrap()
             };
             let again = plan().with_visited(&plan().visited()).unwrap();
             assert_eq!(again.steps(), plan().steps());
         }
     }
-    let plan = || cosine(3).plan(&schedule, 4).unwrap();
+    let plan = || cosine(3).plan(&schedule, [1, 4]).unwrap();
     let visited = plan().with_visited(&[90, 3, 0]).unwrap();
     assert_eq!(visited.visited(), [90, 3, 0]);
     for times in [&[5, 5][..], &[3, 4], &[100, 1], &[4, -1]] {
@@ -351,7 +353,7 @@ fn recorded_times_make_the_same_plan() {
 #[test]
 fn impossible_times_and_spans_are_refused_by_name() {
     let schedule = RELEASED.schedule(10, 5);
-    let option = |options: SamplerConfig| match options.plan(&schedule, 4) {
+    let option = |options: SamplerConfig| match options.plan(&schedule, [1, 4]) {
         Err(SamplerError::Option { option, .. }) => Some(option),
         _ => None,
     };
@@ -380,7 +382,7 @@ fn impossible_times_and_spans_are_refused_by_name() {
             ..config(rule, 10)
         };
         assert_eq!(option(uneven), Some("times"));
-        let plan = config(rule, 10).plan(&schedule, 4).unwrap();
+        let plan = config(rule, 10).plan(&schedule, [1, 4]).unwrap();
         assert!(plan.with_visited(&[9, 3]).is_err());
     }
 }

@@ -19,8 +19,9 @@ fn a_job_is_followed_and_looked_into() {
     let palette = server.get("/api/palette").ok().json();
     assert_eq!(palette.as_array().map(Vec::len), Some(codes as usize));
 
-    let wish =
-        json!({"prompt": "a bird", "seed": 5, "steps": 4, "n": 2, "entropy": true, "previews": 1});
+    let wish = json!({
+        "prompt": "a bird", "seed": 5, "steps": 4, "order": "halton", "n": 2, "entropy": true, "previews": 1,
+    });
     let answer = server.post("/api/jobs", &wish);
     assert_eq!(answer.status, 202);
     let id = answer.json()["id"].as_str().expect("an id").to_string();
@@ -108,6 +109,7 @@ fn a_job_is_followed_and_looked_into() {
         ("prompt", json!("a bird")),
         ("seed", json!(6)),
         ("steps", json!(4)),
+        ("order", json!("halton")),
     ];
     for (name, value) in expected {
         assert_eq!(settings[name], value);
@@ -167,6 +169,10 @@ fn what_cannot_be_is_refused_by_its_field() {
             "guidance_span",
         ),
         (json!({"prompt": "a", "purity": -1}), "purity"),
+        (
+            json!({"prompt": "a", "purity": 1, "order": "halton"}),
+            "order",
+        ),
         (
             json!({"prompt": "a", "tokens_per_step": 0}),
             "tokens_per_step",

@@ -211,7 +211,8 @@ fn own_merge_rules_stay_with_the_model() {
     place.succeed(&["train.text=trained", "train.steps=4", "--resume", "auto"]);
 
     let run = |arguments: &[&str]| crate::running::succeed(&here, arguments);
-    let usual = serde_json::json!({ "steps": 3, "guidance": 1.5, "truncation": 0.9 });
+    let usual =
+        serde_json::json!({ "steps": 3, "guidance": 1.5, "truncation": 0.9, "order": "halton" });
     run(&["convert", "run/last/model.safetensors", "a.safetensors"]);
     let mut config = serde_json::json!({ "model": shape });
     config["model"]["sampling"] = usual.clone();
@@ -245,7 +246,7 @@ fn own_merge_rules_stay_with_the_model() {
     let header = metadata.get("vqdiffusion").expect("a header");
     let header: serde_json::Value = serde_json::from_str(header).expect("JSON");
     assert_eq!(header["config"]["sampling"], usual);
-    let stated = "--steps 3 --guidance 1.5 --truncation 0.9";
+    let stated = "--steps 3 --guidance 1.5 --truncation 0.9 --order halton";
     let picture = sample("a.safetensors", "a", stated);
     assert!(sample("f.safetensors", "f", "") == picture);
     for (model, out) in [("c.safetensors", "c"), ("e.safetensors", "e")] {

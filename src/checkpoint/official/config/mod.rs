@@ -15,7 +15,7 @@ use super::super::error::LoadError;
 use super::super::infer::Unshown;
 use super::document::{Document, OptionError};
 use super::options::{self, ADAPTIVE_NORMS, CODEC, CONDITION, DIFFUSION, MODEL, NETWORK};
-use crate::diffusion::Times;
+use crate::diffusion::{RevealOrder, Times};
 use crate::model::{ModelConfig, UsualSampling};
 use crate::transformer::config::{Activation, AdaptiveNorm, IndexEmbedding};
 
@@ -209,6 +209,7 @@ impl OfficialConfig {
             guidance,
             truncation: model.usual_truncation(guidance),
             times: Times::Even,
+            order: RevealOrder::Independent,
             guidance_span: None,
         });
         Ok(())
