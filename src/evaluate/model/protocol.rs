@@ -11,7 +11,7 @@ use crate::config_error::ConfigError;
 use crate::data::Split;
 use crate::diffusion::purity::Revealing;
 use crate::diffusion::truncation::Truncation;
-use crate::diffusion::{ReverseRule, Times};
+use crate::diffusion::{RevealOrder, ReverseRule, Times};
 use crate::evaluate::pictures::measure::LEAST;
 use crate::files;
 use crate::metrics::networks::dinov2::PositionTable;
@@ -96,6 +96,8 @@ pub struct SamplerProtocol {
     pub steps: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<Times>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<RevealOrder>,
     /// Guidance scale; 1 is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
@@ -120,6 +122,7 @@ impl SamplerProtocol {
         }
         options.steps = self.steps.unwrap_or(options.steps);
         options.times = self.times.unwrap_or(options.times);
+        options.order = self.order.unwrap_or(options.order);
         options.guidance = self.guidance.unwrap_or(options.guidance);
         if let Some(rate) = self.truncation {
             options.truncation = Some(Truncation::TopP(rate));
