@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 use tempfile::TempDir;
+use vqdiffusion::diffusion::RevealOrder;
+use vqdiffusion::Record;
 
 use crate::evaluate_pictures::{clip_weights, dinov2_weights, folder, number};
 use crate::running::{changed, command, files, refuse, s, succeed, text};
@@ -21,7 +23,7 @@ pub struct Bench {
 pub const PROTOCOL: &str = "
 name: A dozen waves
 reals: {data: real, crop: 32}
-samples: {pictures: 12, sampler: {steps: 2}}
+samples: {pictures: 12, sampler: {steps: 2, order: halton}}
 published:
   - {model: Other, figures: {fd_dinov2: 12.5}, source: nowhere, unlike: resize}
 ";
@@ -123,6 +125,8 @@ fn a_model_by_a_protocol_beside_published_rows() {
     // pictures they give the same.
     let samples = bench.root.join("out/run-0/samples");
     assert_eq!(files(&samples).len(), 13);
+    let record = Record::read(samples.join(&files(&samples)[0])).expect("a record");
+    assert_eq!(record.settings.sampler.order, RevealOrder::Halton);
     let again = bench.root.join("again.json");
     let mut args = vec![
         "evaluate",
@@ -255,6 +259,8 @@ fn a_signal_keeps_what_was_made() {
         again.modified().expect("a time")
     );
     assert_eq!(files(&samples).len(), 13);
+    let record = Record::read(samples.join(&files(&samples)[0])).expect("a record");
+    assert_eq!(record.settings.sampler.order, RevealOrder::Halton);
 }
 
 #[test]
