@@ -124,6 +124,12 @@ impl SamplerArgs {
                 }
             }
         }
+        if self.purity.is_some() || self.tokens_per_step.is_some() {
+            options = options.revealing(Revealing {
+                purity: self.purity,
+                tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
+            });
+        }
         if let Some(steps) = self.steps {
             options.steps = steps;
         }
@@ -146,12 +152,6 @@ impl SamplerArgs {
             (Some(k), _) => options.truncation = Some(Truncation::TopK(k)),
             (None, Some(rate)) => options.truncation = Some(Truncation::TopP(rate)),
             (None, None) => {}
-        }
-        if self.purity.is_some() || self.tokens_per_step.is_some() {
-            options.revealing = Some(Revealing {
-                purity: self.purity,
-                tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
-            });
         }
         if let Some(precision) = self.decode_dtype {
             options.decoding = precision;

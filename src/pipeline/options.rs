@@ -231,9 +231,10 @@ impl PictureOptions {
         self
     }
 
-    /// Reveals a fixed number of tokens a step (high-quality inference).
+    /// Reveals a fixed number of tokens a step (high-quality inference), in an order of its own.
     pub fn revealing(mut self, revealing: Revealing) -> Self {
         self.revealing = Some(revealing);
+        self.order = RevealOrder::Independent;
         self
     }
 

@@ -15,7 +15,9 @@ use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::truncation::Truncation;
 use crate::diffusion::{RevealOrder, Times};
 use crate::picture::{dimensions, PictureError};
-use crate::pipeline::{class_named, ConditionError, Edit, EditError, OptionsError, Subject};
+use crate::pipeline::{
+    class_named, ConditionError, Edit, EditError, OptionsError, PictureOptions, Subject,
+};
 use crate::transformer::Conditioning;
 
 /// How much is redrawn where other servers' clients do not say it and there is no mask.
@@ -120,7 +122,7 @@ impl Wish {
         let subject = subject(self.prompt, model, manner)?;
         let mut options = model.usual().count(count as usize);
         options.seed = self.own.seed.unwrap_or_else(random_seed);
-        self.own.apply(&mut options, model, manner)?;
+        options = self.own.apply(options, model, manner)?;
         if let Some(image) = &self.image {
             check_size(image, "image")?;
             let strength = self.own.strength.unwrap_or(1.0);
@@ -171,10 +173,17 @@ impl Wish {
 impl OwnOptions {
     fn apply(
         &self,
-        options: &mut crate::pipeline::PictureOptions,
+        mut options: PictureOptions,
         model: &Model,
         manner: Manner,
-    ) -> Result<(), ApiError> {
+    ) -> Result<PictureOptions, ApiError> {
+        if self.purity.is_some() || self.tokens_per_step.is_some() {
+            let tokens = self.tokens_per_step.unwrap_or(i64::MAX);
+            options = options.revealing(Revealing {
+                purity: self.purity,
+                tokens_per_evaluation: usize::try_from(tokens).unwrap_or(0),
+            });
+        }
         let timesteps = model.config.denoiser.timesteps;
         if let Some(steps) = self.steps {
             options.steps = match manner {
@@ -204,16 +213,10 @@ impl OwnOptions {
             (None, Some(rate)) => Some(Truncation::TopP(rate)),
             (None, None) => None,
         };
-        if self.purity.is_some() || self.tokens_per_step.is_some() {
-            let tokens = self.tokens_per_step.unwrap_or(i64::MAX);
-            options.revealing = Some(Revealing {
-                purity: self.purity,
-                tokens_per_evaluation: usize::try_from(tokens).unwrap_or(0),
-            });
-        }
         let negative = self.negative_prompt.clone();
         options.negative_prompt = negative.filter(|prompt| !prompt.trim().is_empty());
-        check_length(&options.negative_prompt, "negative_prompt")
+        check_length(&options.negative_prompt, "negative_prompt")?;
+        Ok(options)
     }
 }
 

@@ -120,18 +120,18 @@ impl SamplerProtocol {
         if let Some(rule) = self.rule {
             options = options.rule(rule);
         }
+        if self.purity.is_some() || self.tokens_per_step.is_some() {
+            options = options.revealing(Revealing {
+                purity: self.purity,
+                tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
+            });
+        }
         options.steps = self.steps.unwrap_or(options.steps);
         options.times = self.times.unwrap_or(options.times);
         options.order = self.order.unwrap_or(options.order);
         options.guidance = self.guidance.unwrap_or(options.guidance);
         if let Some(rate) = self.truncation {
             options.truncation = Some(Truncation::TopP(rate));
-        }
-        if self.purity.is_some() || self.tokens_per_step.is_some() {
-            options.revealing = Some(Revealing {
-                purity: self.purity,
-                tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
-            });
         }
         options
     }

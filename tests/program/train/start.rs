@@ -249,6 +249,10 @@ fn own_merge_rules_stay_with_the_model() {
     let stated = "--steps 3 --guidance 1.5 --truncation 0.9 --order halton";
     let picture = sample("a.safetensors", "a", stated);
     assert!(sample("f.safetensors", "f", "") == picture);
+    // Which has no order to give where the tokens have another.
+    for (i, options) in ["--purity 1", "--compat official"].iter().enumerate() {
+        sample("f.safetensors", &format!("other{i}"), options);
+    }
     for (model, out) in [("c.safetensors", "c"), ("e.safetensors", "e")] {
         assert_eq!(merges(model), rules, "{model}");
         assert!(sample(model, out, stated) == picture, "{model}");
