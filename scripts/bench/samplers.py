@@ -319,8 +319,8 @@ def chart(path, rows, cost, heading):
     found = sorted({series_of(row["cell"]) for row in rows})
     for place, n in enumerate(found):
         name, colour, *_ = SERIES[n]
-        svg.append(f'<circle cx="{66 + 140 * place}" cy="36" r="4" fill="{colour}"/>'
-                   f'<text x="{76 + 140 * place}" y="40">{name}</text>')
+        svg.append(f'<circle cx="{66 + 125 * place}" cy="36" r="4" fill="{colour}"/>'
+                   f'<text x="{76 + 125 * place}" y="40">{name}</text>')
     path.write_text("\n".join([*svg, *sum(panels, []), "</svg>"]) + "\n")
 
 
