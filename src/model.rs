@@ -133,8 +133,7 @@ impl ModelConfig {
                 expected,
             ));
         }
-        let masks = self.schedule().at(timesteps - 1).mask > 0.0;
-        if !masks && !order.is_independent() {
+        if !order.is_independent() && !self.schedule().masks() {
             let found = format!("{order:?}").to_lowercase();
             let expected = "independent, since the transition masks no tokens";
             return Err(ConfigError::value("sampling.order", found, expected));

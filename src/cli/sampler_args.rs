@@ -124,11 +124,8 @@ impl SamplerArgs {
                 }
             }
         }
-        if self.purity.is_some() || self.tokens_per_step.is_some() {
-            options = options.revealing(Revealing {
-                purity: self.purity,
-                tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
-            });
+        if let Some(revealing) = Revealing::asked(self.purity, self.tokens_per_step) {
+            options = options.revealing(revealing);
         }
         if let Some(steps) = self.steps {
             options.steps = steps;

@@ -23,6 +23,16 @@ pub struct Revealing {
     pub tokens_per_evaluation: usize,
 }
 
+impl Revealing {
+    /// What is asked for by a purity weight, a limit of tokens, or both; `None` by neither.
+    pub fn asked(purity: Option<f64>, tokens: Option<usize>) -> Option<Self> {
+        (purity.is_some() || tokens.is_some()).then(|| Revealing {
+            purity,
+            tokens_per_evaluation: tokens.unwrap_or(usize::MAX),
+        })
+    }
+}
+
 /// How many tokens each step of a plan reveals, for any T and L: the course of the
 /// expected number of masked tokens, L·c̄, rounded. `times` are the (from, to)
 /// pairs of times that follow each other; the last step, to −1, reveals what is left by its own rule.

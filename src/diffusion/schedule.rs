@@ -136,6 +136,11 @@ impl Schedule {
         self.times.len()
     }
 
+    /// Whether its noise masks tokens at all.
+    pub fn masks(&self) -> bool {
+        self.at(self.timesteps() as i64 - 1).mask > 0.0
+    }
+
     /// K, which is also the index of the mask token.
     pub fn codes(&self) -> i64 {
         self.codes

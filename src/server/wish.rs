@@ -177,12 +177,11 @@ impl OwnOptions {
         model: &Model,
         manner: Manner,
     ) -> Result<PictureOptions, ApiError> {
-        if self.purity.is_some() || self.tokens_per_step.is_some() {
-            let tokens = self.tokens_per_step.unwrap_or(i64::MAX);
-            options = options.revealing(Revealing {
-                purity: self.purity,
-                tokens_per_evaluation: usize::try_from(tokens).unwrap_or(0),
-            });
+        // Below 0 as 0, which is refused.
+        let tokens = self.tokens_per_step;
+        let tokens = tokens.map(|tokens| usize::try_from(tokens).unwrap_or(0));
+        if let Some(revealing) = Revealing::asked(self.purity, tokens) {
+            options = options.revealing(revealing);
         }
         let timesteps = model.config.denoiser.timesteps;
         if let Some(steps) = self.steps {

@@ -164,7 +164,7 @@ impl SamplerConfig {
             }
             _ => {}
         }
-        let masks = schedule.at(schedule.timesteps() as i64 - 1).mask > 0.0;
+        let masks = schedule.masks();
         if let Some(revealing) = &self.revealing {
             if revealing.tokens_per_evaluation == 0 {
                 return option("tokens per evaluation", "0".into(), "at least 1");

@@ -105,26 +105,20 @@ const BELOW_ONE: f64 = 1.0 - f64::EPSILON / 2.0;
 /// 1, …, first visit them; Φ_b is the radical inverse in base b.
 pub fn halton(rows: usize, columns: usize) -> Vec<usize> {
     let mut seen = vec![false; rows * columns];
-    let mut order = Vec::with_capacity(seen.len());
-    for i in 0.. {
-        if order.len() == seen.len() {
-            break;
-        }
-        let cell = part_of(rows, i, 2) * columns + part_of(columns, i, 3);
-        if !std::mem::replace(&mut seen[cell], true) {
-            order.push(cell);
-        }
-    }
-    order
+    (0..)
+        .map(|i| part_of(rows, i, 2) * columns + part_of(columns, i, 3))
+        .filter(|&cell| !std::mem::replace(&mut seen[cell], true))
+        .take(rows * columns)
+        .collect()
 }
 
 /// ⌊`parts` · Φ_`base`(`i`)⌋, exactly.
-fn part_of(parts: usize, mut i: u64, base: u64) -> usize {
-    let (mut numerator, mut denominator) = (0u128, 1u128);
+fn part_of(parts: usize, mut i: usize, base: usize) -> usize {
+    let (mut numerator, mut denominator) = (0, 1);
     while i > 0 {
-        numerator = numerator * u128::from(base) + u128::from(i % base);
-        denominator *= u128::from(base);
+        numerator = numerator * base + i % base;
+        denominator *= base;
         i /= base;
     }
-    (parts as u128 * numerator / denominator) as usize
+    parts * numerator / denominator
 }

@@ -120,11 +120,8 @@ impl SamplerProtocol {
         if let Some(rule) = self.rule {
             options = options.rule(rule);
         }
-        if self.purity.is_some() || self.tokens_per_step.is_some() {
-            options = options.revealing(Revealing {
-                purity: self.purity,
-                tokens_per_evaluation: self.tokens_per_step.unwrap_or(usize::MAX),
-            });
+        if let Some(revealing) = Revealing::asked(self.purity, self.tokens_per_step) {
+            options = options.revealing(revealing);
         }
         options.steps = self.steps.unwrap_or(options.steps);
         options.times = self.times.unwrap_or(options.times);

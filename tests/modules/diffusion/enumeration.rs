@@ -142,6 +142,14 @@ impl Chain {
             .fold(identity(self.codes + 1), |p, q| product(&p, q))
     }
 
+    /// p(x_T): γ̄ for the mask, β̄ for each code, up to ᾱ.
+    pub fn prior(&self) -> Vec<f64> {
+        let last = self.between(-1, self.steps.len() as i64 - 1)[0].clone();
+        let mut law = vec![last[1]; self.codes];
+        law.push(last[self.codes]);
+        normalised(law)
+    }
+
     /// q(x_s | x_t, x_0) by Bayes' rule; `None` if x_t cannot come of x_0.
     pub fn reverse(&self, s: i64, t: i64, x_t: usize, x_0: usize) -> Option<Vec<f64>> {
         let (to_s, s_to_t) = (self.between(-1, s), self.between(s, t));

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::{sample, start, Calls, Query, Reuse, SamplerError};
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, SamplingPlan};
+use vqdiffusion::diffusion::{HostNoise, RevealOrder, ReverseRule, SamplerConfig, SamplingPlan};
 use vqdiffusion::torch::params::RandomWeights;
 use vqdiffusion::torch::Params;
 use vqdiffusion::transformer::{Condition, Conditioning, Denoiser, DenoiserConfig, KeptKeys};
@@ -179,11 +179,16 @@ fn runs_over_one_block_draw_the_same_tokens() {
     let _no_grad = tch::no_grad_guard();
     for course in [MASKS, PAPER, STRONG] {
         let schedule = course.schedule(20, CODES as usize);
-        for (guidance, span) in [(1.0, None), (2.0, None), (2.0, Some([0.0, 0.6]))] {
+        for (guidance, span, order) in [
+            (1.0, None, RevealOrder::Independent),
+            (2.0, None, RevealOrder::Halton),
+            (2.0, Some([0.0, 0.6]), RevealOrder::Independent),
+        ] {
             let plan = |local_steps| {
                 let options = SamplerConfig {
                     guidance,
                     guidance_span: span,
+                    order,
                     ..local(10, local_steps)
                 };
                 options.plan(&schedule, [1, LENGTH]).unwrap()

@@ -1,15 +1,14 @@
 //! Masked tokens revealed along a Halton sequence.
 
-use std::ops::ControlFlow;
-
 use tch::{Device, Kind, Tensor};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::order::halton;
-use vqdiffusion::diffusion::sampler::{sample, start, start_from, Progress, Query, SamplerError};
+use vqdiffusion::diffusion::sampler::{sample, start_from, Query, SamplerError};
 use vqdiffusion::diffusion::{HostNoise, RevealOrder, ReverseRule, SamplerConfig, Times};
 
 use crate::diffusion::enumeration::*;
+use crate::diffusion::times::followed;
 
 fn spread(steps: usize, times: Times) -> SamplerConfig {
     SamplerConfig {
@@ -170,10 +169,7 @@ fn runs_have_the_enumerated_law() {
             let schedule = course.schedule(timesteps, codes);
             let oracle = Oracle::new(&chain, length, data);
             let p = |t: i64, x: usize, token: usize| oracle.p(t, x, token);
-            let last = chain.between(-1, timesteps as i64 - 1)[0].clone();
-            let mut prior = vec![last[1]; codes];
-            prior.push(last[codes]);
-            let prior = normalised(prior);
+            let prior = chain.prior();
             for (steps, times) in [(1, Times::Even), (3, Times::Cosine), (4, Times::Even)] {
                 let sides = grid.map(|side| side as i64);
                 let plan = spread(steps, times).plan(&schedule, sides).unwrap();
@@ -200,71 +196,19 @@ fn runs_have_the_enumerated_law() {
 /// of the data.
 #[test]
 fn one_token_a_step_is_exact() {
-    // c̄ of 12 times falls by 1/2 in two even steps of six.
-    let (timesteps, codes) = (12usize, 3usize);
-    let chain = MASKS.chain(timesteps, codes);
+    // c̄ of the sixth of 12 times is half of the last.
+    let halves = Course {
+        gamma: [1.0 / 12.0, 1.0],
+        ..MASKS
+    };
+    let chain = halves.chain(12, 3);
+    let schedule = halves.schedule(12, 3);
+    assert!((schedule.at(5).mask - 0.5).abs() < 1e-12 && schedule.at(11).mask == 1.0);
     let oracle = Oracle::new(&chain, 2, &PAIRS);
-    let schedule = MASKS.schedule(timesteps, codes);
     let plan = spread(2, Times::Even).plan(&schedule, [1, 2]).unwrap();
-    // Half the tokens stay masked at the sixth time, to within what chi-square sees.
-    assert!((schedule.at(5).mask / schedule.at(11).mask - 0.5).abs() < 0.05);
-    let tokens = tokens_of(&plan, &oracle, &seeds(40_000_000, 5_000));
+    assert_eq!(plan.visited(), [11, 5]);
+    let tokens = tokens_of(&plan, &oracle, &seeds(40_000_000, 20_000));
     assert_fits("one token a step", &pair_index(&tokens), &PAIRS, 8);
-}
-
-/// At which step each token leaves the mask, `[picture][token]`, and the end of the run; the
-/// network's answer depends on what it is asked about.
-fn followed(options: &SamplerConfig, grid: [i64; 2], seeds: &[u64]) -> (Vec<i64>, Vec<i64>) {
-    let (codes, length) = (4i64, grid[0] * grid[1]);
-    let plan = options.plan(&MASKS.schedule(20, 4), grid).unwrap();
-    let mut noise = HostNoise::new(seeds);
-    let x = start(&plan, seeds.len() as i64, &mut noise);
-    let mut denoise = |query: Query| {
-        let weights = Tensor::arange(length, (Kind::Float, Device::Cpu)).sin();
-        let seen = (query.x_t.to_kind(Kind::Float) * weights).sum_dim_intlist(1, true, Kind::Float);
-        let at = query.positions.unwrap().to_kind(Kind::Float);
-        let phase = (at + seen).unsqueeze(-1);
-        let codes = Tensor::arange(codes, (Kind::Float, Device::Cpu));
-        Prediction {
-            conditional: (phase * (codes + 1.0)).sin() * 3.0,
-            unconditional: None,
-        }
-    };
-    let mut revealed = vec![-1; seeds.len() * length as usize];
-    let mut observe = |progress: Progress| {
-        for (step, token) in revealed.iter_mut().zip(integers(progress.tokens)) {
-            if *step < 0 && token < codes {
-                *step = progress.done as i64 - 1;
-            }
-        }
-        ControlFlow::Continue(())
-    };
-    let end = finished(sample(&plan, x, &mut denoise, &mut noise, &mut observe));
-    (revealed, integers(&end))
-}
-
-#[test]
-fn every_token_has_the_law_of_the_exact_process() {
-    let schedule = MASKS.schedule(20, 4);
-    for (options, grid) in [
-        (spread(5, Times::Cosine), [2, 2]),
-        (spread(6, Times::Even), [2, 3]),
-    ] {
-        let plan = options.plan(&schedule, grid).unwrap();
-        let total = schedule.at(19).mask;
-        let law: Vec<f64> = plan
-            .steps()
-            .iter()
-            .map(|step| (schedule.at(step.from).mask - schedule.at(step.to).mask) / total)
-            .collect();
-        let length = (grid[0] * grid[1]) as usize;
-        let (steps, _) = followed(&options, grid, &seeds(90, 20_000));
-        for token in 0..length {
-            let at: Vec<i64> = steps.iter().skip(token).step_by(length).copied().collect();
-            let what = format!("token {token} of {grid:?}");
-            assert_fits(&what, &at, &law, law.len() - 1);
-        }
-    }
 }
 
 /// A step reveals the share of the tokens that the schedule says, to within one token, and
@@ -278,7 +222,7 @@ fn counts_are_nearly_fixed_and_steps_follow_the_sequence() {
     for options in [spread(7, Times::Cosine), spread(5, Times::Even)] {
         let plan = options.plan(&schedule, grid).unwrap();
         let many = seeds(5, 60);
-        let (steps, end) = followed(&options, grid, &many);
+        let (steps, end) = followed(&options, MASKS, grid, &many);
         for (revealed, &seed) in steps.chunks(rows * columns).zip(&many) {
             for (i, step) in plan.steps().iter().enumerate() {
                 let count = revealed.iter().filter(|&&at| at == i as i64).count() as f64;
@@ -298,10 +242,10 @@ fn counts_are_nearly_fixed_and_steps_follow_the_sequence() {
                 along.is_sorted()
             });
             assert!(follows, "seed {seed}: {revealed:?}");
-            // Alone as among others.
         }
+        // Alone as among others.
         for (i, &seed) in many.iter().enumerate().take(8) {
-            let alone = followed(&options, grid, &[seed]);
+            let alone = followed(&options, MASKS, grid, &[seed]);
             let part = 48 * i..48 * (i + 1);
             assert_eq!(
                 (&steps[part.clone()], &end[part]),

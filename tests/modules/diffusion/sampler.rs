@@ -144,14 +144,8 @@ fn two_positions_have_the_enumerated_law() {
                 .collect();
             normalised(truncated(&normalised(mixed), truncation))
         };
-        let last = chain.between(-1, 4)[0].clone();
         let prior = match rule {
-            ReverseRule::Exact => {
-                // p(x_T): γ̄ for the mask, β̄ for each code, up to ᾱ
-                let mut law = vec![last[1]; codes];
-                law.push(last[codes]);
-                normalised(law)
-            }
+            ReverseRule::Exact => chain.prior(),
             _ => identity(codes + 1)[codes].clone(),
         };
         let law = sampler_law(&chain, steps, &[prior.clone(), prior], &[false; 2], &p);
@@ -216,16 +210,11 @@ fn runs_from_pictures_have_the_enumerated_law() {
         let chain = course.chain(timesteps, codes);
         let oracle = Oracle::new(&chain, 2, &PAIRS);
         let p = |t: i64, x: usize, position: usize| oracle.p(t, x, position);
-        let last = chain.between(-1, 4)[0].clone();
         let start: Vec<Vec<f64>> = (0..2)
             .map(|l| match (redrawn[l], steps.get(skipped), rule) {
                 (false, ..) | (_, None, _) => identity(codes + 1)[x_0[l]].clone(),
                 (true, Some(&(t, ..)), _) if skipped > 0 => chain.between(-1, t)[x_0[l]].clone(),
-                (true, _, ReverseRule::Exact) => {
-                    let mut prior = vec![last[1]; codes];
-                    prior.push(last[codes]);
-                    normalised(prior)
-                }
+                (true, _, ReverseRule::Exact) => chain.prior(),
                 (true, ..) => identity(codes + 1)[codes].clone(),
             })
             .collect();

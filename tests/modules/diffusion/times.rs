@@ -6,7 +6,9 @@ use tch::{Device, Kind, Tensor};
 use vqdiffusion::diffusion::guidance::Prediction;
 use vqdiffusion::diffusion::purity::Revealing;
 use vqdiffusion::diffusion::sampler::{sample, start, start_from, Progress, Query, SamplerError};
-use vqdiffusion::diffusion::{HostNoise, ReverseRule, SamplerConfig, Schedule, Times, Transition};
+use vqdiffusion::diffusion::{
+    HostNoise, RevealOrder, ReverseRule, SamplerConfig, Schedule, Times, Transition,
+};
 
 use crate::diffusion::enumeration::*;
 
@@ -102,10 +104,7 @@ fn cosine_runs_have_the_enumerated_law() {
                 .plan(&schedule, [1, 2])
                 .unwrap();
             assert!(steps < 4 || plan.visited() != even.visited());
-            let last = chain.between(-1, timesteps as i64 - 1)[0].clone();
-            let mut prior = vec![last[1]; codes];
-            prior.push(last[codes]);
-            let prior = normalised(prior);
+            let prior = chain.prior();
             let visited: Vec<_> = plan
                 .steps()
                 .iter()
@@ -120,55 +119,77 @@ fn cosine_runs_have_the_enumerated_law() {
     }
 }
 
-/// At which step each position leaves the mask, `[seed][position]`.
-fn reveal_steps(options: &SamplerConfig, course: Course, length: i64, seeds: &[u64]) -> Vec<i64> {
-    let (timesteps, codes) = (20usize, 4usize);
-    let plan = options
-        .plan(&course.schedule(timesteps, codes), [1, length])
-        .unwrap();
+/// At which step each position leaves the mask, `[seed][position]`, and the tokens that a run
+/// over `grid` ends in; what the network says depends on the tokens and the positions.
+pub fn followed(
+    options: &SamplerConfig,
+    course: Course,
+    grid: [i64; 2],
+    seeds: &[u64],
+) -> (Vec<i64>, Vec<i64>) {
+    let (codes, length) = (4i64, grid[0] * grid[1]);
+    let plan = options.plan(&course.schedule(20, 4), grid).unwrap();
     let mut noise = HostNoise::new(seeds);
-    let batch = seeds.len() as i64;
-    let x = start(&plan, batch, &mut noise);
+    let x = start(&plan, seeds.len() as i64, &mut noise);
     let mut denoise = |query: Query| {
-        let active = query.positions.map_or(length, |at| at.size()[1]);
+        let weights = Tensor::arange(length, (Kind::Float, Device::Cpu)).sin();
+        let seen = (query.x_t.to_kind(Kind::Float) * weights).sum_dim_intlist(1, true, Kind::Float);
+        let at = query.positions.unwrap().to_kind(Kind::Float);
+        let codes = Tensor::arange(codes, (Kind::Float, Device::Cpu)) + 1.0;
         // Sharp, and the null condition's the other way round.
-        let logits = Tensor::arange(codes as i64, (Kind::Float, Device::Cpu)) * 2.0;
-        let logits = logits.expand([batch, active, codes as i64], false);
+        let logits = ((at + seen).unsqueeze(-1) * codes).sin() * 3.0;
         Prediction {
             unconditional: query.null.then(|| -&logits),
             conditional: logits,
         }
     };
-    let mut revealed = vec![-1; (batch * length) as usize];
+    let mut revealed = vec![-1; seeds.len() * length as usize];
     let mut observe = |progress: Progress| {
         for (step, token) in revealed.iter_mut().zip(integers(progress.tokens)) {
-            if *step < 0 && token < codes as i64 {
+            if *step < 0 && token < codes {
                 *step = progress.done as i64 - 1;
             }
         }
         ControlFlow::Continue(())
     };
-    let _ = finished(sample(&plan, x, &mut denoise, &mut noise, &mut observe));
-    revealed
+    let end = finished(sample(&plan, x, &mut denoise, &mut noise, &mut observe));
+    (revealed, integers(&end))
 }
 
 /// Every position is revealed at step i with probability (c̄ before − c̄ after) / c̄_T,
-/// wherever it is.
+/// wherever it is and in whatever order.
 #[test]
 fn every_position_has_the_same_law_of_its_reveal_step() {
     let course = MASKS; // all masks at the start
     let schedule = course.schedule(20, 4);
-    for options in [cosine(5), cosine(9), config(ReverseRule::Exact, 5)] {
-        let plan = options.plan(&schedule, [1, 4]).unwrap();
+    let even = |steps| config(ReverseRule::Exact, steps);
+    let spread = |options: SamplerConfig| SamplerConfig {
+        order: RevealOrder::Halton,
+        ..options
+    };
+    for (options, grid) in [
+        (cosine(5), [1, 4]),
+        (cosine(9), [1, 4]),
+        (even(5), [1, 4]),
+        (spread(cosine(5)), [2, 2]),
+        (spread(even(6)), [2, 3]),
+    ] {
+        let plan = options.plan(&schedule, grid).unwrap();
         let total = schedule.at(19).mask;
         let law: Vec<f64> = plan
             .steps()
             .iter()
             .map(|step| (schedule.at(step.from).mask - schedule.at(step.to).mask) / total)
             .collect();
-        let steps = reveal_steps(&options, course, 4, &seeds(50, 20_000));
-        for position in 0..4 {
-            let at: Vec<i64> = steps.iter().skip(position).step_by(4).copied().collect();
+        let length = (grid[0] * grid[1]) as usize;
+        let (steps, _) = followed(&options, course, grid, &seeds(50, 20_000));
+        for position in 0..length {
+            let at: Vec<i64> = steps
+                .iter()
+                .skip(position)
+                .step_by(length)
+                .copied()
+                .collect();
             let what = format!("position {position} of {options:?}");
             assert_fits(&what, &at, &law, law.len() - 1);
         }
@@ -184,7 +205,7 @@ fn guidance_for_a_part_of_a_run_leaves_the_reveal_steps_alone() {
                 guidance_span,
                 ..cosine(9)
             };
-            reveal_steps(&options, course, 4, &seeds(9, 500))
+            followed(&options, course, [1, 4], &seeds(9, 500)).0
         };
         let plain = with(1.0, None);
         for span in [None, Some([0.0, 0.5]), Some([0.2, 0.9]), Some([1.0, 1.0])] {
